@@ -1,0 +1,61 @@
+"""A picture's own infotext makes the picture again, and the usual client library works."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+import webuiapi
+from webui_client import BASE, DEFAULTS, HIRES, TITLE, Webui, difference, scalediff
+
+# A1111 itself answers 500 to an infotext with a hires pass unless these fields are named: it reads
+# "Use same sampler" out of the missing key and takes that for a sampler's name.
+REPLAY = {"save_images": False, "hr_sampler_name": None, "hr_checkpoint_name": None, "hr_scheduler": None}
+
+
+def skip_unless_infotext_field(webui: Webui) -> None:
+    schemas = httpx.get(f"{webui.url}/openapi.json", trust_env=False).json()["components"]["schemas"]
+    request = next(s for name, s in schemas.items() if name.startswith("StableDiffusionProcessingTxt2Img"))
+    if "infotext" not in request["properties"]:
+        pytest.skip("this host's txt2img request has no field named infotext")
+
+
+def test_the_infotext_alone_makes_the_picture_again(webui: Webui) -> None:
+    skip_unless_infotext_field(webui)
+    made = webui.hires(alwayson_scripts=scalediff(tau=550, structure_strength=0.5))
+    again = webui.generate("txt2img", {"infotext": made.infotext, **REPLAY})
+    assert again.ours == made.ours
+    assert difference(again.image, made.image) == 0
+
+
+def test_an_ordinary_infotext_does_not_switch_us_on(webui: Webui) -> None:
+    skip_unless_infotext_field(webui)
+    stock = webui.hires()
+    again = webui.generate("txt2img", {"infotext": stock.infotext, **REPLAY})
+    assert not again.ours
+    assert difference(again.image, stock.image) == 0
+
+
+def test_the_client_library_from_the_package_index(webui: Webui) -> None:
+    where = urlsplit(webui.url)
+    client = webuiapi.WebUIApi(host=where.hostname, port=where.port)
+    result = client.txt2img(
+        prompt=DEFAULTS["prompt"],
+        seed=DEFAULTS["seed"],
+        steps=DEFAULTS["steps"],
+        sampler_name=DEFAULTS["sampler_name"],
+        cfg_scale=DEFAULTS["cfg_scale"],
+        width=BASE,
+        height=BASE,
+        enable_hr=True,
+        hr_scale=2,
+        hr_upscaler=webuiapi.HiResUpscaler.Latent,
+        denoising_strength=HIRES["denoising_strength"],
+        alwayson_scripts=scalediff(),
+    )
+    assert result.image.size == (2 * BASE, 2 * BASE)
+    assert any(key.startswith(TITLE) for key in result.info["extra_generation_params"])
+    ours = webui.hires(alwayson_scripts=scalediff())
+    assert difference(np.asarray(result.image.convert("RGB")), ours.image) == 0
