@@ -1,0 +1,103 @@
+"""Neighborhood patch attention: each query patch attends to one native-size window (paper 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scalediff.geometry import fitted_window, merged_spans
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+Offset = tuple[int, int]
+
+
+def neighborhood_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: tuple[int, int],
+    window: tuple[int, int],
+    *,
+    offset: Offset | Sequence[Offset] = (0, 0),
+    attend: Attend | None = None,
+) -> Tensor:
+    """Self-attention in which a query patch of h/2 x w/2 tokens sees one h x w window of keys (paper 3.2).
+
+    q, k, v: [B, heads, H*W, D], tokens row by row; `grid` = (H, W) and `window` = (h, w) in tokens. An axis shorter
+    than its window is one window. `offset` = (top, left) shifts the query grid by 0..h//2, 0..w//2 tokens (App. B.1),
+    either one pair for all or one pair for each of the B samples. `attend(q, k, v)` gets [B, heads, n, D] tensors
+    and defaults to torch's scaled_dot_product_attention.
+
+    Returns [B, heads, H*W, D] in q's dtype. Raises ValueError where shapes and grid disagree.
+    """
+    _check_shapes(q, k, v, grid)
+    attend = attend or F.scaled_dot_product_attention
+    groups = _rows_by_offset(offset, q.shape[0])
+    if len(groups) == 1:
+        return _windowed(q, k, v, grid=grid, window=window, offset=next(iter(groups)), attend=attend)
+    out = torch.empty_like(q)
+    for pair, rows in groups.items():
+        out[rows] = _windowed(q[rows], k[rows], v[rows], grid=grid, window=window, offset=pair, attend=attend)
+    return out
+
+
+def _windowed(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    grid: tuple[int, int],
+    window: tuple[int, int],
+    offset: Offset,
+    attend: Attend,
+) -> Tensor:
+    """The same for samples that share one offset.
+
+    K and V are copied once per column of patches, as strips [B, heads, H, w, D]; in a strip the window of every patch
+    row is a run of whole rows, hence a view. No index tensor, and 1/(patch rows) of the memory of a gather.
+    """
+    height, width = grid
+    window_h, window_w = fitted_window(height, window[0]), fitted_window(width, window[1])
+    rows = merged_spans(height, window[0], offset=offset[0])
+    columns = merged_spans(width, window[1], offset=offset[1])
+    out = torch.empty_like(q)
+    q_map, k_map, v_map, out_map = (t.unflatten(2, (height, width)) for t in (q, k, v, out))
+    for column in columns:
+        keys = slice(column.key_start, column.key_start + window_w)
+        k_strip, v_strip = k_map[:, :, :, keys].contiguous(), v_map[:, :, :, keys].contiguous()
+        for row in rows:
+            seen = slice(row.key_start, row.key_start + window_h)
+            patch = q_map[:, :, row.start : row.stop, column.start : column.stop]
+            result = attend(
+                patch.flatten(2, 3), k_strip[:, :, seen].flatten(2, 3), v_strip[:, :, seen].flatten(2, 3)
+            )
+            # reshape refuses a result of another size, which an assignment might broadcast
+            out_map[:, :, row.start : row.stop, column.start : column.stop] = result.reshape(patch.shape)
+    return out
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> None:
+    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
+        raise ValueError(f"q, k and v must share one shape [B, heads, H*W, D], got {shapes}")
+    if len(grid) != 2 or grid[0] < 1 or grid[1] < 1 or grid[0] * grid[1] != q.shape[2]:
+        raise ValueError(
+            f"grid must be (H, W) with H * W = {q.shape[2]} tokens, got {tuple(grid)} for {shapes}"
+        )
+
+
+def _rows_by_offset(offset: Offset | Sequence[Offset], batch: int) -> dict[Offset, list[int]]:
+    """Sample numbers grouped by their (top, left) offset."""
+    if len(offset) == 2 and not isinstance(offset[0], (tuple, list)):
+        pairs = [offset] * batch
+    else:
+        pairs = list(offset)
+    if len(pairs) != batch or any(len(pair) != 2 for pair in pairs):  # type: ignore[arg-type]
+        raise ValueError(f"offset must be one (top, left) pair or {batch} of them, got {offset!r}")
+    groups: dict[Offset, list[int]] = {}
+    for row, (top, left) in enumerate(pairs):  # type: ignore[misc]
+        groups.setdefault((top, left), []).append(row)
+    return groups

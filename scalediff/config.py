@@ -1,0 +1,52 @@
+"""The settings of one job, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalediff.params import DEFAULTS, PARAMS, shown
+
+
+@dataclass(frozen=True)
+class ScaleDiffConfig:
+    """One field per row of PARAMS, with its default. Raises ValueError where a value is of a wrong kind or range."""
+
+    enabled: bool = DEFAULTS["enabled"]
+    tau: int = DEFAULTS["tau"]
+    structure_strength: float = DEFAULTS["structure_strength"]
+    stage_factor: float = DEFAULTS["stage_factor"]
+    shift: bool = DEFAULTS["shift"]
+    lfm_factor: float = DEFAULTS["lfm_factor"]
+    sg_factor: float = DEFAULTS["sg_factor"]
+
+    def __post_init__(self) -> None:
+        for param in PARAMS:
+            object.__setattr__(self, param.attr, param.parse(getattr(self, param.attr)))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any] | Sequence[Any]) -> ScaleDiffConfig:
+        """Config out of untyped values: a mapping by attribute name, or a list in the order of PARAMS.
+
+        A list may be short, and its second entry may be a mapping with the rest, as API callers like to write. What is
+        missing or None is the default. Raises ValueError naming the label, the value and the allowed range, or the
+        unknown name.
+        """
+        named = values if isinstance(values, Mapping) else _by_name(values)
+        unknown = [key for key in named if key not in DEFAULTS]
+        if unknown:
+            names = ", ".join(shown(key) for key in unknown[:5])
+            raise ValueError(f"unknown ScaleDiff setting {names}; known are {', '.join(DEFAULTS)}")
+        return cls(**{key: value for key, value in named.items() if value is not None})
+
+
+def _by_name(values: Sequence[Any]) -> dict[str, Any]:
+    """Positional values by attribute name."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        raise ValueError(f"ScaleDiff settings must be an object or a list, got {shown(values)}")
+    if len(values) == 2 and isinstance(values[1], Mapping):
+        return {"enabled": values[0], **values[1]}
+    if len(values) > len(PARAMS):
+        raise ValueError(f"ScaleDiff takes at most {len(PARAMS)} values, got {len(values)}")
+    return {param.attr: value for param, value in zip(PARAMS, values)}

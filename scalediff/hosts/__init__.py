@@ -1,0 +1,1 @@
+"""What a host must offer (`protocol`) and the adapters that offer it."""

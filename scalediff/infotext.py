@@ -1,0 +1,33 @@
+"""Settings in a picture's metadata and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scalediff.config import ScaleDiffConfig
+from scalediff.params import PARAMS, Value
+
+ENABLE = PARAMS[0]
+
+
+def write(config: ScaleDiffConfig) -> dict[str, Value]:
+    """Infotext keys of a config: the enable key and whatever differs from its default; nothing when disabled."""
+    if not config.enabled:
+        return {}
+    values = {param: getattr(config, param.attr) for param in PARAMS}
+    return {
+        param.infotext_key: value
+        for param, value in values.items()
+        if param is ENABLE or value != param.default
+    }
+
+
+def read(parameters: Mapping[str, Any]) -> ScaleDiffConfig:
+    """Config of a picture's parsed parameters (texts or values); a missing key means off, or the default.
+
+    Foreign keys are ignored. Raises ValueError naming label, value and range where one of ours is invalid.
+    """
+    return ScaleDiffConfig.from_values(
+        {param.attr: parameters[param.infotext_key] for param in PARAMS if param.infotext_key in parameters}
+    )

@@ -1,0 +1,152 @@
+"""The table from which defaults, checks, page, infotext and documentation of every setting are derived."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+Value = bool | int | float
+SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class Param:
+    """One setting. Labels and infotext keys are a public interface: saved pages and pictures refer to them."""
+
+    attr: str
+    label: str
+    infotext_key: str
+    kind: type
+    default: Value
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    advanced: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        if self.kind is bool:
+            return "true or false"
+        noun = "a whole number" if self.kind is int else "a number"
+        return f"{noun} from {self.minimum:g} to {self.maximum:g}"
+
+    def parse(self, value: Any) -> Value:
+        """An untyped (JSON, infotext) value as this setting's type; ValueError names label, value and range."""
+        number = _as_bool(value) if self.kind is bool else _as_number(value)
+        if number is not None and self.kind is int:
+            number = int(number) if number == int(number) else None
+        if number is None or (self.kind is not bool and not self._in_range(number)):
+            raise ValueError(f"{self.label} must be {self.allowed}, got {shown(value)}")
+        return number
+
+    def _in_range(self, number: Value) -> bool:
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        return low <= number <= high
+
+
+def shown(value: Any) -> str:
+    """A value as it appears in a message, cut to a readable length."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer with more digits than Python is willing to print
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+
+
+def _as_bool(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return bool(value) if isinstance(value, (bool, int)) and value in (0, 1) else None
+
+
+def _as_number(value: Any) -> int | float | None:
+    """A finite number out of a number or a numeric text; None for everything else, truth values included."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+_FACTOR = {
+    "kind": float,
+    "default": 0.125,
+    "minimum": 0.03125,
+    "maximum": 0.5,
+    "step": 0.03125,
+    "advanced": True,
+}
+
+PARAMS: tuple[Param, ...] = (
+    Param(
+        attr="enabled",
+        label="ScaleDiff",
+        infotext_key="ScaleDiff",
+        kind=bool,
+        default=False,
+        help="Enlarge in stages with windowed attention instead of the ordinary second pass.",
+    ),
+    Param(
+        attr="tau",
+        label="Restart timestep (tau)",
+        infotext_key="ScaleDiff tau",
+        kind=int,
+        default=400,
+        minimum=1,
+        maximum=999,
+        step=1,
+        help="Noise level at which each stage restarts. Higher: more new detail, more risk of repeated objects.",
+    ),
+    Param(
+        attr="structure_strength",
+        label="Structure strength",
+        infotext_key="ScaleDiff structure strength",
+        kind=float,
+        default=1.0,
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+        help="How firmly the layout of the smaller picture is kept. 0 switches the guidance off.",
+    ),
+    Param(
+        attr="stage_factor",
+        label="Stage factor",
+        infotext_key="ScaleDiff stage factor",
+        kind=float,
+        default=2.0,
+        minimum=1.25,
+        maximum=4.0,
+        step=0.25,
+        help="How much each stage enlarges. Smaller: more stages, slower, safer.",
+    ),
+    Param(
+        attr="shift",
+        label="Shift windows",
+        infotext_key="ScaleDiff shift",
+        kind=bool,
+        default=False,
+        help="Move the attention windows at random in each layer and step, which hides faint seams.",
+    ),
+    Param(
+        attr="lfm_factor",
+        label="Frequency mixing factor",
+        infotext_key="ScaleDiff LFM factor",
+        help="Share of the resolution taken from the enlarged latent; the finer rest comes from the picture.",
+        **_FACTOR,  # type: ignore[arg-type]
+    ),
+    Param(
+        attr="sg_factor",
+        label="Structure guidance factor",
+        infotext_key="ScaleDiff SG factor",
+        help="Share of the resolution that the structure guidance holds on to.",
+        **_FACTOR,  # type: ignore[arg-type]
+    ),
+)
+
+DEFAULTS: dict[str, Any] = {param.attr: param.default for param in PARAMS}
