@@ -26,10 +26,10 @@ def neighborhood_attention(
 ) -> Tensor:
     """Self-attention in which a query patch of h/2 x w/2 tokens sees one h x w window of keys (paper 3.2).
 
-    q, k, v: [B, heads, H*W, D], tokens row by row; `grid` = (H, W) and `window` = (h, w) in tokens. An axis shorter
-    than its window is one window. `offset` = (top, left) shifts the query grid by 0..h//2, 0..w//2 tokens (App. B.1),
-    either one pair for all or one pair for each of the B samples. `attend(q, k, v)` gets [B, heads, n, D] tensors
-    and defaults to torch's scaled_dot_product_attention.
+    q, k, v: [B, heads, H*W, D], tokens row by row; `grid` = (H, W) and `window` = (h, w) in tokens. An axis
+    shorter than its window is one window. `offset` = (top, left) shifts the query grid by 0..h//2, 0..w//2
+    tokens (App. B.1), either one pair for all or one pair for each of the B samples. `attend(q, k, v)` gets
+    [B, heads, n, D] tensors and defaults to torch's scaled_dot_product_attention.
 
     Returns [B, heads, H*W, D] in q's dtype. Raises ValueError where shapes and grid disagree.
     """
@@ -56,8 +56,9 @@ def _windowed(
 ) -> Tensor:
     """The same for samples that share one offset.
 
-    K and V are copied once per column of patches, as strips [B, heads, H, w, D]; in a strip the window of every patch
-    row is a run of whole rows, hence a view. No index tensor, and 1/(patch rows) of the memory of a gather.
+    K and V are copied once per column of patches, as strips [B, heads, H, w, D]; in a strip the window of
+    every patch row is a run of whole rows, hence a view. No index tensor, and 1/(patch rows) of the memory of
+    a gather.
     """
     height, width = grid
     window_h, window_w = fitted_window(height, window[0]), fitted_window(width, window[1])

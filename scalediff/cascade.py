@@ -43,7 +43,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Stages from `base` to `target`, both (width, height) in pixels; none where there is nothing to enlarge."""
+    """Stages from `base` to `target`, both (width, height) in pixels; none if there is nothing to do."""
 
     base: Size
     target: Size
@@ -60,10 +60,12 @@ class CascadeResult:
 
 
 def stage_sizes(base: Size, target: Size, *, factor: float = 2.0, multiple: int = 64) -> tuple[Size, ...]:
-    """Sizes (width, height) of the stages: equal ratios per axis, each about `factor`, the last exactly `target`.
+    """Sizes (width, height) of the stages: equal ratios per axis, each about `factor`, the last exactly
+    `target`.
 
-    Sizes between are rounded to the nearest `multiple` that lies between base and target; a stage that would repeat
-    its neighbour, or that no multiple fits, is dropped. Empty where the target's area is not larger than the base's.
+    Sizes between are rounded to the nearest `multiple` that lies between base and target; a stage that would
+    repeat its neighbour, or that no multiple fits, is dropped. Empty where the target's area is not larger
+    than the base's.
     """
     for name, size in (("base", base), ("target", target)):
         if len(size) != 2 or min(size) < 1:
@@ -96,9 +98,9 @@ def plan_stages(
 ) -> StagePlan:
     """Plan of the stages from `base` to `target`, (width, height) in pixels; sizes as in `stage_sizes`.
 
-    `tau` (timestep 1..999) and `steps` (model steps, at least 1; `stage_steps` derives them from a whole run's) are one
-    number for all stages or one per stage. `vae_factor` is pixels per latent cell. Raises ValueError naming the
-    field, the value and what is allowed.
+    `tau` (timestep 1..999) and `steps` (model steps, at least 1; `stage_steps` derives them from a whole
+    run's) are one number for all stages or one per stage. `vae_factor` is pixels per latent cell. Raises
+    ValueError naming the field, the value and what is allowed.
     """
     sizes = stage_sizes(base, target, factor=factor, multiple=multiple)
     if vae_factor < 1 or min(*base, *target) < vae_factor:
@@ -117,8 +119,8 @@ def run(
 ) -> CascadeResult:
     """Take `latent` [B, C, h, w] of the base size through the plan's stages (paper 3.3).
 
-    `rgb` [B, 3, H, W], about [-1, 1], is the decoded base if the host has it already. When `host.stopped()` turns
-    true the unfinished stage is thrown away and the last finished latent returned.
+    `rgb` [B, 3, H, W], about [-1, 1], is the decoded base if the host has it already. When `host.stopped()`
+    turns true the unfinished stage is thrown away and the last finished latent returned.
     """
     if latent.ndim != 4:
         raise ValueError(f"latent must be [B, C, h, w], got shape {tuple(latent.shape)}")
@@ -143,7 +145,7 @@ def run(
 def _reference(
     host: Host, stage: Stage, factor: float, *, latent: Tensor, rgb: Tensor | None
 ) -> Tensor | None:
-    """Z_ref of a stage (paper Eq. 3): lows of the enlarged latent, highs of the enlarged picture; None if stopped."""
+    """Z_ref (paper Eq. 3): lows of the enlarged latent, highs of the enlarged picture; None if stopped."""
     if rgb is None:
         host.phase("decoding")
         rgb = host.decode(latent)
@@ -181,7 +183,7 @@ def _denoise(host: Host, stage: Stage, config: ScaleDiffConfig, reference: Tenso
 
 
 def _between(base: int, target: int, share: float, *, multiple: int) -> int | None:
-    """One side on the geometric way from base to target, as the nearest multiple inside; None if there is none."""
+    """One side on the way from base to target, as the nearest multiple inside; None without one."""
     low, high = min(base, target), max(base, target)
     side = max(1, round(base * (target / base) ** share / multiple)) * multiple
     if side < low:

@@ -11,7 +11,7 @@ from scalediff.params import DEFAULTS, PARAMS, shown
 
 @dataclass(frozen=True)
 class ScaleDiffConfig:
-    """One field per row of PARAMS, with its default. Raises ValueError where a value is of a wrong kind or range."""
+    """One field per row of PARAMS, with its default. Raises ValueError on a wrong kind or range."""
 
     enabled: bool = DEFAULTS["enabled"]
     tau: int = DEFAULTS["tau"]
@@ -29,9 +29,9 @@ class ScaleDiffConfig:
     def from_values(cls, values: Mapping[str, Any] | Sequence[Any]) -> ScaleDiffConfig:
         """Config out of untyped values: a mapping by attribute name, or a list in the order of PARAMS.
 
-        A list may be short, and its second entry may be a mapping with the rest, as API callers like to write. What is
-        missing or None is the default. Raises ValueError naming the label, the value and the allowed range, or the
-        unknown name.
+        A list may be short, and its second entry may be a mapping with the rest, as API callers like to
+        write. What is missing or None is the default. Raises ValueError naming the label, the value and the
+        allowed range, or the unknown name.
         """
         named = values if isinstance(values, Mapping) else _by_name(values)
         unknown = [key for key in named if key not in DEFAULTS]

@@ -8,10 +8,12 @@ from torch import Tensor
 
 
 def low_pass(x: Tensor, factor: float) -> Tensor:
-    """Low frequencies of x [..., H, W] (paper Eq. 3): antialiased bilinear down by `factor`, plain bilinear up.
+    """Low frequencies of x [..., H, W] (paper Eq. 3): antialiased bilinear down by `factor`, plain bilinear
+    up.
 
-    The small grid has max(1, int(H * factor)) x max(1, int(W * factor)) cells; cell centres are half-pixel centres.
-    Computed in fp32 (fp64 stays fp64), returned in x's dtype. Raises ValueError where factor is not in (0, 1].
+    The small grid has max(1, int(H * factor)) x max(1, int(W * factor)) cells; cell centres are half-pixel
+    centres. Computed in fp32 (fp64 stays fp64), returned in x's dtype. Raises ValueError where factor is not
+    in (0, 1].
     """
     return _low_pass(_working(x), factor).to(x.dtype)
 
@@ -30,7 +32,8 @@ def mix(low_from: Tensor, high_from: Tensor, factor: float) -> Tensor:
 
 
 def upsample_latent(latent: Tensor, size: tuple[int, int]) -> Tensor:
-    """Latent [B, C, h, w] at `size` = (height, width) in cells: bicubic (a = -0.75), no antialias (paper 3.3).
+    """Latent [B, C, h, w] at `size` = (height, width) in cells: bicubic (a = -0.75), no antialias (paper
+    3.3).
 
     Computed in fp32 (fp64 stays fp64), returned in the latent's dtype.
     """
@@ -53,5 +56,5 @@ def _low_pass(x: Tensor, factor: float) -> Tensor:
 
 
 def _working(x: Tensor) -> Tensor:
-    """x in the precision of the arithmetic: half formats lose the low band and have no CPU kernels in old torch."""
+    """x in the working precision: half formats lose the low band and lack CPU kernels in old torch."""
     return x if x.dtype == torch.float64 else x.float()

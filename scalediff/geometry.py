@@ -37,8 +37,8 @@ def window_starts(length: int, window: int, *, offset: int = 0) -> list[int]:
     and patch = window // 2. Border windows move inwards; they are neither shrunk nor padded.
 
     `offset` 0..patch is the shift of the query grid (App. B.1): the first patch then begins `offset` tokens
-    before the axis and ceil((length + offset) / patch) patches cover it. A patch may lie wholly in that padding
-    (offset == patch); its start is listed all the same, `query_spans` leaves it out.
+    before the axis and ceil((length + offset) / patch) patches cover it. A patch may lie wholly in that
+    padding (offset == patch); its start is listed all the same, `query_spans` leaves it out.
 
     Raises ValueError where an argument is no integer or out of range.
     """

@@ -16,9 +16,9 @@ Number = TypeVar("Number", float, Tensor)
 def gamma(sigma: Number, sigma_start: float, prediction: str) -> Number:
     """Weight of the guidance at noise level `sigma` (paper Eq. 4).
 
-    "eps" and "v": (1 - abar) / (1 - abar_tau) = [s^2 / (1 + s^2)] / [s0^2 / (1 + s0^2)], 1 at the stage's first level
-    `sigma_start`. "flow": sigma itself. `sigma` is a number or a tensor of any shape; the result is of the same kind.
-    Raises ValueError for another prediction or a sigma_start that is not above 0.
+    "eps" and "v": (1 - abar) / (1 - abar_tau) = [s^2 / (1 + s^2)] / [s0^2 / (1 + s0^2)], 1 at the stage's
+    first level `sigma_start`. "flow": sigma itself. `sigma` is a number or a tensor of any shape; the result
+    is of the same kind. Raises ValueError for another prediction or a sigma_start that is not above 0.
     """
     if prediction not in PREDICTIONS:
         raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, got {prediction!r}")
@@ -32,8 +32,8 @@ def gamma(sigma: Number, sigma_start: float, prediction: str) -> Number:
 def guide(x0: Tensor, reference_low: Tensor, gamma: float | Tensor, factor: float) -> Tensor:
     """x0 + gamma * (reference_low - LP(x0)) (paper Eq. 4); the high frequencies of x0 stay as they are.
 
-    x0 and reference_low [B, C, H, W] of one shape; gamma a number, a scalar tensor or one value per sample [B].
-    fp32 inside; a fresh tensor in x0's dtype.
+    x0 and reference_low [B, C, H, W] of one shape; gamma a number, a scalar tensor or one value per sample
+    [B]. fp32 inside; a fresh tensor in x0's dtype.
     """
     if x0.shape != reference_low.shape:
         raise ValueError(
@@ -53,8 +53,8 @@ def guide(x0: Tensor, reference_low: Tensor, gamma: float | Tensor, factor: floa
 class StructureGuidance:
     """Guidance of one stage: call it with the host's x0 estimate after CFG, get the guided estimate.
 
-    `reference` [B, C, H, W] is the stage's mixed latent, of which only the low band is kept; `strength` 0..1 scales
-    gamma; `sigma_start` is the first noise level of the stage; `prediction` is "eps", "v" or "flow".
+    `reference` [B, C, H, W] is the stage's mixed latent, of which only the low band is kept; `strength` 0..1
+    scales gamma; `sigma_start` is the first noise level of the stage; `prediction` is "eps", "v" or "flow".
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class StructureGuidance:
     def __call__(self, x0: Tensor, sigma: Tensor | float) -> Tensor:
         """Guided x0 as a fresh tensor of x0's dtype and device; `sigma` is a number, a scalar tensor or [B].
 
-        gamma is held at 1 at most: samplers that add noise may evaluate above the stage's first level, where the plain
-        formula would overshoot. Raises ValueError where x0 and reference differ in shape.
+        gamma is held at 1 at most: samplers that add noise may evaluate above the stage's first level, where
+        the plain formula would overshoot. Raises ValueError where x0 and reference differ in shape.
         """
         if self._reference_low.device != x0.device:
             self._reference_low = self._reference_low.to(x0.device)

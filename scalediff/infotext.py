@@ -12,7 +12,7 @@ ENABLE = PARAMS[0]
 
 
 def write(config: ScaleDiffConfig) -> dict[str, Value]:
-    """Infotext keys of a config: the enable key and whatever differs from its default; nothing when disabled."""
+    """Infotext of a config: the enable key and what differs from its default; nothing when disabled."""
     if not config.enabled:
         return {}
     values = {param: getattr(config, param.attr) for param in PARAMS}

@@ -1,6 +1,7 @@
 """Which layers of a loaded model get windows, and how large, or why the model is refused.
 
-Classes are recognised by name, so that ldm, sgm and a token-merging subclass all match and no host is imported.
+Classes are recognised by name, so that ldm, sgm and a token-merging subclass all match and no host is
+imported.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ REFINER_CHANNELS, REFINER_CONTEXT, SDXL_CONTEXT, SD2_CONTEXT = 384, 1280, 2048, 
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """A self-attention module; `owner` is the SpatialTransformer around it, whose input [B, C, H, W] gives the grid."""
+    """A self-attention module; the input [B, C, H, W] of `owner`, its SpatialTransformer, gives the grid."""
 
     name: str
     module: nn.Module
@@ -45,8 +46,8 @@ class ModelMap:
 def inspect(model: Any, *, native_size: Cells | None = None) -> ModelMap:
     """Map of a host's model (one with `.model.diffusion_model`) or of a bare UNet.
 
-    `native_size` (h, w) in latent cells overrides what the model says. Never raises for a foreign model: it is
-    reported as unsupported, with the reason.
+    `native_size` (h, w) in latent cells overrides what the model says. Never raises for a foreign model: it
+    is reported as unsupported, with the reason.
     """
     unet = _unet_of(model)
     prediction = _prediction(model)
@@ -60,9 +61,10 @@ def inspect(model: Any, *, native_size: Cells | None = None) -> ModelMap:
 def base_window(native_size: Cells, base_latent_size: Cells) -> Cells:
     """Attention window (h, w) in latent cells for a base picture of `base_latent_size` (paper App. A).
 
-    A base picture that is not square and about as large as the native size (area 0.75-1.33 of it, or its longer side
-    the native one and at least half the area) is its own window. Otherwise the window has the native area: the native
-    square for a square base, else the base's aspect with sides rounded to 8 cells (4 below 64).
+    A base picture that is not square and about as large as the native size (area 0.75-1.33 of it, or its
+    longer side the native one and at least half the area) is its own window. Otherwise the window has the
+    native area: the native square for a square base, else the base's aspect with sides rounded to 8 cells (4
+    below 64).
     """
     height, width = base_latent_size
     if min(height, width, *native_size) < 1:
@@ -126,7 +128,7 @@ def _family(model: Any, unet: Any) -> str:
 
 
 def _native_size(model: Any, unet: Any, family: str, *, prediction: str) -> Cells:
-    """Trained size in cells. A bare UNet's own image_size is not read: the stock configs leave it wrong (32)."""
+    """Trained size in cells. A bare UNet's own image_size is not read: stock configs have it wrong (32)."""
     if family == "sdxl":
         side = NATIVE_CELLS["sdxl"]
         return (side, side)
@@ -158,13 +160,13 @@ def _refusal(model: Any, unet: Any, layers: tuple[AttentionLayer, ...], *, predi
         return f"ScaleDiff does not know models that predict '{prediction}'; {advice}"
     channels = getattr(unet, "in_channels", None)
     if channels == INPAINT_CHANNELS or getattr(model, "is_sdxl_inpaint", False):
-        return "ScaleDiff does not work with inpainting models (they also take a mask); load the ordinary checkpoint"
+        return "ScaleDiff does not work with inpainting models (they take a mask too); load an ordinary checkpoint"
     if channels == EDIT_CHANNELS:
-        return "ScaleDiff does not work with editing models (they also take an image); load an ordinary checkpoint"
+        return "ScaleDiff does not work with editing models (they take an image too); load an ordinary checkpoint"
     if hasattr(unet, "label_emb") and (
         getattr(unet, "model_channels", None) == REFINER_CHANNELS or _context_width(unet) == REFINER_CONTEXT
     ):
-        return "ScaleDiff does not work with the SDXL refiner (it only finishes pictures); load the SDXL base model"
+        return "ScaleDiff does not work with the SDXL refiner (it only finishes); load the SDXL base model"
     if not layers:
         return f"ScaleDiff found no self-attention that it knows in {type(unet).__name__}; {advice}"
     return ""

@@ -12,7 +12,7 @@ SHOWN_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Param:
-    """One setting. Labels and infotext keys are a public interface: saved pages and pictures refer to them."""
+    """One setting. Labels and infotext keys are public: saved pages and pictures refer to them."""
 
     attr: str
     label: str
@@ -34,7 +34,7 @@ class Param:
         return f"{noun} from {self.minimum:g} to {self.maximum:g}"
 
     def parse(self, value: Any) -> Value:
-        """An untyped (JSON, infotext) value as this setting's type; ValueError names label, value and range."""
+        """An untyped value as this setting's type; ValueError names label, value and range."""
         number = _as_bool(value) if self.kind is bool else _as_number(value)
         if number is not None and self.kind is int:
             number = int(number) if number == int(number) else None
@@ -101,7 +101,7 @@ PARAMS: tuple[Param, ...] = (
         minimum=1,
         maximum=999,
         step=1,
-        help="Noise level at which each stage restarts. Higher: more new detail, more risk of repeated objects.",
+        help="Noise level at which each stage restarts. Higher: more new detail, and more repeated objects.",
     ),
     Param(
         attr="structure_strength",

@@ -1,8 +1,8 @@
 """Replace the forward of single modules for a while, and take it back exactly.
 
-Only the instance attribute is touched, so classes, weights and other models keep theirs. What was there before is
-called through, be it another extension's replacement or the class's own forward, looked up at call time because hosts
-exchange class forwards when settings change.
+Only the instance attribute is touched, so classes, weights and other models keep theirs. What was there
+before is called through, be it another extension's replacement or the class's own forward, looked up at call
+time because hosts exchange class forwards when settings change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger("scalediff")
 
 Forward = Callable[..., Any]
 Replacement = Callable[..., Any]
-"""Called as replacement(previous, *args, **kwargs); previous(*args, **kwargs) is the forward that was there before."""
+"""Called as replacement(previous, *args, **kwargs); previous(...) is the forward that was there before."""
 
 _MARK = "_scalediff_link"
 
@@ -56,11 +56,13 @@ class _Link:
 
 
 class ForwardPatch:
-    """Context manager that replaces the forward of many modules: `with ForwardPatch([(module, replacement), ...]):`.
+    """Context manager that replaces the forward of many modules: `with ForwardPatch([(module, replacement),
+    ...]):`.
 
-    Entering twice replaces once; leaving twice undoes once. Leaving restores exactly the instance attribute that was
-    there, and only where ours is still in place: where somebody wrapped ours meanwhile, theirs stays and ours becomes
-    a pass-through. Works for any way of leaving, BaseException included, and undoes a half-finished entry.
+    Entering twice replaces once; leaving twice undoes once. Leaving restores exactly the instance attribute
+    that was there, and only where ours is still in place: where somebody wrapped ours meanwhile, theirs stays
+    and ours becomes a pass-through. Works for any way of leaving, BaseException included, and undoes a
+    half-finished entry.
     """
 
     def __init__(self, replacements: Iterable[tuple[nn.Module, Replacement]]) -> None:

@@ -1,7 +1,7 @@
 """The noise levels of one stage, cut out of whatever schedule the host would use for a whole run.
 
-A stage starts at the noise level of timestep tau and not at "the last part of the steps": the first sigma is the same
-for every scheduler, the spacing below it is the scheduler's own.
+A stage starts at the noise level of timestep tau and not at "the last part of the steps": the first sigma is
+the same for every scheduler, the spacing below it is the scheduler's own.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def stage_steps(total: int, tau: int) -> int:
 def stage_sigmas(full: Tensor | Sequence[float], sigma_start: float, steps: int) -> Tensor:
     """The steps + 1 noise levels of a stage: sigma_start, then the host's own spacing, then 0.
 
-    `full` is a whole schedule of the host, descending, its last value 0; any length, the longer the more exact. It is
-    read as log sigma over a continuous index: `steps` points equally spaced in index run from the place of
-    sigma_start to the last level above 0. A schedule uniform in t stays so, Karras stays Karras with this maximum.
-    Where the schedule does not contain sigma_start the levels are spaced geometrically.
+    `full` is a whole schedule of the host, descending, its last value 0; any length, the longer the more
+    exact. It is read as log sigma over a continuous index: `steps` points equally spaced in index run from
+    the place of sigma_start to the last level above 0. A schedule uniform in t stays so, Karras stays Karras
+    with this maximum. Where the schedule does not contain sigma_start the levels are spaced geometrically.
 
-    Returns a strictly descending float32 CPU tensor. Raises ValueError on numbers that are not finite, no level
-    above 0, a sigma_start that is not above 0, or steps < 1.
+    Returns a strictly descending float32 CPU tensor. Raises ValueError on numbers that are not finite, no
+    level above 0, a sigma_start that is not above 0, or steps < 1.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps!r}")
@@ -59,11 +59,12 @@ def stage_sigmas(full: Tensor | Sequence[float], sigma_start: float, steps: int)
 
 
 def stage_timesteps(tau: int, steps: int) -> Tensor:
-    """Ascending timesteps of a stage for samplers that work in t (DDIM and its kin): a long tensor of steps + 2.
+    """Ascending timesteps of a stage for samplers that work in t (DDIM and its kin): a long tensor of steps +
+    2.
 
-    The last entry is tau and stands twice: the hosts take the noise level from the last one and evaluate all but the
-    first and the last, tau included, so the model is called `steps` times. The first entry is 1, or 0 if
-    steps == tau. Raises ValueError where tau is not in 1..999 or there are more steps than timesteps.
+    The last entry is tau and stands twice: the hosts take the noise level from the last one and evaluate all
+    but the first and the last, tau included, so the model is called `steps` times. The first entry is 1, or 0
+    if steps == tau. Raises ValueError where tau is not in 1..999 or there are more steps than timesteps.
     """
     if not 1 <= tau <= 999:
         raise ValueError(f"tau must be from 1 to 999, got {tau!r}")
@@ -76,7 +77,8 @@ def stage_timesteps(tau: int, steps: int) -> Tensor:
 
 
 def sigma_of_timestep(alphas_cumprod: Tensor, tau: float) -> float:
-    """Noise level sqrt((1 - abar) / abar) of timestep tau; between timesteps log sigma is interpolated linearly.
+    """Noise level sqrt((1 - abar) / abar) of timestep tau; between timesteps log sigma is interpolated
+    linearly.
 
     alphas_cumprod [T]; tau 0..T-1. Raises ValueError outside that range.
     """

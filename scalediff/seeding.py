@@ -1,6 +1,7 @@
 """Random numbers that depend on the image's own seed, the stage and the purpose, and on nothing else.
 
-Image i of a batch therefore gets what it would get alone, and drawing here never disturbs the host's generators.
+Image i of a batch therefore gets what it would get alone, and drawing here never disturbs the host's
+generators.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 
 
 def generator(seed: int, *, stage: int, purpose: str, layer: int = 0, step: int = 0) -> torch.Generator:
-    """A CPU generator for one image, stage and purpose; equal arguments give equal numbers in every process."""
+    """A CPU generator for one image, stage and purpose; the same numbers in every process."""
     key = repr((int(seed), int(stage), str(purpose), int(layer), int(step))).encode()
     # Python's own hash is salted per process; 63 bits are what every torch release accepts as a seed
     number = int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
@@ -22,7 +23,7 @@ def generator(seed: int, *, stage: int, purpose: str, layer: int = 0, step: int 
 def shift_offsets(
     seeds: Sequence[int], patch: tuple[int, int], *, stage: int, layer: int, step: int
 ) -> list[tuple[int, int]]:
-    """Random (top, left) shifts of the query grid, one pair per image, uniform in 0..patch inclusive (App. B.1)."""
+    """Random (top, left) shifts of the query grid, one per image, uniform in 0..patch (App. B.1)."""
     return [
         (_up_to(patch[0], source), _up_to(patch[1], source))
         for source in (

@@ -25,15 +25,17 @@ Rows = Sequence[int] | Callable[[int], Sequence[int]]
 class WindowedAttention:
     """Context manager: inside it the self-attention layers of `model_map` see one window per query patch.
 
-    `window` (h, w) is in latent cells; each layer's own window follows from its stride and its grid from the input of
-    the SpatialTransformer around it. A layer runs windowed only for pure self-attention over that whole grid and where
-    the grid exceeds the window; in every other case its own forward runs, and unless the grid simply fits the window
-    the reason is counted in `fallbacks` and logged once. `calls` counts windowed calls.
+    `window` (h, w) is in latent cells; each layer's own window follows from its stride and its grid from the
+    input of the SpatialTransformer around it. A layer runs windowed only for pure self-attention over that
+    whole grid and where the grid exceeds the window; in every other case its own forward runs, and unless the
+    grid simply fits the window the reason is counted in `fallbacks` and logged once. `calls` counts windowed
+    calls.
 
-    shift(layer_index, step) gives the (top, left) shift of the query grid for each image (App. B.1), at random from
-    0..patch inclusive; `rows` says which image each batch row belongs to, as a list or as a function of the batch size
-    (default: row modulo number of images). context_filter(x) -> (context_k, context_v) is where a host applies
-    hypernetworks. attend(q, k, v) is the attention kernel; `upcast` runs it in fp32.
+    shift(layer_index, step) gives the (top, left) shift of the query grid for each image (App. B.1), at
+    random from 0..patch inclusive; `rows` says which image each batch row belongs to, as a list or as a
+    function of the batch size (default: row modulo number of images). context_filter(x) -> (context_k,
+    context_v) is where a host applies hypernetworks. attend(q, k, v) is the attention kernel; `upcast` runs
+    it in fp32.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class WindowedAttention:
         window: tuple[int, int],
         offset: Sequence[Offset],
     ) -> Tensor:
-        """Project, attend in windows, project back; projections are called as modules, which LoRA depends on."""
+        """Project, attend in windows, project back; LoRA depends on projections being called as modules."""
         context_k, context_v = self._context_filter(x) if self._context_filter else (x, x)
         q, k, v = (
             projected.unflatten(2, (attn.heads, -1)).transpose(1, 2)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Host(Protocol):
-    """Latents are [B, C, h, w] in the model's own (scaled) space, pictures [B, 3, H, W] fp32, about [-1, 1]."""
+    """Latents are [B, C, h, w] in the model's scaled space, pictures [B, 3, H, W] fp32, about [-1, 1]."""
 
     name: str
     prediction: str
@@ -41,7 +41,7 @@ class Host(Protocol):
         ...
 
     def denoise(self, reference: Tensor, stage: Stage, guidance: StructureGuidance) -> Tensor:
-        """Noise the reference to sigma(tau) and run the stage's steps with windowed attention and the guidance."""
+        """Noise the reference to sigma(tau), run the stage's steps with windowed attention and guidance."""
         ...
 
     def stopped(self) -> bool:
