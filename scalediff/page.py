@@ -1,0 +1,93 @@
+"""The accordion, built from PARAMS alone. `build` imports gradio itself: jobs run without a page, too."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalediff.params import PARAMS, Param
+
+ADVANCED = "Advanced"
+
+
+@dataclass
+class Page:
+    """Components in the order of PARAMS, and what the host needs to paste a picture's parameters."""
+
+    components: list[Any] = field(default_factory=list)
+    infotext_fields: list[tuple[Any, Callable[[dict], Any]]] = field(default_factory=list)
+    paste_field_names: list[str] = field(default_factory=list)
+
+    def add(self, param: Param, component: Any) -> None:
+        """Append the component of `param`."""
+        self.components.append(component)
+        self.infotext_fields.append((component, lambda parameters: pasted(param, parameters)))
+        self.paste_field_names.append(param.infotext_key)
+
+
+def build(elem_id: Callable[[str], str]) -> Page:
+    """Make the components inside whatever block is open. No side effects: the API builds them once more.
+
+    `elem_id` turns a short name into the host's full element id: the script object's method.
+    """
+    import gradio as gr
+
+    enable, *rest = PARAMS
+    page = Page()
+    with ExitStack() as open_blocks:
+        _open_accordion(open_blocks, page, enable, elem_id)
+        plain = [param for param in rest if not param.advanced]
+        advanced = [param for param in rest if param.advanced]
+        made = {param.attr: _component(param, elem_id) for param in plain}
+        if advanced:
+            with gr.Accordion(ADVANCED, open=False, elem_id=elem_id("advanced")):
+                made.update({param.attr: _component(param, elem_id) for param in advanced})
+    for param in rest:
+        page.add(param, made[param.attr])
+    return page
+
+
+def pasted(param: Param, parameters: dict[str, Any]) -> Any:
+    """The value a pasted picture has for `param`; the default where it says nothing, or nonsense."""
+    try:
+        return param.parse(parameters.get(param.infotext_key, param.default))
+    except ValueError:
+        return param.default
+
+
+def _open_accordion(open_blocks: ExitStack, page: Page, enable: Param, elem_id: Callable[[str], str]) -> None:
+    """Open the accordion whose state is the enable value; without InputAccordion it holds a checkbox."""
+    import gradio as gr
+
+    try:
+        from modules.ui_components import InputAccordion
+    except ImportError:  # a WebUI from before 1.6
+        InputAccordion = None  # noqa: N806
+    if InputAccordion is not None:
+        accordion = InputAccordion(bool(enable.default), label=enable.label, elem_id=elem_id(enable.attr))
+        page.add(enable, open_blocks.enter_context(accordion))
+        return
+    open_blocks.enter_context(gr.Accordion(enable.label, open=False, elem_id=elem_id("accordion")))
+    page.add(
+        enable,
+        gr.Checkbox(bool(enable.default), label=f"Enable {enable.label}", elem_id=elem_id(enable.attr)),
+    )
+
+
+def _component(param: Param, elem_id: Callable[[str], str]) -> Any:
+    """A checkbox or a slider with its help text."""
+    import gradio as gr
+
+    if param.kind is bool:
+        return gr.Checkbox(
+            bool(param.default), label=param.label, info=param.help, elem_id=elem_id(param.attr)
+        )
+    return gr.Slider(
+        minimum=param.minimum,
+        maximum=param.maximum,
+        step=param.step,
+        value=param.default,
+        label=param.label,
+        info=param.help,
+        elem_id=elem_id(param.attr),
+    )

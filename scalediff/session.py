@@ -1,0 +1,78 @@
+"""Between a WebUI's script arguments and the cascade: reading values, the state of one job, the log.
+
+Nothing here knows a host.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalediff import cascade, infotext
+from scalediff.cascade import Size, StagePlan
+from scalediff.config import ScaleDiffConfig
+from scalediff.params import PARAMS
+
+ATTRIBUTE = "_scalediff"  # where `p` carries its Session
+LOG_LEVEL = "SCALEDIFF_LOG"
+# The host makes latents of whole cells, so a picture is never delivered at another size.
+CELL = 8
+
+
+def read_config(args: Sequence[Any]) -> ScaleDiffConfig:
+    """The config out of script arguments in the order of PARAMS; ValueError as in `from_values`.
+
+    API callers may send an object as well: `[{"enabled": true, "tau": 300}]` or `[true, {"tau": 300}]`;
+    the host fills the rest of the list with defaults, which do not count then.
+    """
+    if args and isinstance(args[0], Mapping):
+        return ScaleDiffConfig.from_values(args[0])
+    if len(args) > 1 and isinstance(args[1], Mapping):
+        return ScaleDiffConfig.from_values({"enabled": args[0], **args[1]})
+    return ScaleDiffConfig.from_values(list(args[: len(PARAMS)]))
+
+
+def make_plan(base: Size, target: Size, config: ScaleDiffConfig, *, steps: int) -> StagePlan:
+    """The plan from `base` to what the host will deliver for `target`, both (width, height) in pixels."""
+    delivered = (target[0] // CELL * CELL, target[1] // CELL * CELL)
+    return cascade.plan_stages(
+        base, delivered, factor=config.stage_factor, tau=config.tau, steps=steps, vae_factor=CELL
+    )
+
+
+@dataclass
+class Session:
+    """One job's settings and what came of them. Lives on `p`: one script object serves many jobs."""
+
+    config: ScaleDiffConfig
+    windowed_calls: int = 0
+    keys: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.keys = dict(infotext.write(self.config))
+
+    def sign(self, parameters: dict[str, Any]) -> None:
+        """Write our infotext keys, fully, into the dict that the host prints into the pictures."""
+        unsign(parameters)
+        parameters.update(self.keys)
+
+
+def unsign(parameters: dict[str, Any]) -> None:
+    """Take our infotext keys out again; copies of one job share the dict."""
+    for param in PARAMS:
+        parameters.pop(param.infotext_key, None)
+
+
+def set_up_log() -> logging.Logger:
+    """The logger "scalediff": one handler however often this is called, level from SCALEDIFF_LOG."""
+    log = logging.getLogger("scalediff")
+    level = os.environ.get(LOG_LEVEL, "INFO").strip().upper()
+    log.setLevel(level if isinstance(logging.getLevelName(level), int) else "INFO")
+    log.propagate = False
+    if not any(handler.get_name() == "scalediff" for handler in log.handlers):
+        handler = logging.StreamHandler()
+        handler.set_name("scalediff")
+        handler.setFormatter(logging.Formatter("[ScaleDiff] %(message)s"))
+        log.addHandler(handler)
+    return log

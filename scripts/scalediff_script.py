@@ -1,0 +1,40 @@
+"""The AlwaysOn script: reads its arguments and lets the host adapter install itself on the job `p`."""
+
+from modules import scripts
+
+from scalediff import page, session
+from scalediff.hosts import a1111_job, a1111_pass
+
+session.set_up_log()
+
+
+class ScaleDiffScript(scripts.Script):
+    """Holds nothing of a job: one object serves all of them, nested ones too."""
+
+    def title(self):
+        return "ScaleDiff"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        built = page.build(self.elem_id)
+        self.infotext_fields = built.infotext_fields
+        self.paste_field_names = built.paste_field_names
+        return built.components
+
+    def process(self, p, *args):
+        a1111_job.clean(p)
+        try:
+            config = session.read_config(args)
+        except ValueError as error:
+            a1111_pass.refuse(p, str(error))
+            return
+        if config.enabled:
+            a1111_job.install(p, config)
+
+    def process_batch(self, p, *args, **kwargs):
+        a1111_job.announce(p, kwargs.get("batch_number", 0))
+
+    def postprocess(self, p, processed, *args):
+        a1111_job.uninstall(p)
