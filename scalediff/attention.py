@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -92,13 +93,11 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Non
 
 def _rows_by_offset(offset: Offset | Sequence[Offset], batch: int) -> dict[Offset, list[int]]:
     """Sample numbers grouped by their (top, left) offset."""
-    if len(offset) == 2 and not isinstance(offset[0], (tuple, list)):
-        pairs = [offset] * batch
-    else:
-        pairs = list(offset)
-    if len(pairs) != batch or any(len(pair) != 2 for pair in pairs):  # type: ignore[arg-type]
+    single = len(offset) == 2 and not isinstance(offset[0], Sequence)
+    pairs = [cast(Offset, offset)] * batch if single else list(cast(Sequence[Offset], offset))
+    if len(pairs) != batch or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"offset must be one (top, left) pair or {batch} of them, got {offset!r}")
     groups: dict[Offset, list[int]] = {}
-    for row, (top, left) in enumerate(pairs):  # type: ignore[misc]
+    for row, (top, left) in enumerate(pairs):
         groups.setdefault((top, left), []).append(row)
     return groups

@@ -160,13 +160,13 @@ def _refusal(model: Any, unet: Any, layers: tuple[AttentionLayer, ...], *, predi
         return f"ScaleDiff does not know models that predict '{prediction}'; {advice}"
     channels = getattr(unet, "in_channels", None)
     if channels == INPAINT_CHANNELS or getattr(model, "is_sdxl_inpaint", False):
-        return "ScaleDiff does not work with inpainting models (they take a mask too); load an ordinary checkpoint"
+        return "ScaleDiff does not support inpainting models (they take a mask too); load an ordinary one"
     if channels == EDIT_CHANNELS:
-        return "ScaleDiff does not work with editing models (they take an image too); load an ordinary checkpoint"
+        return "ScaleDiff does not support editing models (they take an image too); load an ordinary one"
     if hasattr(unet, "label_emb") and (
         getattr(unet, "model_channels", None) == REFINER_CHANNELS or _context_width(unet) == REFINER_CONTEXT
     ):
-        return "ScaleDiff does not work with the SDXL refiner (it only finishes); load the SDXL base model"
+        return "ScaleDiff does not support the SDXL refiner (it only finishes); load the SDXL base model"
     if not layers:
         return f"ScaleDiff found no self-attention that it knows in {type(unet).__name__}; {advice}"
     return ""

@@ -45,7 +45,7 @@ def stage_sigmas(full: Tensor | Sequence[float], sigma_start: float, steps: int)
     levels = _levels(full)
     index = _index_of(levels, sigma_start)
     if index is None:
-        last = float(levels[-1])
+        last = float(levels.min())
         values = _geometric(sigma_start, last if last < sigma_start else sigma_start / 10, steps)
     else:
         places, logs = _places(levels)
@@ -54,7 +54,9 @@ def stage_sigmas(full: Tensor | Sequence[float], sigma_start: float, steps: int)
     values[0] = sigma_start
     sigmas = torch.cat([values, values.new_zeros(1)]).to(torch.float32)
     if not bool((sigmas[1:] < sigmas[:-1]).all()):
-        raise ValueError(f"{steps} steps do not fit between sigma {sigma_start:g} and {float(levels[-1]):g}")
+        raise ValueError(
+            f"{steps} steps do not fit from sigma {sigma_start:g} to {float(levels.min()):g}"
+        )
     return sigmas
 
 
