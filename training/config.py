@@ -1,0 +1,64 @@
+"""Sizes of the pocket model, in the shape of a Stable Diffusion yaml; the loader reads the same structure."""
+
+from __future__ import annotations
+
+LATENT_CHANNELS = 8
+
+
+def pocket_config(scale_factor: float = 1.0, channels: int = LATENT_CHANNELS) -> dict:
+    """The yaml beside the checkpoint: native 128 x 128 px, latents of 1/8, self-attention at two levels as in SDXL."""
+    return {
+        "model": {
+            "target": "pocket_webui.model.diffusion.LatentDiffusion",
+            "params": {
+                "linear_start": 0.00085,
+                "linear_end": 0.0120,
+                "timesteps": 1000,
+                "image_size": 16,
+                "channels": channels,
+                "scale_factor": scale_factor,
+                "parameterization": "eps",
+                "unet_config": {
+                    "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
+                    "params": {
+                        "image_size": 16,
+                        "in_channels": channels,
+                        "out_channels": channels,
+                        "model_channels": 64,
+                        "num_res_blocks": 1,
+                        "channel_mult": [1, 1, 2],
+                        "attention_resolutions": [2, 4],
+                        "num_head_channels": 32,
+                        "use_spatial_transformer": True,
+                        "use_linear_in_transformer": True,
+                        "transformer_depth": 1,
+                        "context_dim": 64,
+                        "use_checkpoint": False,
+                        "legacy": False,
+                    },
+                },
+                "first_stage_config": {
+                    "target": "ldm.models.autoencoder.AutoencoderKL",
+                    "params": {
+                        "embed_dim": channels,
+                        "ddconfig": {
+                            "double_z": True,
+                            "z_channels": channels,
+                            "resolution": 128,
+                            "in_channels": 3,
+                            "out_ch": 3,
+                            "ch": 64,
+                            "ch_mult": [1, 1, 1, 1],
+                            "num_res_blocks": 0,
+                            "attn_resolutions": [],
+                            "dropout": 0.0,
+                        },
+                    },
+                },
+                "cond_stage_config": {
+                    "target": "pocket_webui.model.text.PocketTextEmbedder",
+                    "params": {"width": 64},
+                },
+            },
+        }
+    }

@@ -1,0 +1,53 @@
+"""Counts objects in a picture of the procedural world, at any resolution; validated on rendered truth in the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+WORKING_PIXELS = 160
+# Half of the area that an object repeated on a 4 x 4 grid would have, as a share of the picture.
+MIN_BODY = 0.5 * np.pi * (0.30 / 4 * 0.8) ** 2
+MIN_CORE = 0.5 * np.pi * (0.30 / 4 * 0.30) ** 2
+
+
+@dataclass(frozen=True)
+class Count:
+    """Objects found by their violet cores and by their warm bodies."""
+
+    cores: int
+    bodies: int
+
+    @property
+    def objects(self) -> int:
+        """The better signal of the two: touching bodies often merge, cores do not."""
+        return max(self.cores, self.bodies)
+
+    @property
+    def repeated(self) -> bool:
+        return self.objects > 1
+
+
+def count(image: np.ndarray) -> Count:
+    """Count the objects of an RGB picture `[H, W, 3]`, float in 0..1 or uint8."""
+    if image.dtype != np.uint8:
+        image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    small = Image.fromarray(image).resize((WORKING_PIXELS, WORKING_PIXELS), Image.Resampling.BOX)
+    r, g, b = np.moveaxis(np.asarray(small, dtype=np.float32) / 255, -1, 0)
+    violet = (r - g > 0.06) & (b - g > 0.14) & (b - r > -0.02)
+    warm = (r - b > 0.14) & ~violet
+    return Count(_regions(violet, MIN_CORE, holes=False), _regions(warm | violet, MIN_BODY, holes=True))
+
+
+def _regions(mask: np.ndarray, least: float, *, holes: bool) -> int:
+    mask = ndimage.binary_opening(mask, iterations=1)
+    if holes:
+        mask = ndimage.binary_fill_holes(mask)
+    labels, found = ndimage.label(mask)
+    if not found:
+        return 0
+    areas = ndimage.sum_labels(mask, labels, index=np.arange(1, found + 1))
+    return int(np.sum(areas >= least * mask.size))
