@@ -137,13 +137,18 @@ class A1111Host:
         sampler = p.sampler = sd_samplers.create_sampler(self.sampler_name, p.sd_model)
         width, height = stage.size
         image_conditioning = p.txt2img_image_conditioning(reference, width=width, height=height)
-        schedule = stage_schedule(sampler, p, tau=stage.tau, sigma=self.sigma(stage.tau), steps=stage.steps)
-        with stage_scope(p), self._windows(stage), self.callbacks.using(guidance):
+        values = stage_schedule(sampler, p, tau=stage.tau, sigma=self.sigma(stage.tau), steps=stage.steps)
+        with stage_scope(p):
             if p.scripts is not None:
                 p.scripts.process_before_every_sampling(
                     p=p, x=reference, noise=noise, c=self.cond, uc=self.uncond
                 )
-            with exact_schedule(sampler, p, schedule) as steps:
+            # windows after the scripts: whatever those put on the attention lies below ours
+            with (
+                self._windows(stage),
+                self.callbacks.using(guidance),
+                exact_schedule(sampler, p, values) as steps,
+            ):
                 return sampler.sample_img2img(
                     p,
                     reference,

@@ -19,13 +19,18 @@ OWN_LOOPS = (
 )
 
 
+def refuse_engine() -> str | None:
+    """An engine that runs in place of the model; the host switches it only after `process`."""
+    if sd_unet.current_unet is None:
+        return None
+    return (
+        "a compiled UNet (for example TensorRT) is active and its attention cannot be reached; "
+        "set SD Unet to None in the settings"
+    )
+
+
 def refuse_model(p: Any) -> str | None:
-    """The model that is loaded now, or the engine that runs in its place."""
-    if sd_unet.current_unet is not None:
-        return (
-            "a compiled UNet (for example TensorRT) is active and its attention cannot be reached; "
-            "set SD Unet to None in the settings"
-        )
+    """The model that is loaded now."""
     if getattr(p.sd_model, "cond_stage_key", None) == "edit" or hasattr(p.sd_model, "depth_model"):
         return "this model needs a second picture as its condition; use a text-to-image checkpoint"
     model_map = models.inspect(p.sd_model)

@@ -10,7 +10,7 @@ from scalediff import models
 from scalediff.cascade import StagePlan
 from scalediff.hosts import a1111_pass as common
 from scalediff.hosts.a1111 import A1111Host
-from scalediff.hosts.a1111_checks import refuse_job, refuse_sampler
+from scalediff.hosts.a1111_checks import refuse_engine, refuse_job, refuse_sampler
 from scalediff.hosts.a1111_pixels import to_image
 from scalediff.hosts.a1111_replace import original, replace
 from scalediff.session import Session, make_plan
@@ -83,7 +83,8 @@ def _refuse_pass(p: Any, session: Session, plan: StagePlan, samples: Tensor | No
         return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
     if samples is not None and samples.ndim != 4:
         return "this model makes video, not pictures; use an image checkpoint"
-    return refuse_job(p, session.config, sampler_of(p), common.stage_steps(p, session.config.tau))
+    steps = common.stage_steps(p, session.config.tau)
+    return refuse_engine() or refuse_job(p, session.config, sampler_of(p), steps)
 
 
 def _second_pass(
@@ -131,9 +132,10 @@ def _on_device(host: A1111Host, samples: Tensor | None, rgb: Tensor | None) -> t
     if rgb is not None:
         width, height = host.plan.base
         rgb = rgb[:, :, :height, :width].to(shared.device)
-    if samples is None:
-        assert rgb is not None
+    if rgb is not None and (samples is None or host.p.hr_checkpoint_info is not None):
+        # another checkpoint may have another latent space
         samples = host.encode_images(rgb, -1)
+    assert samples is not None
     return samples.to(shared.device), rgb
 
 

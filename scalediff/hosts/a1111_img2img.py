@@ -9,7 +9,7 @@ from scalediff import models
 from scalediff.cascade import StagePlan
 from scalediff.hosts import a1111_pass as common
 from scalediff.hosts.a1111 import A1111Host
-from scalediff.hosts.a1111_checks import refuse_img2img, refuse_job
+from scalediff.hosts.a1111_checks import refuse_engine, refuse_img2img, refuse_job
 from scalediff.hosts.a1111_pixels import base_images, base_size, own_scale
 from scalediff.hosts.a1111_replace import original, replace
 from scalediff.session import Session, make_plan
@@ -20,7 +20,6 @@ def install(p: Any, session: Session) -> str | None:
     reason = _refuse(p, session)
     if reason is not None:
         return reason
-    init_images = list(p.init_images)
 
     def sample(
         conditioning: Any,
@@ -31,11 +30,12 @@ def install(p: Any, session: Session) -> str | None:
         prompts: list[str],
     ) -> Tensor:
         ordinary = original(p, "sample", sample)
-        reason = refuse_job(p, session.config, p.sampler_name, common.stage_steps(p, session.config.tau))
+        steps = common.stage_steps(p, session.config.tau)
+        reason = refuse_engine() or refuse_job(p, session.config, p.sampler_name, steps)
         if reason is not None or shared.state.interrupted:
+            common.unsign(p.extra_generation_params)
             if reason is not None:
                 common.refuse(p, reason)
-            common.unsign(p.extra_generation_params)
             return ordinary(
                 conditioning=conditioning,
                 unconditional_conditioning=unconditional_conditioning,
@@ -44,16 +44,16 @@ def install(p: Any, session: Session) -> str | None:
                 subseed_strength=subseed_strength,
                 prompts=prompts,
             )
-        return _enlarge(p, session, init_images, conditioning, unconditional_conditioning)
+        return _enlarge(p, session, conditioning, unconditional_conditioning)
 
     replace(p, "sample", sample)
     return None
 
 
-def plan_of(p: Any, session: Session, init_images: list[Any]) -> StagePlan:
+def plan_of(p: Any, session: Session) -> StagePlan:
     """The plan from the first init image's own size to the tab's size."""
     target = (p.width, p.height)
-    base = base_size(init_images[0].size, target, p.resize_mode)
+    base = base_size(p.init_images[0].size, target, p.resize_mode)
     return make_plan(base, target, session.config, steps=common.stage_steps(p, session.config.tau))
 
 
@@ -63,10 +63,7 @@ def _refuse(p: Any, session: Session) -> str | None:
     if reason is not None:
         return reason
     target = (p.width, p.height)
-    if (
-        own_scale(p.init_images[0].size, target, p.resize_mode) >= 1
-        or not plan_of(p, session, p.init_images).stages
-    ):
+    if own_scale(p.init_images[0].size, target, p.resize_mode) >= 1 or not plan_of(p, session).stages:
         width, height = p.init_images[0].size
         return (
             f"the init image of {width} x {height} is not smaller than the target of "
@@ -75,11 +72,9 @@ def _refuse(p: Any, session: Session) -> str | None:
     return refuse_job(p, session.config, p.sampler_name, common.stage_steps(p, session.config.tau))
 
 
-def _enlarge(
-    p: Any, session: Session, init_images: list[Any], conditioning: Any, unconditional: Any
-) -> Tensor:
+def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) -> Tensor:
     """The latent at the tab's size, or at the size of the last finished stage."""
-    plan = plan_of(p, session, init_images)
+    plan = plan_of(p, session)
     host = A1111Host(
         p,
         session.config,
@@ -90,7 +85,9 @@ def _enlarge(
         uncond=unconditional,
         upscaler=shared.opts.upscaler_for_img2img,
     )
-    rgb = base_images(init_images, plan.base, resize_mode=p.resize_mode, batch=len(p.seeds)).to(shared.device)
+    rgb = base_images(p.init_images, plan.base, resize_mode=p.resize_mode, batch=len(p.seeds)).to(
+        shared.device
+    )
     latent = host.encode_images(rgb, -1)
     result = common.run(p, session, host, latent, rgb)
     devices.torch_gc()

@@ -56,7 +56,7 @@ def announce(p: Any, batch_number: int) -> None:
         return
     if isinstance(p, StableDiffusionProcessingImg2Img):
         strength = 1.0 if p.denoising_strength is None else p.denoising_strength
-        add_jobs(p, a1111_img2img.plan_of(p, session, p.init_images), ordinary_steps=int(p.steps * strength))
+        add_jobs(p, a1111_img2img.plan_of(p, session), ordinary_steps=int(p.steps * strength))
     else:
         plan = a1111_hires.plan_of(p, session, (p.width, p.height))
         add_jobs(p, plan, ordinary_steps=p.hr_second_pass_steps or p.steps)
