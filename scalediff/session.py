@@ -16,6 +16,8 @@ from scalediff.params import PARAMS
 
 ATTRIBUTE = "_scalediff"  # where `p` carries its Session
 LOG_LEVEL = "SCALEDIFF_LOG"
+# The API's answer carries no comments, so a refusal is written into the picture's parameters as well.
+NOTE_KEY = "ScaleDiff note"
 # The host makes latents of whole cells, so a picture is never delivered at another size.
 CELL = 8
 

@@ -7,9 +7,9 @@ from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusion
 
 from scalediff.config import ScaleDiffConfig
 from scalediff.hosts import a1111_hires, a1111_img2img
-from scalediff.hosts.a1111_pass import add_jobs, refuse
+from scalediff.hosts.a1111_pass import add_jobs, refuse, tell
 from scalediff.hosts.a1111_replace import restore
-from scalediff.session import ATTRIBUTE, Session, unsign
+from scalediff.session import ATTRIBUTE, NOTE_KEY, Session, unsign
 
 log = logging.getLogger("scalediff")
 
@@ -18,6 +18,7 @@ def clean(p: Any) -> None:
     """Leave nothing of ours on `p`: an earlier job may have failed, `p` may be a copy of one we handled."""
     uninstall(p)
     unsign(p.extra_generation_params)
+    p.extra_generation_params.pop(NOTE_KEY, None)
 
 
 def uninstall(p: Any) -> None:
@@ -38,7 +39,7 @@ def install(p: Any, config: ScaleDiffConfig) -> None:
         log.debug("nothing to do for a %s", type(p).__name__)
         return
     elif not p.enable_hr:
-        p.comment("ScaleDiff is enabled but Hires. fix is off: nothing to upscale.")
+        tell(p, "ScaleDiff is enabled but Hires. fix is off: nothing to upscale.")
         return
     else:
         reason = a1111_hires.install(p, session)

@@ -9,7 +9,7 @@ from torch import Tensor
 from scalediff import cascade
 from scalediff.cascade import CascadeResult, StagePlan
 from scalediff.hosts.a1111 import A1111Host
-from scalediff.session import Session, unsign
+from scalediff.session import NOTE_KEY, Session, unsign
 
 log = logging.getLogger("scalediff")
 
@@ -18,8 +18,14 @@ def refuse(p: Any, reason: str) -> None:
     """Tell the user under the picture why the ordinary one is made, and keep our name out of its metadata."""
     unsign(p.extra_generation_params)
     sentence = reason if reason.startswith("ScaleDiff") else f"ScaleDiff was not applied: {reason}"
-    p.comment(f"{sentence}. The ordinary picture was made.")
+    tell(p, f"{sentence}. The ordinary picture was made.")
     log.info("not applied: %s", reason)
+
+
+def tell(p: Any, sentence: str) -> None:
+    """A sentence for the page, which shows comments, and for the API, which only answers with parameters."""
+    p.comment(sentence)
+    p.extra_generation_params[NOTE_KEY] = sentence
 
 
 def stage_steps(p: Any, tau: int) -> int:
