@@ -1,0 +1,97 @@
+"""The accordion's components on either gradio: what a host's page, API and paste button take from them."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+
+from scalediff import page
+from scalediff.params import PARAMS
+
+IDS = [param.attr for param in PARAMS]
+
+
+def elem_id(name: str) -> str:
+    return f"script_txt2img_scalediff_{name}"
+
+
+@pytest.fixture
+def built(with_accordion: None, blocks: gr.Blocks) -> page.Page:
+    return page.build(elem_id)
+
+
+def test_one_component_per_setting_in_table_order(built: page.Page) -> None:
+    assert [c.label for c in built.components] == [param.label for param in PARAMS]
+    assert len(built.infotext_fields) == len(built.components)
+    assert built.paste_field_names == [param.infotext_key for param in PARAMS]
+
+
+@pytest.mark.parametrize("index", range(len(PARAMS)), ids=IDS)
+def test_component_carries_default_and_range(built: page.Page, index: int) -> None:
+    param, component = PARAMS[index], built.components[index]
+    assert component.value == param.default
+    assert type(component.value) is type(param.default) or param.kind is float
+    if param.kind is bool:
+        assert isinstance(component, gr.Checkbox)
+    else:
+        assert (component.minimum, component.maximum, component.step) == (
+            param.minimum,
+            param.maximum,
+            param.step,
+        )
+
+
+def test_element_ids_are_given_and_unique(built: page.Page) -> None:
+    ids = [component.elem_id for component in built.components]
+    assert len(set(ids)) == len(ids)
+    assert all(name.startswith(elem_id("")) for name in ids)
+
+
+def test_enabling_comes_first_and_is_off(built: page.Page) -> None:
+    assert built.components[0].value is False
+    assert PARAMS[0].attr == "enabled"
+
+
+def test_building_again_gives_the_same(built: page.Page) -> None:
+    with gr.Blocks(analytics_enabled=False):  # the API calls ui() afresh for its defaults
+        again = page.build(elem_id)
+    assert [(c.label, c.value) for c in again.components] == [(c.label, c.value) for c in built.components]
+    assert not set(map(id, again.components)) & set(map(id, built.components))
+
+
+def test_page_configuration_lists_every_component(with_accordion: None) -> None:
+    with gr.Blocks(analytics_enabled=False) as demo:
+        built = page.build(elem_id)
+    shown = {entry["id"]: entry["props"] for entry in demo.get_config_file()["components"]}
+    for component, param in zip(built.components, PARAMS):
+        assert shown[component._id]["label"] == param.label
+        if param.attr != "enabled":
+            assert shown[component._id]["info"] == param.help
+
+
+def test_an_old_host_gets_a_checkbox_in_an_accordion(host_modules: object, blocks: gr.Blocks) -> None:
+    built = page.build(elem_id)
+    enable = built.components[0]
+    assert type(enable) is gr.Checkbox
+    assert enable.visible is not False
+    assert len(built.components) == len(PARAMS)
+
+
+@pytest.mark.parametrize("index", range(len(PARAMS)), ids=IDS)
+def test_pasting_reads_text_and_falls_back_to_the_default(built: page.Page, index: int) -> None:
+    param = PARAMS[index]
+    component, read = built.infotext_fields[index]
+    assert component is built.components[index]
+    other = (not param.default) if param.kind is bool else param.kind(param.minimum)
+    assert other != param.default
+    assert read({param.infotext_key: str(other)}) == other
+    assert read({}) == param.default
+    assert read({param.infotext_key: "nonsense"}) == param.default
+
+
+@pytest.mark.parametrize("index", range(len(PARAMS)), ids=IDS)
+def test_pasted_value_goes_through_an_update(built: page.Page, index: int) -> None:
+    param = PARAMS[index]
+    value = built.infotext_fields[index][1]({param.infotext_key: str(param.default)})
+    assert gr.update(value=value)["value"] == param.default
+    assert built.components[index].postprocess(value) == param.default
