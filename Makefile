@@ -1,0 +1,55 @@
+# Two commands do everything on a machine with only python3 (3.10-3.13) and make:  make demo   make test
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+VENV3 := .venv-gradio3
+
+.PHONY: demo serve test lint types check-python train bench-repetition clean
+
+demo: $(VENV)/.runtime  ## one prompt: native, direct 4x, latent hires fix 4x, ScaleDiff 4x -> outputs/demo.png
+	$(PY) -m pocket_webui.demo
+
+serve: $(VENV)/.runtime  ## the page and the API on http://127.0.0.1:7860
+	$(PY) -m pocket_webui serve
+
+test: $(VENV)/.dev $(VENV3)/.installed lint types  ## the whole suite
+	$(PY) -m pytest tests
+	$(VENV3)/bin/python -m pytest tests/page
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(VENV)/.dev
+	$(PY) -m mypy
+
+train: $(VENV)/.runtime  ## makes the pocket checkpoint again, from nothing (about 75 minutes on two cores)
+	$(PY) -m training
+
+bench-repetition: $(VENV)/.runtime  ## counts objects over 32 seeds at 4x
+	$(PY) -m benchmarks.repetition
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) --version); Python 3.10 to 3.13 is needed: make PYTHON=python3.11 ..."; exit 1; }
+
+$(VENV)/bin/python: | check-python
+	$(PYTHON) -m venv $(VENV)
+
+# ldm comes without its dependencies: they would pull in a training framework that nothing here uses.
+$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps stable-diffusion-sdkit==2.1.5
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV3)/.installed: requirements-gradio3.txt | check-python
+	$(PYTHON) -m venv $(VENV3)
+	$(VENV3)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gradio3.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV3) outputs

@@ -1,0 +1,101 @@
+"""Counts objects over many seeds at 4x: direct, plain latent hires fix, and ScaleDiff.
+
+The same captions and seeds for every method, through the pocket WebUI's own API. Prints a table and writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from training.captions import wide_captions
+from training.counter import count
+
+NATIVE, FACTOR, STEPS = 128, 4, 20
+Generate = Callable[[dict[str, Any]], Image.Image]
+
+
+def requests(prompt: str, seed: int) -> dict[str, dict[str, Any]]:
+    """The request body of each method."""
+    native = {"prompt": prompt, "seed": seed, "steps": STEPS, "cfg_scale": 2.0, "sampler_name": "DPM++ 2M"}
+    native |= {"width": NATIVE, "height": NATIVE}
+    hires = native | {"enable_hr": True, "hr_scale": FACTOR, "hr_upscaler": "Latent", "denoising_strength": 0.6}
+    return {
+        "native": native,
+        "direct 4x": native | {"width": NATIVE * FACTOR, "height": NATIVE * FACTOR},
+        "latent hires fix 4x": hires,
+        "ScaleDiff 4x": hires | {"alwayson_scripts": {"ScaleDiff": {"args": [{"enabled": True}]}}},
+    }
+
+
+def generator() -> Generate:
+    """A function from a request body to a picture, on the pocket WebUI in this process."""
+    from pocket_webui import boot
+
+    boot.boot(headless=True)
+    from modules import shared
+    from pocket_webui.server.api import Api
+    from pocket_webui.server.page.runners import prepare_runners
+    from pocket_webui.server.requests import Txt2ImgRequest
+
+    shared.cmd_opts.disable_console_progressbars = True
+    prepare_runners()
+    api = Api()
+
+    def generate(body: dict[str, Any]) -> Image.Image:
+        processed = api.generate_txt2img(Txt2ImgRequest(**body))
+        return processed.images[processed.index_of_first_image]
+
+    return generate
+
+
+def measure(generate: Generate, seeds: int, keep: Path | None) -> dict[str, dict[str, Any]]:
+    """Objects and seconds of every method over `seeds` seeds; pictures go to `keep` if given."""
+    captions = wide_captions()
+    found: dict[str, dict[str, Any]] = {}
+    for seed in tqdm(range(seeds), desc="seeds"):
+        prompt = str(captions[seed * 37 % len(captions)])
+        for name, body in requests(prompt, seed).items():
+            started = time.monotonic()
+            image = generate(body)
+            row = found.setdefault(name, {"objects": [], "seconds": []})
+            row["seconds"].append(time.monotonic() - started)
+            row["objects"].append(count(np.asarray(image.convert("RGB"))).objects)
+            if keep:
+                image.save(keep / f"{name.replace(' ', '_')}_{seed:03d}.png")
+    return found
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Markdown: share of pictures with more than one object, with none, mean count, median seconds."""
+    lines = ["| method | more than one object | none | mean objects | median s |", "|---|---|---|---|---|"]
+    for name, row in found.items():
+        objects = np.array(row["objects"])
+        more, none = int((objects > 1).sum()), int((objects == 0).sum())
+        seconds = float(np.median(row["seconds"]))
+        lines.append(f"| {name} | {more} of {len(objects)} | {none} | {objects.mean():.2f} | {seconds:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.repetition", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=Path("outputs/repetition"))
+    parser.add_argument("--keep", action="store_true", help="save every picture too")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = measure(generator(), args.seeds, args.out if args.keep else None)
+    (args.out / "repetition.json").write_text(json.dumps(found, indent=1))
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
