@@ -1,0 +1,153 @@
+"""The table of settings, the config made from it, and its way through infotext."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scalediff import infotext
+from scalediff.config import ScaleDiffConfig
+from scalediff.params import PARAMS, Param
+
+# What A1111 accepts as a key of its infotext
+HOST_KEY = re.compile(r"\w[\w \-/]+")
+
+
+def values_of(param: Param) -> st.SearchStrategy:
+    if param.kind is bool:
+        return st.booleans()
+    if param.kind is int:
+        return st.integers(int(param.minimum), int(param.maximum))
+    return st.floats(param.minimum, param.maximum, allow_nan=False)
+
+
+CONFIGS = st.builds(ScaleDiffConfig, **{param.attr: values_of(param) for param in PARAMS})
+
+
+def test_table_and_config_agree() -> None:
+    fields = dataclasses.fields(ScaleDiffConfig)
+    assert [field.name for field in fields] == [param.attr for param in PARAMS]
+    assert [field.default for field in fields] == [param.default for param in PARAMS]
+
+
+def test_the_defaults_of_the_paper() -> None:
+    assert dataclasses.asdict(ScaleDiffConfig()) == {
+        "enabled": False,
+        "tau": 400,
+        "structure_strength": 1.0,
+        "stage_factor": 2.0,
+        "shift": False,
+        "lfm_factor": 0.125,
+        "sg_factor": 0.125,
+    }
+
+
+def test_labels_and_keys_are_public_names() -> None:
+    for names in ([p.label for p in PARAMS], [p.infotext_key for p in PARAMS], [p.attr for p in PARAMS]):
+        assert len(set(names)) == len(names)
+    for param in PARAMS:
+        assert HOST_KEY.fullmatch(param.infotext_key)
+        assert param.infotext_key.startswith("ScaleDiff")
+        assert type(param.default) is param.kind
+        assert param.help.endswith(".")
+        assert param.parse(param.default) == param.default
+
+
+def test_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ScaleDiffConfig().tau = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {}),
+        ([], {}),
+        ([True], {"enabled": True}),
+        ([True, 300, 0.5], {"enabled": True, "tau": 300, "structure_strength": 0.5}),
+        ([True, {"tau": 300}], {"enabled": True, "tau": 300}),
+        ((False, 300.0), {"tau": 300}),
+        ({"tau": "300", "enabled": "true", "shift": "False"}, {"enabled": True, "tau": 300}),
+        ({"tau": " 3e2 ", "structure_strength": 0}, {"tau": 300, "structure_strength": 0.0}),
+        ({"tau": None, "enabled": 1}, {"enabled": True}),
+        ([None, None, None, 4], {"stage_factor": 4.0}),
+    ],
+)
+def test_untyped_values(values: object, expected: dict) -> None:
+    config = ScaleDiffConfig.from_values(values)  # type: ignore[arg-type]
+    assert config == ScaleDiffConfig(**expected)
+    for param in PARAMS:
+        assert type(getattr(config, param.attr)) is param.kind
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tau": 0}, r"Restart timestep \(tau\) must be a whole number from 1 to 999, got 0"),
+        ({"tau": 1000}, "from 1 to 999, got 1000"),
+        ({"tau": 400.5}, "must be a whole number from 1 to 999, got 400.5"),
+        ({"tau": True}, "from 1 to 999, got True"),
+        ({"tau": "abc"}, "from 1 to 999, got 'abc'"),
+        ({"tau": [400]}, r"from 1 to 999, got \[400\]"),
+        ({"tau": float("nan")}, "got nan"),
+        ({"tau": "inf"}, "got 'inf'"),
+        ({"tau": 10**400}, "got 1000"),
+        ({"tau": 10**5000}, "got "),
+        ({"structure_strength": 1.01}, "Structure strength must be a number from 0 to 1, got 1.01"),
+        ({"structure_strength": -0.1}, "from 0 to 1, got -0.1"),
+        ({"structure_strength": False}, "from 0 to 1, got False"),
+        ({"stage_factor": 1}, "Stage factor must be a number from 1.25 to 4, got 1"),
+        ({"enabled": "yes"}, "ScaleDiff must be true or false, got 'yes'"),
+        ({"enabled": 2}, "ScaleDiff must be true or false, got 2"),
+        ({"enabled": 1.0}, "ScaleDiff must be true or false, got 1.0"),
+        ({"lfm_factor": 0.03}, "Frequency mixing factor must be a number from 0.03125 to 0.5, got 0.03"),
+        ({"taau": 400}, "unknown ScaleDiff setting 'taau'; known are enabled, tau,"),
+        ([True] * 8, "at most 7 values, got 8"),
+        ("True", "must be an object or a list"),
+    ],
+)
+def test_wrong_values_are_named(values: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ScaleDiffConfig.from_values(values)  # type: ignore[arg-type]
+
+
+def test_direct_construction_is_checked_too() -> None:
+    with pytest.raises(ValueError, match="from 1 to 999, got 1000"):
+        ScaleDiffConfig(tau=1000)
+
+
+@pytest.mark.parametrize("values", [{"tau": "x" * 10**6}, {"x" * 10**6: 1}, {"tau": 10**300}])
+def test_messages_stay_short(values: dict) -> None:
+    with pytest.raises(ValueError, match="tau") as caught:
+        ScaleDiffConfig.from_values(values)
+    assert len(str(caught.value)) < 300
+
+
+@given(config=CONFIGS)
+def test_infotext_round_trip(config: ScaleDiffConfig) -> None:
+    written = infotext.write(config)
+    expected = config if config.enabled else ScaleDiffConfig()
+    assert infotext.read(written) == expected
+    # as a host hands it back: texts, among other programs' keys
+    texts = {key: str(value) for key, value in written.items()} | {"Steps": "20", "Size": "64x64"}
+    assert infotext.read(texts) == expected
+
+
+def test_infotext_leaves_defaults_out() -> None:
+    assert infotext.write(ScaleDiffConfig()) == {}
+    assert infotext.write(ScaleDiffConfig(tau=300)) == {}
+    assert infotext.write(ScaleDiffConfig(enabled=True)) == {"ScaleDiff": True}
+    assert infotext.write(ScaleDiffConfig(enabled=True, tau=300)) == {"ScaleDiff": True, "ScaleDiff tau": 300}
+
+
+def test_infotext_of_a_foreign_picture_is_off() -> None:
+    assert infotext.read({"Steps": "20", "Sampler": "Euler"}) == ScaleDiffConfig()
+
+
+def test_broken_infotext_is_refused() -> None:
+    with pytest.raises(ValueError, match="from 1 to 999, got 'many'"):
+        infotext.read({"ScaleDiff": "True", "ScaleDiff tau": "many"})
