@@ -56,5 +56,5 @@ def run(p: Any, session: Session, host: A1111Host, latent: Tensor, rgb: Tensor |
         reasons = (
             "; ".join(sorted(host.fallbacks)) or "the picture is not larger than the model's native size"
         )
-        p.comment(f"ScaleDiff ran its stages without windowed attention: {reasons}.")
+        tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")
     return result

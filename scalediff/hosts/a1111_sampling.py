@@ -18,6 +18,8 @@ from scalediff import schedule
 
 # They choose their own noise levels between two end points and stop above zero, so a stage cannot be exact.
 SELF_TIMED = ("DPM fast", "DPM adaptive")
+# k-diffusion's functions of these fail when the step to zero is their only one.
+TWO_STEPS = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 
 
 def refuse_sampler(name: str, steps: int, tau: int) -> str | None:
@@ -30,10 +32,13 @@ def refuse_sampler(name: str, steps: int, tau: int) -> str | None:
             f"the sampler {config.name} picks its own noise levels and cannot be started at an exact one; "
             "choose another sampler, for example DPM++ 2M"
         )
-    order = int(getattr(opts, "uni_pc_order", 3) or 1)
-    if config.name == "UniPC" and steps < order:
+    needed = 2 if config.name in TWO_STEPS else 1
+    if config.name == "UniPC":
+        needed = int(getattr(opts, "uni_pc_order", 3))
+    if steps < needed:
         return (
-            f"UniPC needs at least {order} steps in every stage and would get {steps}; raise the steps or tau"
+            f"{config.name} needs at least {needed} steps in every stage and would get {steps}; "
+            "raise the steps or tau"
         )
     if steps > tau:
         return f"{steps} steps do not fit below timestep {tau}; lower the steps or raise tau"
