@@ -46,11 +46,15 @@ def guide_eps(x: Tensor, eps: Tensor, alpha: Tensor, guidance: Guidance) -> Tens
 
 
 class GuidanceCallbacks:
-    """Guides every CFG prediction made for one `p`, and tells `rows` which rows the UNet will see."""
+    """Guides every CFG prediction made for one `p`, and tells `rows` which rows the UNet will see.
 
-    def __init__(self, p: Any, rows: RowTracker):
+    `shows_eps`: whether this host shows eps and timesteps for the DDIM family; others show x0 and sigma always.
+    """
+
+    def __init__(self, p: Any, rows: RowTracker, *, shows_eps: bool = True):
         self.p = p
         self.rows = rows
+        self.shows_eps = shows_eps
         self.guidance: Guidance | None = None
         self.error: Exception | None = None
         self._seen: tuple[Tensor, Tensor, Any] | None = None
@@ -97,7 +101,7 @@ class GuidanceCallbacks:
 
     def _guided(self, prediction: Tensor, x: Tensor, sigma: Tensor, denoiser: Any) -> Tensor:
         assert self.guidance is not None
-        if isinstance(denoiser, CFGDenoiserTimesteps):
+        if self.shows_eps and isinstance(denoiser, CFGDenoiserTimesteps):
             alpha = alpha_bar(denoiser.alphas, sigma)
             return guide_eps(x, prediction, alpha, self.guidance)
         return self.guidance(prediction, sigma).to(prediction.dtype)

@@ -112,10 +112,12 @@ def _second_pass(
         result = common.run(p, session, host, latent, rgb)
         cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
         devices.torch_gc()
+        shared.state.textinfo = "ScaleDiff: decoding"
         return decode_latent_batch(p.sd_model, cropped, target_device=devices.cpu, check_for_nans=True)
     finally:
         p.is_hr_pass = False
         p.sampler = None
+        shared.state.textinfo = None
         devices.torch_gc()
 
 
