@@ -101,7 +101,8 @@ PARAMS: tuple[Param, ...] = (
         minimum=1,
         maximum=999,
         step=1,
-        help="Noise level at which each stage restarts. Higher: more new detail, and more repeated objects.",
+        help="Noise level at which each stage restarts, used in place of Denoising strength. "
+        "Higher: more new detail, and more repeated objects.",
     ),
     Param(
         attr="structure_strength",
