@@ -4,9 +4,9 @@ from typing import Any
 
 from modules import sd_unet
 
-from scalediff import models
 from scalediff.config import ScaleDiffConfig
 from scalediff.hosts.a1111_sampling import refuse_sampler
+from scalediff.hosts.select import host_class
 
 # Scripts that call the host once per tile or per round: every call would be enlarged.
 OWN_LOOPS = (
@@ -33,7 +33,7 @@ def refuse_model(p: Any) -> str | None:
     """The model that is loaded now."""
     if getattr(p.sd_model, "cond_stage_key", None) == "edit" or hasattr(p.sd_model, "depth_model"):
         return "this model needs a second picture as its condition; use a text-to-image checkpoint"
-    model_map = models.inspect(p.sd_model)
+    model_map = host_class().inspect(p.sd_model)
     return None if model_map.supported else model_map.reason
 
 

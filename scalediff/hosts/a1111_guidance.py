@@ -48,7 +48,7 @@ def guide_eps(x: Tensor, eps: Tensor, alpha: Tensor, guidance: Guidance) -> Tens
 class GuidanceCallbacks:
     """Guides every CFG prediction made for one `p`, and tells `rows` which rows the UNet will see.
 
-    `shows_eps`: whether this host shows eps and timesteps for the DDIM family; others show x0 and sigma always.
+    `shows_eps`: this host shows eps and timesteps for the DDIM family; others show x0 and sigma always.
     """
 
     def __init__(self, p: Any, rows: RowTracker, *, shows_eps: bool = True):

@@ -6,13 +6,13 @@ from modules import devices, extra_networks, images, sd_samplers, shared
 from modules.processing import DecodedSamples, create_infotext, decode_latent_batch, opt_f
 from torch import Tensor
 
-from scalediff import models
 from scalediff.cascade import StagePlan
 from scalediff.hosts import a1111_pass as common
-from scalediff.hosts.a1111 import A1111Host
 from scalediff.hosts.a1111_checks import refuse_engine, refuse_job, refuse_sampler
 from scalediff.hosts.a1111_pixels import to_image
 from scalediff.hosts.a1111_replace import original, replace
+from scalediff.hosts.select import host_class
+from scalediff.hosts.webui import WebUIHost
 from scalediff.session import Session, make_plan
 
 
@@ -96,10 +96,10 @@ def _second_pass(
         p.sampler = sd_samplers.create_sampler(sampler_of(p), p.sd_model)
         _save_first_pictures(p, samples, rgb)
         _prepare_conditioning(p)
-        host = A1111Host(
+        host = host_class()(
             p,
             session.config,
-            models.inspect(p.sd_model),
+            host_class().inspect(p.sd_model),
             plan,
             sampler_name=sampler_of(p),
             cond=p.hr_c,
@@ -129,7 +129,7 @@ def _prepare_conditioning(p: Any) -> None:
         p.calculate_hr_conds()
 
 
-def _on_device(host: A1111Host, samples: Tensor | None, rgb: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _on_device(host: WebUIHost, samples: Tensor | None, rgb: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Latent and picture where the model is; the latent is made from the picture when only that was given."""
     if rgb is not None:
         width, height = host.plan.base

@@ -5,13 +5,12 @@ from typing import Any
 from modules import devices, shared
 from torch import Tensor
 
-from scalediff import models
 from scalediff.cascade import StagePlan
 from scalediff.hosts import a1111_pass as common
-from scalediff.hosts.a1111 import A1111Host
 from scalediff.hosts.a1111_checks import refuse_engine, refuse_img2img, refuse_job
 from scalediff.hosts.a1111_pixels import base_images, base_size, own_scale
 from scalediff.hosts.a1111_replace import original, replace
+from scalediff.hosts.select import host_class
 from scalediff.session import Session, make_plan
 
 
@@ -75,10 +74,10 @@ def _refuse(p: Any, session: Session) -> str | None:
 def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) -> Tensor:
     """The latent at the tab's size, or at the size of the last finished stage."""
     plan = plan_of(p, session)
-    host = A1111Host(
+    host = host_class()(
         p,
         session.config,
-        models.inspect(p.sd_model),
+        host_class().inspect(p.sd_model),
         plan,
         sampler_name=p.sampler_name,
         cond=conditioning,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scalediff import cascade
 from scalediff.cascade import CascadeResult, StagePlan
-from scalediff.hosts.a1111 import A1111Host
+from scalediff.hosts.webui import WebUIHost
 from scalediff.session import NOTE_KEY, Session, unsign
 
 log = logging.getLogger("scalediff")
@@ -43,7 +43,7 @@ def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
         shared.total_tqdm.updateTotal(total + more * p.n_iter)
 
 
-def run(p: Any, session: Session, host: A1111Host, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
+def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
     """Run the cascade on `latent` and set the infotext by what came of it."""
     session.sign(p.extra_generation_params)
     log.debug("first pass: %d windowed calls", session.windowed_calls)

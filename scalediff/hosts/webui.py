@@ -1,0 +1,260 @@
+"""What the Hosts of all WebUIs share: VAE, upscaler, noise, sampler and progress of one pass.
+
+A subclass says what its host does in its own way: which layers the model has, how attention is windowed,
+what has to be prepared before the sampler is called.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from modules import devices, rng, sd_samplers, shared
+from modules.processing import decode_latent_batch
+from modules.sd_samplers_common import images_tensor_to_samples
+from torch import Tensor, nn
+
+from scalediff import seeding
+from scalediff.cascade import Stage, StagePlan
+from scalediff.config import ScaleDiffConfig
+from scalediff.geometry import patch_length
+from scalediff.guidance import StructureGuidance
+from scalediff.hosts.a1111_guidance import GuidanceCallbacks
+from scalediff.hosts.a1111_pixels import resize_bicubic, resize_with_upscaler
+from scalediff.hosts.a1111_rows import RowTracker
+from scalediff.hosts.a1111_sampling import exact_schedule, stage_schedule
+from scalediff.models import ModelMap, base_window, layer_window
+from scalediff.windowed import Shift
+
+log = logging.getLogger("scalediff")
+
+
+class WebUIHost:
+    """Implements `scalediff.hosts.protocol.Host`; `run` the cascade inside `with host.installed()`.
+
+    `cond` and `uncond` are the host's own conditioning objects of this pass, `sampler_name` and `upscaler`
+    the names the user chose (upscaler None: plain bicubic).
+    """
+
+    name = "webui"
+    eps_from_timestep_samplers = False  # whether on_cfg_after_cfg shows eps for the DDIM family
+
+    def __init__(
+        self,
+        p: Any,
+        config: ScaleDiffConfig,
+        model_map: ModelMap,
+        plan: StagePlan,
+        *,
+        sampler_name: str,
+        cond: Any,
+        uncond: Any,
+        upscaler: str | None = None,
+    ):
+        self.p, self.config, self.model_map, self.plan = p, config, model_map, plan
+        self.sampler_name, self.cond, self.uncond, self.upscaler = sampler_name, cond, uncond, upscaler
+        self.prediction = model_map.prediction
+        self.windowed_calls = 0
+        self.fallbacks: set[str] = set()
+        self.rows = RowTracker(len(p.seeds))
+        self.callbacks = GuidanceCallbacks(p, self.rows, shows_eps=self.eps_from_timestep_samplers)
+        self._text = ""
+
+    # --- what a host does in its own way
+
+    @classmethod
+    def inspect(cls, sd_model: Any) -> ModelMap:
+        """Which layers of the loaded model get windows, or why none."""
+        raise NotImplementedError
+
+    @classmethod
+    def prepare_job(cls, p: Any) -> None:
+        """Correct values of `p` that this host would stumble over; called once a job is accepted."""
+
+    def unet(self) -> nn.Module:
+        """The network that is called once for each piece of a denoiser call."""
+        raise NotImplementedError
+
+    def sigma(self, tau: float) -> float:
+        """Noise level of timestep `tau`, read now: the host may change the schedule for an image."""
+        raise NotImplementedError
+
+    def stage_scope(self) -> AbstractContextManager[None]:
+        """Features of the host that would spoil a stage, off inside the `with`."""
+        raise NotImplementedError
+
+    def windows(self, stage: Stage) -> AbstractContextManager[None]:
+        """Windowed self-attention on the model that is loaded now."""
+        raise NotImplementedError
+
+    def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
+        """Let the other scripts prepare the model for this sampler call; returns the noise to use."""
+        if self.p.scripts is not None:
+            self.p.scripts.process_before_every_sampling(
+                p=self.p, x=reference, noise=noise, c=self.cond, uc=self.uncond
+            )
+        return noise
+
+    def noising_input(self, reference: Tensor, sigma: float) -> Tensor:
+        """What to hand to the sampler as the clean latent, for a host that noises in its own way."""
+        return reference
+
+    # --- one pass
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The host's callbacks and a counter on the network, for the whole pass."""
+        counter = self.unet().register_forward_pre_hook(
+            lambda module, inputs: self.rows.take(inputs[0].shape[0])
+        )
+        try:
+            with self.callbacks.registered():
+                yield
+        finally:
+            counter.remove()
+            shared.state.textinfo = None
+            devices.torch_gc()
+
+    # --- progress
+
+    def begin_stage(self, stage: Stage, count: int) -> None:
+        """Next job on the progress bar. In img2img the first stage is the job that the host itself counts."""
+        self._text = f"ScaleDiff {stage.index + 1}/{count}"
+        if stage.index > 0 or getattr(self.p, "enable_hr", False):
+            shared.state.nextjob()
+
+    def phase(self, text: str) -> None:
+        """Show what goes on between the sampler's steps."""
+        shared.state.textinfo = f"{self._text}: {text}"
+
+    def stopped(self) -> bool:
+        """True once the user interrupted or skipped this image."""
+        return bool(shared.state.interrupted or shared.state.skipped)
+
+    # --- pixels and latents
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent `[B, C, h, w]` -> RGB `[B, 3, H, W]` fp32, about [-1, 1].
+
+        The host's function moves a VAE that yields NaN to a wider type where it can; if that is no help it
+        raises.
+        """
+        decoded = decode_latent_batch(
+            self.p.sd_model, latent, target_device=latent.device, check_for_nans=True
+        )
+        return torch.stack(list(decoded)).float()
+
+    def upscale_rgb(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        """RGB to `size` (width, height): by the chosen pixel upscaler, or bicubic on the unclamped tensor."""
+        if self.upscaler in (None, "None"):
+            return resize_bicubic(rgb, size)
+        return resize_with_upscaler(rgb, size, self.upscaler)
+
+    def encode(self, rgb: Tensor, stage: Stage) -> Tensor:
+        """RGB [-1, 1] -> latent fp32; the posterior is sampled with each image's own seed."""
+        return self.encode_images(rgb, stage.index)
+
+    def encode_images(self, rgb: Tensor, stage_index: int) -> Tensor:
+        """Like `encode`, for a stage index: -1 is the base image of img2img."""
+        method = shared.opts.sd_vae_encode_method
+        if method != "Full":
+            self.p.extra_generation_params["VAE Encoder"] = method
+        latents = []
+        with devices.without_autocast():
+            for seed, image in zip(self.p.seeds, rgb):
+                with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae")):
+                    latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, self.p.sd_model))
+        return torch.cat(latents).float()
+
+    # --- noise and sampling
+
+    def denoise(self, reference: Tensor, stage: Stage, guidance: StructureGuidance) -> Tensor:
+        """Noise `reference` to sigma(tau) and run the host's sampler down to zero, windowed and guided.
+
+        Returns the latent; after an interrupt whatever the host had then.
+        """
+        p = self.p
+        noise = self._new_noise(reference)
+        sampler = p.sampler = sd_samplers.create_sampler(self.sampler_name, p.sd_model)
+        width, height = stage.size
+        image_conditioning = p.txt2img_image_conditioning(reference, width=width, height=height)
+        sigma = self.sigma(stage.tau)
+        values = stage_schedule(sampler, p, tau=stage.tau, sigma=sigma, steps=stage.steps)
+        with self.stage_scope():
+            noise = self.before_sampling(reference, noise)
+            # windows after the scripts: whatever those put on the attention lies below ours
+            with (
+                self.windows(stage),
+                self.callbacks.using(guidance),
+                exact_schedule(sampler, p, values) as steps,
+            ):
+                return sampler.sample_img2img(
+                    p,
+                    self.noising_input(reference, sigma),
+                    noise,
+                    self.cond,
+                    self.uncond,
+                    steps=steps,
+                    image_conditioning=image_conditioning,
+                )
+
+    def _new_noise(self, like: Tensor) -> Tensor:
+        """Fresh generators: ancestral samplers draw from `p.rng`, whose shape is fixed when it is made."""
+        p = self.p
+        p.rng = rng.ImageRNG(
+            like.shape[1:],
+            p.seeds,
+            subseeds=p.subseeds,
+            subseed_strength=p.subseed_strength,
+            seed_resize_from_h=p.seed_resize_from_h,
+            seed_resize_from_w=p.seed_resize_from_w,
+        )
+        devices.torch_gc()
+        return p.rng.next()
+
+    # --- attention
+
+    def window(self) -> tuple[int, int]:
+        """The attention window (h, w) in latent cells that belongs to the base picture."""
+        width, height = self.plan.base
+        return base_window(self.model_map.native_size, (height // 8, width // 8))
+
+    def shift(self, stage: Stage, window: tuple[int, int]) -> Shift | None:
+        """Random window shifts from each image's own seed, new in each layer and denoiser call (App. B.1)."""
+        if not self.config.shift:
+            return None
+        sizes = [layer_window(window, layer.stride) for layer in self.model_map.layers]
+
+        def offsets(layer: int, step: int) -> list[tuple[int, int]]:
+            patch = (patch_length(sizes[layer][0]), patch_length(sizes[layer][1]))
+            return seeding.shift_offsets(
+                self.p.seeds, patch, stage=stage.index, layer=layer, step=self.rows.steps
+            )
+
+        return offsets
+
+    def note_windows(self, stage: Stage, calls: int, fallbacks: Any) -> None:
+        """Add up what a stage's attention did, and log it."""
+        self.windowed_calls += calls
+        self.fallbacks.update(fallbacks)
+        log.debug(
+            "stage %d/%d: %d windowed calls over %d model calls = %g per step",
+            stage.index + 1,
+            len(self.plan.stages),
+            calls,
+            self.rows.calls,
+            calls / max(self.rows.calls, 1),
+        )
+
+
+@contextmanager
+def _seeded(source: torch.Generator) -> Iterator[None]:
+    """Torch's global generators start from the seed of `source` inside the `with` and are put back after it.
+
+    The host's encoder draws from them, and some of its forms cannot be asked for the mean instead.
+    """
+    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(source.initial_seed())
+        yield
