@@ -1,0 +1,59 @@
+"""Mirrors modules/sd_hijack_optimizations.py: faster attention, set on ldm's classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ldm.modules.attention
+import ldm.modules.diffusionmodules.model
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from modules import shared
+from modules.hypernetworks import hypernetwork
+
+_stock_attention = ldm.modules.attention.CrossAttention.forward
+_stock_attnblock = ldm.modules.diffusionmodules.model.AttnBlock.forward
+
+
+def scaled_dot_product_attention_forward(
+    self: Any, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
+) -> Tensor:
+    """CrossAttention.forward with torch's fused attention. x [B, N, C], context [B, M, D]; hypernetworks apply."""
+    context_k, context_v = hypernetwork.apply_hypernetworks(
+        shared.loaded_hypernetworks, x if context is None else context
+    )
+    heads = self.heads
+    q, k, v = (
+        rearrange(t, "b n (h d) -> b h n d", h=heads)
+        for t in (self.to_q(x), self.to_k(context_k), self.to_v(context_v))
+    )
+    if mask is not None:
+        mask = rearrange(mask, "b ... -> b 1 1 (...)")
+    dtype = q.dtype
+    if shared.opts.upcast_attn:
+        q, k, v = q.float(), k.float(), v.float()
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return self.to_out(rearrange(out, "b h n d -> b n (h d)").to(dtype))
+
+
+def sdp_attnblock_forward(self: Any, x: Tensor) -> Tensor:
+    """The VAE's AttnBlock.forward, likewise; memory stays linear in the number of pixels."""
+    h = self.norm(x)
+    q, k, v = (
+        rearrange(layer(h), "b c h w -> b 1 (h w) c").contiguous() for layer in (self.q, self.k, self.v)
+    )
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    out = rearrange(out, "b 1 (h w) c -> b c h w", h=x.shape[2], w=x.shape[3])
+    return x + self.proj_out(out)
+
+
+def apply() -> None:
+    setattr(ldm.modules.attention.CrossAttention, "forward", scaled_dot_product_attention_forward)  # noqa: B010
+    setattr(ldm.modules.diffusionmodules.model.AttnBlock, "forward", sdp_attnblock_forward)  # noqa: B010
+
+
+def undo() -> None:
+    setattr(ldm.modules.attention.CrossAttention, "forward", _stock_attention)  # noqa: B010
+    setattr(ldm.modules.diffusionmodules.model.AttnBlock, "forward", _stock_attnblock)  # noqa: B010

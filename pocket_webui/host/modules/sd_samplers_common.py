@@ -1,0 +1,262 @@
+"""Mirrors modules/sd_samplers_common.py: the base of samplers, and conversions between latents and images."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import k_diffusion.sampling
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from modules import devices, shared
+from modules.shared import opts, state
+
+
+class SamplerData(NamedTuple):
+    """A sampler as the menus know it; `constructor(model)` makes one for a pass."""
+
+    name: str
+    constructor: Callable[[Any], Any]
+    aliases: list[str]
+    options: dict[str, Any]
+
+    def total_steps(self, steps: int) -> int:
+        """Model calls of a pass: second-order samplers make two per step."""
+        return steps * 2 if self.options.get("second_order", False) else steps
+
+
+def setup_img2img_steps(p: Any, steps: int | None = None) -> tuple[int, int]:
+    """(steps of the full schedule, how many of its last steps to run - 1).
+
+    With `steps` (hires) or opts.img2img_fix_steps exactly that many are run; else a share of p.steps.
+    """
+    strength = min(p.denoising_strength, 0.999)
+    if opts.img2img_fix_steps or steps is not None:
+        requested = steps or p.steps
+        return (int(requested / strength) if p.denoising_strength > 0 else 0), requested - 1
+    return p.steps, int(strength * p.steps)
+
+
+approximation_indexes = {"Full": 0, "Approx NN": 1, "Approx cheap": 2, "TAESD": 3}
+"""The host's methods. The pocket latent space has only its own decoder, which serves for all of them."""
+
+
+def samples_to_images_tensor(sample: Tensor, approximation: int | None = None, model: Any = None) -> Tensor:
+    """Images [B, 3, H, W], about [-1, 1], of latents [B, C, h, w]."""
+    model = shared.sd_model if model is None else model
+    with torch.no_grad(), devices.without_autocast():
+        return model.decode_first_stage(sample.to(model.first_stage_model.dtype))
+
+
+def decode_first_stage(model: Any, x: Tensor) -> Tensor:
+    """The same, by the method of opts.sd_vae_decode_method."""
+    index = approximation_indexes.get(opts.sd_vae_decode_method, 0)
+    return samples_to_images_tensor(x.to(devices.dtype_vae), index, model)
+
+
+def single_sample_to_image(sample: Tensor, approximation: int | None = None) -> Image.Image:
+    """PIL image of one latent [C, h, w]."""
+    image = samples_to_images_tensor(sample.unsqueeze(0), approximation)[0].float() * 0.5 + 0.5
+    return Image.fromarray((255.0 * image.clamp(0, 1).movedim(0, -1)).cpu().numpy().astype(np.uint8))
+
+
+def sample_to_image(samples: Tensor, index: int = 0, approximation: int | None = None) -> Image.Image:
+    return single_sample_to_image(samples[index], approximation)
+
+
+def samples_to_image_grid(samples: Tensor, approximation: int | None = None) -> Image.Image:
+    from modules import images
+
+    return images.image_grid([single_sample_to_image(sample, approximation) for sample in samples])
+
+
+def images_tensor_to_samples(image: Tensor, approximation: int | None = None, model: Any = None) -> Tensor:
+    """Latents of images [B, 3, H, W] in [0, 1], encoded one by one; posteriors sampled with the global generator."""
+    model = shared.sd_model if model is None else model
+    model.first_stage_model.to(devices.dtype_vae)
+    image = image.to(devices.device, dtype=devices.dtype_vae) * 2 - 1
+    encoded = [model.get_first_stage_encoding(model.encode_first_stage(one.unsqueeze(0)))[0] for one in image]
+    return torch.stack(encoded)
+
+
+def store_latent(decoded: Tensor) -> None:
+    """Keeps the predicted clean latent for previews."""
+    state.current_latent = decoded
+    every = opts.show_progress_every_n_steps
+    if (
+        opts.live_previews_enable
+        and every > 0
+        and state.sampling_step % every == 0
+        and not shared.parallel_processing_allowed
+    ):
+        state.assign_current_image(sample_to_image(decoded))
+
+
+def is_sampler_using_eta_noise_seed_delta(p: Any) -> bool:
+    from modules import sd_samplers
+
+    config = sd_samplers.find_sampler_config(p.sampler_name)
+    eta = p.eta if p.eta is not None else getattr(p.sampler, "eta", None)
+    if config is None or eta == 0:
+        return False
+    return config.options.get("uses_ensd", False)
+
+
+class InterruptedException(BaseException):  # noqa: N818 - the host's name
+    """Ends sampling at once; a BaseException, so that no `except Exception` on the way can swallow it."""
+
+
+class TorchHijack:
+    """Stands for `torch` inside k_diffusion.sampling: its `randn_like` continues the images' own generators."""
+
+    def __init__(self, p: Any) -> None:
+        self.rng = p.rng
+
+    def __getattr__(self, item: str) -> Any:
+        return getattr(torch, item)
+
+    def randn_like(self, x: Tensor) -> Tensor:
+        return self.rng.next()
+
+
+_CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")
+_CHURN_INFOTEXT = {
+    "s_churn": "Sigma churn",
+    "s_tmin": "Sigma tmin",
+    "s_tmax": "Sigma tmax",
+    "s_noise": "Sigma noise",
+}
+
+
+class Sampler:
+    """One pass of one sampler. `model_wrap_cfg` is the CFGDenoiser that `func` calls."""
+
+    def __init__(self, funcname: Any) -> None:
+        self.funcname = self.func = funcname
+        self.extra_params: list[str] = []
+        self.sampler_noises = None
+        self.stop_at: int | None = None
+        self.eta: float | None = None
+        self.config: Any = None  # set by the function that calls the constructor
+        self.last_latent: Any = None
+        self.s_min_uncond: float | None = None
+        self.s_churn, self.s_tmin, self.s_tmax, self.s_noise = 0.0, 0.0, float("inf"), 1.0
+        self.eta_option_field, self.eta_infotext_field, self.eta_default = "eta_ancestral", "Eta", 1.0
+        self.conditioning_key = getattr(shared.sd_model.model, "conditioning_key", "crossattn")
+        self.p: Any = None
+        self.model_wrap_cfg: Any = None
+        self.sampler_extra_args: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}
+
+    def callback_state(self, d: dict[str, Any]) -> None:
+        """After each step of the sampler."""
+        if self.stop_at is not None and d["i"] > self.stop_at:
+            raise InterruptedException
+        state.sampling_step = d["i"]
+        shared.total_tqdm.update()
+
+    def launch_sampling(self, steps: int, func: Callable[[], Tensor]) -> Tensor:
+        """What `func` returns, or the last predicted clean latent if it was interrupted."""
+        self.model_wrap_cfg.steps = steps
+        self.model_wrap_cfg.total_steps = self.config.total_steps(steps)
+        state.sampling_steps = steps
+        state.sampling_step = 0
+        try:
+            return func()
+        except InterruptedException:
+            return self.last_latent
+
+    def number_of_needed_noises(self, p: Any) -> int:
+        return p.steps
+
+    def initialize(self, p: Any) -> dict[str, Any]:
+        """Readies the denoiser and the noise source for `p`; returns keyword arguments of `func`."""
+        self.p = p
+        denoiser = self.model_wrap_cfg
+        denoiser.p, denoiser.step = p, 0
+        denoiser.mask, denoiser.nmask = getattr(p, "mask", None), getattr(p, "nmask", None)
+        denoiser.image_cfg_scale = getattr(p, "image_cfg_scale", None)
+        self.eta = p.eta if p.eta is not None else getattr(opts, self.eta_option_field, 0.0)
+        self.s_min_uncond = getattr(p, "s_min_uncond", 0.0)
+        setattr(k_diffusion.sampling, "torch", TorchHijack(p))  # noqa: B010 - a module's name, seen by its functions
+
+        accepted = inspect.signature(self.func).parameters
+        kwargs = {
+            name: getattr(p, name) for name in self.extra_params if hasattr(p, name) and name in accepted
+        }
+        if "eta" in accepted:
+            if self.eta != self.eta_default:
+                p.extra_generation_params[self.eta_infotext_field] = self.eta
+            kwargs["eta"] = self.eta
+        for name in _CHURN if self.extra_params else ():
+            self._apply_churn(p, name, kwargs)
+        return kwargs
+
+    def _apply_churn(self, p: Any, name: str, kwargs: dict[str, Any]) -> None:
+        """A setting that differs from the sampler's default overrides the value of `p` and is written down."""
+        value = getattr(opts, name, getattr(p, name))
+        if name == "s_tmax":
+            value = value or self.s_tmax  # 0 stands for infinity
+        if name in kwargs and value != getattr(self, name):
+            kwargs[name] = value
+            setattr(p, name, value)
+            p.extra_generation_params[_CHURN_INFOTEXT[name]] = value
+
+    def extra_args_for(self, p: Any, cond: Any, uncond: Any, image_conditioning: Any) -> dict[str, Any]:
+        """Arguments of every call of the denoiser."""
+        return {
+            "cond": cond,
+            "image_cond": image_conditioning,
+            "uncond": uncond,
+            "cond_scale": p.cfg_scale,
+            "s_min_uncond": self.s_min_uncond,
+        }
+
+    def run_func(self, steps: int, x: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Runs the sampler from `x`; `last_latent` and `sampler_extra_args` are set already."""
+        samples = self.launch_sampling(
+            steps,
+            lambda: self.func(
+                self.model_wrap_cfg,
+                x,
+                extra_args=self.sampler_extra_args,
+                disable=shared.cmd_opts.disable_console_progressbars,
+                callback=self.callback_state,
+                **kwargs,
+            ),
+        )
+        self.add_infotext(self.p)
+        return samples
+
+    def sample(
+        self,
+        p: Any,
+        x: Tensor,
+        conditioning: Any,
+        unconditional_conditioning: Any,
+        steps: int | None = None,
+        image_conditioning: Any = None,
+    ) -> Tensor:
+        raise NotImplementedError
+
+    def sample_img2img(
+        self,
+        p: Any,
+        x: Tensor,
+        noise: Tensor,
+        conditioning: Any,
+        unconditional_conditioning: Any,
+        steps: int | None = None,
+        image_conditioning: Any = None,
+    ) -> Tensor:
+        raise NotImplementedError
+
+    def add_infotext(self, p: Any) -> None:
+        if self.model_wrap_cfg.padded_cond_uncond:
+            p.extra_generation_params["Pad conds"] = True
+        if self.model_wrap_cfg.padded_cond_uncond_v0:
+            p.extra_generation_params["Pad conds v0"] = True
