@@ -1,0 +1,8 @@
+"""`python -m pocket_webui txt2img | img2img | serve`; see --help of each."""
+
+import sys
+
+from pocket_webui.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
