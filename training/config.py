@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
 
 
 def pocket_config(scale_factor: float = 1.0, channels: int = LATENT_CHANNELS) -> dict:

@@ -16,7 +16,8 @@ from training.config import pocket_config
 from training.muon import Muon
 from training.parallel import agree, average, launch
 
-KL_WEIGHT = 2e-4
+KL_WEIGHT = 1e-4
+GRADIENT_WEIGHT = 1.0
 PEAK_RATE = 2e-3
 WARM_UP = 50
 
@@ -57,7 +58,7 @@ def build(channels: int) -> Autoencoder:
 
 def batch(pictures: np.ndarray, rng: np.random.Generator, step: int) -> torch.Tensor:
     """Random crops in -1..1: mostly 64 px; every fourth step whole pictures, so that mid attention sees large grids."""
-    count, side = (4, data.NATIVE) if step % 4 == 3 else (16, 64)
+    count, side = (2, data.NATIVE) if step % 4 == 3 else (8, 64)
     rows = np.sort(rng.integers(0, len(pictures), count))
     crops = []
     for row in rows:
@@ -78,7 +79,7 @@ def loss_of(model: Autoencoder, x: torch.Tensor) -> tuple[torch.Tensor, float]:
     l1 = error.abs().mean()
     gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
-    return l1 + 0.5 * gradient + KL_WEIGHT * kl, l1.item()
+    return l1 + GRADIENT_WEIGHT * gradient + KL_WEIGHT * kl, l1.item()
 
 
 def rate_at(share: float, step: int, peak: float) -> float:
@@ -128,8 +129,8 @@ def _train(rank: int, ranks: int, folder: Path, minutes: float, channels: int) -
             solver.step()
         seen += l1
         step += 1
-        if rank == 0 and step % 50 == 0:
-            print(f"vae step {step} share {share:.2f} l1 {seen / 50:.4f}", flush=True)
+        if rank == 0 and step % 100 == 0:
+            print(f"vae step {step} share {share:.2f} l1 {seen / 100:.4f}", flush=True)
             seen = 0.0
         if rank == 0 and step % 500 == 0:
             _save(out, model, solvers, step, time.monotonic() - begin + spent)
