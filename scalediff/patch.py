@@ -122,7 +122,8 @@ def _as_function(link: _Link, shown_as: Forward) -> Forward:
     def forward(*args: Any, **kwargs: Any) -> Any:
         return link.call(*args, **kwargs)
 
-    parameters = list(inspect.signature(shown_as).parameters.values())[1:]
-    forward.__dict__["__signature__"] = inspect.Signature(parameters)
+    signature = inspect.signature(shown_as)
+    parameters = list(signature.parameters.values())[1:]
+    forward.__dict__["__signature__"] = signature.replace(parameters=parameters)
     forward.__dict__[_MARK] = link
     return forward

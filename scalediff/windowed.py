@@ -191,7 +191,9 @@ def _obstacle(
     if mask is not None:
         return "it is given a mask"
     # sgm always passes its extra arguments; at rest they are None or 0
-    used = [name for name, value in extra.items() if value is not None and value is not False and value != 0]
+    used = [
+        name for name, value in extra.items() if isinstance(value, Tensor) or value not in (None, False, 0)
+    ]
     if rest or used:
         return f"it is given {', '.join(used) or 'arguments that are not known'}"
     if grid is None:

@@ -62,7 +62,7 @@ def neighborhood_attention(
 
 
 def down_row(values: list[float], size: int) -> list[float]:
-    """Antialiased bilinear reduction: a triangle as wide as the ratio, cut at the ends and made to sum to 1."""
+    """Antialiased bilinear reduction: a triangle as wide as the ratio, cut at the ends, summing to 1."""
     ratio = len(values) / size
     reach = max(ratio, 1.0)
     result = []

@@ -14,7 +14,9 @@ from scalediff.attention import neighborhood_attention
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
-def qkv(grid: tuple[int, int], *, batch: int = 1, heads: int = 2, dim: int = 8, seed: int = 0) -> list[torch.Tensor]:
+def qkv(
+    grid: tuple[int, int], *, batch: int = 1, heads: int = 2, dim: int = 8, seed: int = 0
+) -> list[torch.Tensor]:
     source = torch.Generator().manual_seed(seed)
     shape = (batch, heads, grid[0] * grid[1], dim)
     return [torch.randn(shape, generator=source) for _ in range(3)]
@@ -49,7 +51,9 @@ def test_equals_the_loops(dtype: torch.dtype, grid: tuple, window: tuple, offset
     window=st.tuples(st.integers(1, 16), st.integers(1, 16)),
     data=st.data(),
 )
-def test_any_grid_equals_the_loops(height: int, width: int, window: tuple[int, int], data: st.DataObject) -> None:
+def test_any_grid_equals_the_loops(
+    height: int, width: int, window: tuple[int, int], data: st.DataObject
+) -> None:
     tops, lefts = (max(1, min(w, n) // 2) for w, n in zip(window, (height, width)))
     offset = (data.draw(st.integers(0, tops)), data.draw(st.integers(0, lefts)))
     q, k, v = qkv((height, width), heads=1, dim=4)
@@ -62,9 +66,9 @@ def test_one_window_is_plain_attention_in_one_call() -> None:
     q, k, v = qkv((8, 8))
     calls = []
 
-    def attend(*tensors: torch.Tensor) -> torch.Tensor:
-        calls.append([t.shape[2] for t in tensors])
-        return F.scaled_dot_product_attention(*tensors)
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        calls.append([q.shape[2], k.shape[2], v.shape[2]])
+        return F.scaled_dot_product_attention(q, k, v)
 
     out = neighborhood_attention(q, k, v, (8, 8), (8, 8), attend=attend)
     torch.testing.assert_close(out, F.scaled_dot_product_attention(q, k, v))
@@ -100,18 +104,23 @@ def test_an_offset_for_each_sample() -> None:
     q, k, v = qkv((12, 10), batch=4)
     out = neighborhood_attention(q, k, v, (12, 10), (8, 6), offset=offsets)
     for i, offset in enumerate(offsets):
-        part = neighborhood_attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], (12, 10), (8, 6), offset=offset)
+        part = neighborhood_attention(
+            q[i : i + 1], k[i : i + 1], v[i : i + 1], (12, 10), (8, 6), offset=offset
+        )
         torch.testing.assert_close(out[i : i + 1], part)
     torch.testing.assert_close(
-        out.double(), reference.neighborhood_attention(q, k, v, (12, 10), (8, 6), offset=offsets), atol=1e-5, rtol=0
+        out.double(),
+        reference.neighborhood_attention(q, k, v, (12, 10), (8, 6), offset=offsets),
+        atol=1e-5,
+        rtol=0,
     )
 
 
 def test_a_transposed_view_as_the_models_make_it() -> None:
     tokens = [torch.randn(2, 12 * 10, 3, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    views = [t.transpose(1, 2) for t in tokens]
-    out = neighborhood_attention(*views, (12, 10), (8, 6))
-    expected = neighborhood_attention(*(t.contiguous() for t in views), (12, 10), (8, 6))
+    q, k, v = (t.transpose(1, 2) for t in tokens)
+    out = neighborhood_attention(q, k, v, (12, 10), (8, 6))
+    expected = neighborhood_attention(q.contiguous(), k.contiguous(), v.contiguous(), (12, 10), (8, 6))
     torch.testing.assert_close(out, expected)
 
 
@@ -143,7 +152,9 @@ def test_the_arguments_are_left_alone() -> None:
     ],
 )
 def test_bad_arguments_are_named(change: dict, message: str) -> None:
-    arguments = {name: torch.zeros(1, 2, 16, 8) for name in "qkv"} | {"grid": (4, 4), "window": (4, 4)} | change
+    arguments = (
+        {name: torch.zeros(1, 2, 16, 8) for name in "qkv"} | {"grid": (4, 4), "window": (4, 4)} | change
+    )
     q, k, v, grid, window = (arguments.pop(name) for name in ("q", "k", "v", "grid", "window"))
     with pytest.raises(ValueError, match=message):
         neighborhood_attention(q, k, v, grid, window, **arguments)

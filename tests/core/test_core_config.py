@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,12 +21,15 @@ HOST_KEY = re.compile(r"\w[\w \-/]+")
 def values_of(param: Param) -> st.SearchStrategy:
     if param.kind is bool:
         return st.booleans()
+    assert param.minimum is not None
+    assert param.maximum is not None
     if param.kind is int:
         return st.integers(int(param.minimum), int(param.maximum))
     return st.floats(param.minimum, param.maximum, allow_nan=False)
 
 
-CONFIGS = st.builds(ScaleDiffConfig, **{param.attr: values_of(param) for param in PARAMS})
+STRATEGIES: dict[str, Any] = {param.attr: values_of(param) for param in PARAMS}
+CONFIGS = st.builds(ScaleDiffConfig, **STRATEGIES)
 
 
 def test_table_and_config_agree() -> None:

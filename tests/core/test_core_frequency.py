@@ -94,11 +94,15 @@ def test_mix_takes_lows_and_highs_from_where_it_says() -> None:
     stripes[..., ::2] = 1.0
     mixed = mix(flat, stripes, 0.125)
     assert float(mixed.mean()) == pytest.approx(3.0, abs=1e-4)
-    torch.testing.assert_close(mixed[..., 8:24, 8:24], 3.0 + stripes[..., 8:24, 8:24] - 0.5, atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        mixed[..., 8:24, 8:24], 3.0 + stripes[..., 8:24, 8:24] - 0.5, atol=0.01, rtol=0
+    )
 
 
 def test_a_constant_passes_whole() -> None:
-    torch.testing.assert_close(low_pass(torch.full((1, 2, 9, 30), 7.0), 0.125), torch.full((1, 2, 9, 30), 7.0))
+    torch.testing.assert_close(
+        low_pass(torch.full((1, 2, 9, 30), 7.0), 0.125), torch.full((1, 2, 9, 30), 7.0)
+    )
 
 
 @pytest.mark.parametrize("factor", [0.0, -0.5, 1.5, float("nan")])

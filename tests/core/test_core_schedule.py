@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import reference
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scalediff.schedule import sigma_of_timestep, stage_sigmas, stage_steps, stage_timesteps
@@ -88,13 +89,9 @@ def test_any_schedule_gives_a_usable_stage(
     levels: list[float], sigma: float, steps: int, descending: bool
 ) -> None:
     full = [*(sorted(levels, reverse=True) if descending else levels), 0.0]
-    try:
-        result = stage_sigmas(full, sigma, steps)
-    except ValueError as error:
-        # only where the start all but touches the last level
-        assert "do not fit" in str(error)
-        assert sigma / min(levels) < 1 + 1e-4
-        return
+    # between a start and a last level that all but touch there is no room for many levels
+    assume(not 1 <= sigma / min(levels) < 1.001)
+    result = stage_sigmas(full, sigma, steps)
     assert result.dtype == torch.float32
     assert result.device.type == "cpu"
     assert len(result) == steps + 1
@@ -154,7 +151,7 @@ def test_any_timesteps(tau: int, data: st.DataObject) -> None:
     assert result[-2:] == [tau, tau]
     assert result[0] == (1 if steps < tau else 0)
     distinct = result[:-1]
-    gaps = [b - a for a, b in zip(distinct, distinct[1:])]
+    gaps = [b - a for a, b in pairwise(distinct)]
     assert min(gaps) >= 1
     assert max(gaps) - min(gaps) <= 1
 
@@ -166,6 +163,16 @@ def test_bad_timesteps(arguments: tuple[int, int]) -> None:
 
 
 def test_stage_steps() -> None:
-    assert [stage_steps(50, 400), stage_steps(20, 400), stage_steps(20, 385), stage_steps(4, 10)] == [20, 8, 8, 1]
+    assert [stage_steps(50, 400), stage_steps(20, 400), stage_steps(20, 385), stage_steps(4, 10)] == [
+        20,
+        8,
+        8,
+        1,
+    ]
     with pytest.raises(ValueError, match="steps must be at least 1"):
         stage_steps(0, 400)
+
+
+def test_levels_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ValueError, match="60 steps do not fit from sigma 1 to 1"):
+        stage_sigmas([2.0, 1.0, 0.0], 1.0 + 1e-7, 60)

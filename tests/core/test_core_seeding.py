@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +20,20 @@ DRAW = (
 
 
 def draw(**changes: int | str) -> list[float]:
-    arguments = {"seed": 1234, "stage": 1, "purpose": "encode", "layer": 0, "step": 0} | changes
+    arguments: dict[str, Any] = {
+        "seed": 1234,
+        "stage": 1,
+        "purpose": "encode",
+        "layer": 0,
+        "step": 0,
+    } | changes
     return torch.rand(4, generator=generator(arguments.pop("seed"), **arguments)).tolist()
 
 
 def test_equal_arguments_equal_numbers_in_another_process() -> None:
-    outcome = subprocess.run([sys.executable, "-c", DRAW], cwd=ROOT, capture_output=True, text=True, check=True)
+    outcome = subprocess.run(
+        [sys.executable, "-c", DRAW], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert outcome.stdout.strip() == str(draw())
 
 

@@ -1,0 +1,197 @@
+"""Life of a replaced forward: order, undo, foreign wrappers, exceptions, memory."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import logging
+import weakref
+
+import pytest
+from torch import nn
+
+from scalediff.patch import ForwardPatch
+
+
+class Double(nn.Module):
+    def forward(self, x: int, scale: int = 2) -> int:
+        return x * scale
+
+
+def adding(amount: int):
+    return lambda previous, x, *args, **kwargs: previous(x, *args, **kwargs) + amount
+
+
+def wrap(module: nn.Module, amount: int):
+    """What another extension does: remember the present forward and put its own on top."""
+    below = module.forward
+    module.forward = lambda *args, **kwargs: below(*args, **kwargs) + amount  # type: ignore[method-assign]
+    return module.__dict__["forward"]
+
+
+def test_replaces_inside_and_restores_outside() -> None:
+    module = Double()
+    with ForwardPatch([(module, adding(1))]) as patch:
+        assert patch.active
+        assert module(5) == 11
+        assert module(5, scale=3) == 16
+    assert not patch.active
+    assert "forward" not in module.__dict__
+    assert module(5) == 10
+
+
+def test_many_modules_at_once() -> None:
+    modules = [Double() for _ in range(5)]
+    with ForwardPatch([(module, adding(i)) for i, module in enumerate(modules)]):
+        assert [module(1) for module in modules] == [2, 3, 4, 5, 6]
+    assert not any("forward" in module.__dict__ for module in modules)
+
+
+def test_the_class_forward_is_looked_up_at_call_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Double()
+    with ForwardPatch([(module, adding(1))]):
+        monkeypatch.setattr(Double, "forward", lambda self, x: x * 100)
+        assert module(5) == 501
+
+
+def test_an_existing_instance_forward_is_chained_and_put_back() -> None:
+    module = Double()
+    theirs = wrap(module, 10)
+    with ForwardPatch([(module, adding(1))]):
+        assert module(5) == 21
+    assert module.__dict__["forward"] is theirs
+    assert module(5) == 20
+
+
+def test_a_foreign_wrapper_on_top_stays_and_ours_becomes_a_pass_through(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    modules = [Double(), Double()]
+    with caplog.at_level(logging.INFO, logger="scalediff"), ForwardPatch([(m, adding(1)) for m in modules]):
+        theirs = [wrap(module, 100) for module in modules]
+        assert modules[0](5) == 111
+    assert [module.__dict__["forward"] for module in modules] == theirs
+    assert modules[0](5) == 110
+    assert [record.message for record in caplog.records] == [
+        "2 attention layers were wrapped or reset by somebody else; left as they are"
+    ]
+
+
+def test_a_stale_pass_through_keeps_the_chain_below_it() -> None:
+    module = Double()
+    wrap(module, 10)
+    with ForwardPatch([(module, adding(1))]):
+        wrap(module, 100)
+    assert module(5) == 120
+
+
+def test_stale_wrappers_do_not_pile_up() -> None:
+    module = Double()
+    for _ in range(50):
+        with ForwardPatch([(module, adding(1))]):
+            ours = module.__dict__["forward"]
+            wrap(module, 100)
+        # they put back what they had found: our inert function
+        module.forward = ours  # type: ignore[method-assign]
+        assert module(5) == 10
+    with ForwardPatch([(module, adding(1))]) as patch:
+        assert module(5) == 11
+        assert patch._installed[0][1].previous is None
+    assert "forward" not in module.__dict__
+
+
+def test_a_foreign_removal_is_respected() -> None:
+    module = Double()
+    with ForwardPatch([(module, adding(1))]):
+        del module.forward
+        assert module(5) == 10
+    assert "forward" not in module.__dict__
+
+
+def test_middle_of_the_chain_can_leave_first() -> None:
+    module = Double()
+    lower, upper = ForwardPatch([(module, adding(1))]), ForwardPatch([(module, adding(100))])
+    with upper:
+        pass  # entering and leaving before it is needed must not matter
+    lower.__enter__()
+    upper.__enter__()
+    assert module(5) == 111
+    lower.undo()
+    assert module(5) == 110
+    upper.undo()
+    assert module(5) == 10
+    with ForwardPatch([(module, adding(1))]):
+        assert module(5) == 11
+    assert module(5) == 10
+
+
+def test_entering_and_leaving_twice() -> None:
+    module = Double()
+    patch = ForwardPatch([(module, adding(1))])
+    with patch, patch:
+        assert module(5) == 11
+    patch.undo()
+    assert "forward" not in module.__dict__
+    with patch:
+        assert module(5) == 11
+    assert module(5) == 10
+
+
+class Interrupted(BaseException):
+    """Hosts interrupt with exceptions that are no Exception."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, Interrupted])
+def test_any_exception_restores(error: type[BaseException]) -> None:
+    module = Double()
+
+    def fail(previous, x):
+        raise error("inside")
+
+    with pytest.raises(error), ForwardPatch([(module, fail)]):
+        module(5)
+    assert "forward" not in module.__dict__
+    assert module(5) == 10
+
+
+def test_a_failure_while_entering_undoes_the_first_half() -> None:
+    module = Double()
+    patch = ForwardPatch([(module, adding(1)), (None, adding(1))])  # type: ignore[list-item]
+    with pytest.raises((TypeError, AttributeError)):
+        patch.__enter__()
+    assert "forward" not in module.__dict__
+    assert not patch.active
+
+
+def test_a_stale_wrapper_holds_nothing_of_ours() -> None:
+    class Settings:
+        amount = 1
+
+    module, settings = Double(), Settings()
+    with ForwardPatch([(module, lambda previous, x, held=settings: previous(x) + held.amount)]) as patch:
+        wrap(module, 100)
+        assert module(5) == 111
+    watch = weakref.ref(settings)
+    del settings, patch
+    gc.collect()
+    assert watch() is None
+    assert module(5) == 110
+
+
+def test_the_patch_does_not_keep_the_module_alive() -> None:
+    module = Double()
+    with ForwardPatch([(module, adding(1))]):
+        stale = module.forward
+    watch = weakref.ref(module)
+    del module
+    gc.collect()
+    assert watch() is None
+    with pytest.raises(RuntimeError, match="does not exist any more"):
+        stale(5)
+
+
+def test_signature_is_that_of_the_class_forward() -> None:
+    module = Double()
+    plain = inspect.signature(module.forward)
+    with ForwardPatch([(module, adding(1))]):
+        assert inspect.signature(module.forward) == plain
