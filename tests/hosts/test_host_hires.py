@@ -1,0 +1,162 @@
+"""txt2img with Hires. fix: the replaced second pass on the pocket host."""
+
+import logging
+
+import numpy as np
+import pytest
+
+
+def parameters(processed):
+    """Infotext of the first picture."""
+    return processed.infotexts[processed.index_of_first_image]
+
+
+def stage_lines(caplog):
+    """(windowed calls, model calls) of each stage, from the debug log."""
+    lines = [record.getMessage() for record in caplog.records if "windowed calls over" in record.getMessage()]
+    return [(int(line.split()[2]), int(line.split()[6])) for line in lines]
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    logger = logging.getLogger("scalediff")
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level(logging.DEBUG, logger="scalediff")
+    return caplog
+
+
+def test_the_second_pass_is_ours(host, log):
+    ordinary = host.without_us()
+    ours = host.run_scalediff()
+    assert ours.pixels[0].shape == (128, 128, 3)
+    assert ours.pixels[0].std() > 1
+    assert not np.array_equal(ours.pixels[0], ordinary.pixels[0])
+    assert "ScaleDiff: True" in parameters(ours)
+    # one windowed call per attention layer and model call; 5 steps at tau 400 leave 2
+    layers = sum(name.endswith("attn1") for name, _ in host.model.model.diffusion_model.named_modules())
+    assert stage_lines(log) == [(2 * layers, 2)]
+
+
+def test_disabled_is_bit_identical_and_leaves_no_object(host):
+    p = host.txt2img()
+    disabled = host.run(p)
+    assert np.array_equal(disabled.pixels[0], host.without_us().pixels[0])
+    assert "ScaleDiff" not in parameters(disabled)
+    assert not [name for name in vars(p) if "scalediff" in name.lower()]
+    assert "sample_hr_pass" not in vars(p)
+
+
+def test_the_same_job_gives_the_same_picture(host):
+    assert np.array_equal(host.run_scalediff().pixels[0], host.run_scalediff().pixels[0])
+
+
+def test_four_times_takes_two_stages(host, log):
+    processed = host.run_scalediff(hr_scale=4.0, steps=3)
+    assert processed.pixels[0].shape == (256, 256, 3)
+    assert len(stage_lines(log)) == 2
+
+
+def test_hires_steps_are_the_steps_of_each_stage(host, log):
+    host.run_scalediff(hr_second_pass_steps=3)
+    assert [calls for _, calls in stage_lines(log)] == [3]
+
+
+@pytest.mark.parametrize("upscaler", ["Latent (bicubic)", "Latent (nearest-exact)", "None", "Lanczos"])
+def test_upscalers_of_both_kinds(host, upscaler):
+    processed = host.run_scalediff(hr_upscaler=upscaler, steps=3)
+    assert processed.pixels[0].shape == (128, 128, 3)
+    assert f"Hires upscaler: {upscaler}" in parameters(processed)
+
+
+def test_a_pixel_upscaler_makes_another_picture_than_a_latent_one(host):
+    latent, pixels = (
+        host.run_scalediff(hr_upscaler=name, steps=3).pixels[0] for name in ("Latent", "Nearest")
+    )
+    assert not np.array_equal(latent, pixels)
+
+
+def test_resize_to_another_aspect_crops_at_the_end(host):
+    processed = host.run_scalediff(hr_resize_x=160, hr_resize_y=96, steps=3)
+    assert processed.pixels[0].shape == (96, 160, 3)
+
+
+def test_odd_sizes(host):
+    processed = host.run_scalediff(width=72, height=104, hr_scale=1.7, steps=3)
+    assert processed.pixels[0].shape == (int(104 * 1.7) // 8 * 8, int(72 * 1.7) // 8 * 8, 3)
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DDIM"])
+@pytest.mark.parametrize("shift", [False, True])
+def test_image_of_a_batch_equals_the_seed_alone(host, sampler, shift):
+    args = (True, 400, 1.0, 2.0, shift)
+    batch = host.run(host.txt2img(*args, sampler_name=sampler, batch_size=3))
+    alone = host.run(host.txt2img(*args, sampler_name=sampler, seed=12))
+    difference = np.abs(batch.pixels[1] - alone.pixels[0])
+    assert difference.max() <= 2, "more than rounding"
+    assert np.abs(batch.pixels[0] - alone.pixels[0]).max() > 10, "the seeds differ, so must the pictures"
+
+
+@pytest.mark.parametrize("batch_cond_uncond", [True, False])
+def test_shift_with_and_prompts(host, batch_cond_uncond):
+    host.shared.opts.data["batch_cond_uncond"] = batch_cond_uncond
+    args = (True, 400, 1.0, 2.0, True)
+    prompt = ["a red ball", "a red ball AND blue sky AND a tree", "a red ball"]
+    batch = host.run(host.txt2img(*args, prompt=prompt, seed=[5, 6, 7], batch_size=3))
+    alone = host.run(host.txt2img(*args, prompt=prompt[1], seed=6))
+    assert np.abs(batch.pixels[1] - alone.pixels[0]).max() <= 2
+
+
+def test_several_batches(host):
+    processed = host.run_scalediff(n_iter=2, batch_size=2, steps=3)
+    assert len(processed.pixels) == 4
+    assert all("ScaleDiff: True" in text for text in processed.infotexts)
+
+
+def test_the_progress_bar_counts_every_stage(host, monkeypatch):
+    seen = []
+    state = host.shared.state
+    monkeypatch.setattr(
+        type(state), "nextjob", lambda self: seen.append((self.job_no, self.job_count)) or _next(self)
+    )
+
+    def _next(self):
+        self.job_no += 1
+
+    host.run_scalediff(hr_scale=4.0, steps=3, n_iter=2)
+    assert [count for _, count in seen] == [6] * 6  # (first pass + two stages) x two images
+    assert [number for number, _ in seen] == list(range(6))
+
+
+def test_the_first_picture_is_saved_when_the_settings_say_so(host, tmp_path):
+    host.shared.opts.data["save_images_before_highres_fix"] = True
+    for upscaler in ("Latent", "Lanczos"):
+        folder = tmp_path / upscaler
+        host.run_scalediff(
+            hr_upscaler=upscaler, steps=3, do_not_save_samples=False, outpath_samples=str(folder)
+        )
+        names = sorted(path.name for path in folder.rglob("*.png"))
+        assert len([name for name in names if "before-highres-fix" in name]) == 1
+        assert len(names) == 2
+
+
+def test_the_settings_are_back_after_the_pass(host):
+    host.shared.opts.data["img2img_extra_noise"] = 0.2
+    p = host.txt2img(True)
+    plain = host.run(p)
+    assert host.shared.opts.img2img_extra_noise == 0.2
+    assert p.denoising_strength == 0.5
+    assert not p.is_hr_pass
+    assert "Extra noise" not in parameters(plain)
+    host.shared.opts.data["img2img_extra_noise"] = 0.0
+    assert np.array_equal(plain.pixels[0], host.run_scalediff().pixels[0])
+
+
+def test_an_uploaded_picture_with_transparency(host):
+    from PIL import Image
+
+    picture = Image.effect_noise((64, 64), 90).convert("RGBA")
+    p = host.txt2img(True, 400, hr_upscaler="Lanczos")
+    p.firstpass_image = picture
+    processed = host.run(p)
+    assert processed.pixels[0].shape == (128, 128, 3)
+    assert "ScaleDiff: True" in parameters(processed)
