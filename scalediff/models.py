@@ -200,7 +200,7 @@ def _blocks_with_stride(unet: nn.Module) -> Iterator[tuple[str, nn.Module, int]]
         blocks = getattr(unet, part)
         # the middle block is one sequence of layers, the others are lists of such sequences
         for name, block in blocks.named_children() if part != "middle_block" else [("", blocks)]:
-            for child_name, child in block.named_children() or [("", block)]:
+            for child_name, child in block.named_children():
                 yield ".".join(p for p in (part, name, child_name) if p), child, stride
                 if _contains(child, "Downsample"):
                     stride *= 2

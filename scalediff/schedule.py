@@ -54,9 +54,7 @@ def stage_sigmas(full: Tensor | Sequence[float], sigma_start: float, steps: int)
     values[0] = sigma_start
     sigmas = torch.cat([values, values.new_zeros(1)]).to(torch.float32)
     if not bool((sigmas[1:] < sigmas[:-1]).all()):
-        raise ValueError(
-            f"{steps} steps do not fit from sigma {sigma_start:g} to {float(levels.min()):g}"
-        )
+        raise ValueError(f"{steps} steps do not fit from sigma {sigma_start:g} to {float(levels.min()):g}")
     return sigmas
 
 
