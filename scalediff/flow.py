@@ -1,0 +1,83 @@
+"""Noise levels of flow models (FLUX, Chroma, SD3), and what each family starts from (paper 4.1, App. A).
+
+sigma runs from 1 (noise) to 0 (picture); the weight of structure guidance is sigma itself, see
+`guidance.gamma`. A timestep tau counts before the time shift, as the paper counts it: tau 600 is the
+unshifted 0.6.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Number = TypeVar("Number", float, Tensor)
+
+FLUX_MU = 1.15  # of 4096 tokens, kept at every size: the formula's mu for a larger canvas destroys it
+
+
+@dataclass(frozen=True)
+class FamilyDefaults:
+    """Settings that suit a model family: start of a stage (timestep 1..999) and both low-pass factors."""
+
+    tau: int
+    factor: float
+
+
+UNET_DEFAULTS = FamilyDefaults(tau=400, factor=1 / 8)
+FAMILY_DEFAULTS = {
+    "sd1": UNET_DEFAULTS,
+    "sd2": UNET_DEFAULTS,
+    "sdxl": UNET_DEFAULTS,
+    "flux": FamilyDefaults(tau=600, factor=1 / 4),
+    # four steps in all: half of them are left at half the way
+    "schnell": FamilyDefaults(tau=500, factor=1 / 4),
+    "chroma": FamilyDefaults(tau=600, factor=1 / 4),
+    "sd3": FamilyDefaults(tau=600, factor=1 / 4),
+}
+
+
+def time_shift(t: Number, mu: float) -> Number:
+    """e^mu / (e^mu + 1/t - 1): the noise level of unshifted time t in 0..1; mu 0 changes nothing."""
+    factor = math.exp(mu)
+    return factor * t / (1 + (factor - 1) * t)
+
+
+def mu_of_shift(shift: float) -> float:
+    """mu of a model that states its shift as a factor, e.g. 3.0 in SD3; ValueError unless above 0."""
+    if not shift > 0:
+        raise ValueError(f"shift must be above 0, got {shift!r}")
+    return math.log(shift)
+
+
+def sigma_of_tau(tau: float, mu: float = FLUX_MU) -> float:
+    """Noise level of timestep tau 0..1000: 600 is 0.8257 with FLUX's mu 1.15. ValueError outside."""
+    if not 0 <= tau <= 1000:
+        raise ValueError(f"tau must be from 0 to 1000, got {tau!r}")
+    return time_shift(tau / 1000, mu)
+
+
+def flow_stage_sigmas(tau: float, steps: int, mu: float = FLUX_MU) -> Tensor:
+    """The steps + 1 levels of a stage, float32 on the CPU: tau/1000 * (1 - i/steps) shifted by mu, then 0.
+
+    What the end of a whole run's schedule would be: tau 600 in 18 steps is the last 18 of FLUX's 30. Raises
+    ValueError where tau is not in (0, 1000] or steps < 1.
+    """
+    if not 0 < tau <= 1000:
+        raise ValueError(f"tau must be above 0 and at most 1000, got {tau!r}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps!r}")
+    t = torch.linspace(tau / 1000, 0, steps + 1, dtype=torch.float64)
+    return time_shift(t, mu).to(torch.float32)
+
+
+def add_flow_noise(reference: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """(1 - sigma) * reference + sigma * noise of one shape, in fp32 at least, in reference's dtype."""
+    if reference.shape != noise.shape:
+        raise ValueError(f"reference {tuple(reference.shape)} and noise {tuple(noise.shape)} differ in shape")
+    work = torch.promote_types(reference.dtype, torch.float32)
+    mixed = (1 - sigma) * reference.to(work) + sigma * noise.to(device=reference.device, dtype=work)
+    return mixed.to(reference.dtype)
