@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalediff.geometry import fitted_window, merged_spans
+from scalediff.joint_attention import joint_neighborhood_attention as joint_neighborhood_attention
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Offset = tuple[int, int]
