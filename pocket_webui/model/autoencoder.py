@@ -1,6 +1,8 @@
-"""KL autoencoder assembled from genuine `ldm` Encoder and Decoder; weights are laid out as in `ldm`'s AutoencoderKL.
+"""KL autoencoder assembled from genuine `ldm` Encoder and Decoder; weights are laid out as in `ldm`'s
+AutoencoderKL.
 
-`ldm.models.autoencoder` itself imports pytorch_lightning for training, so only its inference part is put together here.
+`ldm.models.autoencoder` itself imports pytorch_lightning for training, so only its inference part is put
+together here.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ with contextlib.redirect_stdout(io.StringIO()):  # ldm prints a notice about xfo
 
 
 class AutoencoderKL(nn.Module):
-    """Images `[B, 3, H, W]` in [-1, 1] to latents `[B, z, H / f, W / f]` and back; f = 2 ** (len(ch_mult) - 1)."""
+    """Images `[B, 3, H, W]` in [-1, 1] to latents `[B, z, H / f, W / f]` and back; f = 2 ** (len(ch_mult) -
+    1)."""
 
     def __init__(self, ddconfig: dict[str, Any], embed_dim: int, **_training_only: Any) -> None:
         super().__init__()
@@ -38,7 +41,8 @@ class AutoencoderKL(nn.Module):
         return self.quant_conv.weight.dtype
 
     def encode(self, x: Tensor) -> DiagonalGaussianDistribution:
-        """Posterior of the unscaled latent of `x` [B, 3, H, W]; `.sample()` draws from the global generator."""
+        """Posterior of the unscaled latent of `x` [B, 3, H, W]; `.sample()` draws from the global
+        generator."""
         return DiagonalGaussianDistribution(self.quant_conv(self.encoder(x)))
 
     def decode(self, z: Tensor) -> Tensor:

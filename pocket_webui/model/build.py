@@ -1,10 +1,12 @@
-"""Modules from an SD-style yaml: `model.params` with unet_config, first_stage_config and cond_stage_config."""
+"""Modules from an SD-style yaml: `model.params` with unet_config, first_stage_config and
+cond_stage_config."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def instantiate(config: dict[str, Any]) -> Any:
-    """The object of a `{target, params}` entry; ldm's AutoencoderKL becomes the inference-only one of this package."""
+    """The object of a `{target, params}` entry; ldm's AutoencoderKL becomes the inference-only one of this
+    package."""
     target, params = config["target"], config.get("params") or {}
     if target == "ldm.models.autoencoder.AutoencoderKL":
         return AutoencoderKL(**params)
@@ -59,7 +62,8 @@ def build_model(params: dict[str, Any]) -> LatentDiffusion:
 def freeze(model: LatentDiffusion) -> LatentDiffusion:
     """Eval mode, no gradients, no gradient checkpointing (which would only cost time)."""
     model.eval().requires_grad_(False)
-    for module in model.modules():
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
         if hasattr(module, "use_checkpoint"):
             module.use_checkpoint = False
         elif isinstance(getattr(module, "checkpoint", None), bool):

@@ -20,7 +20,8 @@ def config_of(checkpoint: str | Path) -> Path:
 
 
 def load_checkpoint(checkpoint: str | Path, *, device: torch.device | str = "cpu") -> LatentDiffusion:
-    """Model with the file's weights in fp32; every key must match. Raises FileNotFoundError or RuntimeError."""
+    """Model with the file's weights in fp32; every key must match. Raises FileNotFoundError or
+    RuntimeError."""
     path = Path(checkpoint)
     for needed in (path, config_of(path)):
         if not needed.is_file():

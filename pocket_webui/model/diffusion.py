@@ -38,12 +38,15 @@ class DiffusionWrapper(nn.Module):
 
 
 class LatentDiffusion(nn.Module):
-    """UNet, first stage and condition stage; predicts eps or v (`parameterization`) at timesteps 0..timesteps-1.
+    """UNet, first stage and condition stage; predicts eps or v (`parameterization`) at timesteps
+    0..timesteps-1.
 
-    State dict keys are `model.diffusion_model.*`, `first_stage_model.*` and `cond_stage_model.*`; the schedule is
-    computed and never stored. Latents outside are multiplied by `scale_factor`.
+    State dict keys are `model.diffusion_model.*`, `first_stage_model.*` and `cond_stage_model.*`; the
+    schedule is computed and never stored. Latents outside are multiplied by `scale_factor`.
     """
 
+    first_stage_model: Any
+    cond_stage_model: Any
     alphas_cumprod: Tensor
     alphas_cumprod_original: Tensor
     cond_stage_key = "txt"
@@ -87,7 +90,8 @@ class LatentDiffusion(nn.Module):
         return next(self.model.parameters()).dtype
 
     def apply_model(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-        """UNet output `[B, C, h, w]` for noisy latents `x` at timesteps `t` [B]; `cond` is a tensor or ldm's dict."""
+        """UNet output `[B, C, h, w]` for noisy latents `x` at timesteps `t` [B]; `cond` is a tensor or ldm's
+        dict."""
         if not isinstance(cond, dict):
             cond = {"c_crossattn": cond if isinstance(cond, list) else [cond]}
         return self.model(x, t, **cond)

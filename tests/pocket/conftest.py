@@ -44,8 +44,9 @@ def _noting(name):
 
 for _name in (
     "setup before_process process before_process_batch after_extra_networks_activate process_batch "
-    "process_before_every_sampling before_hr on_mask_blend post_sample postprocess_batch postprocess_batch_list "
-    "postprocess_image postprocess_maskoverlay postprocess_image_after_composite postprocess"
+    "process_before_every_sampling before_hr on_mask_blend post_sample postprocess_batch "
+    "postprocess_batch_list postprocess_image postprocess_maskoverlay postprocess_image_after_composite "
+    "postprocess"
 ).split():
     setattr(Probe, _name, _noting(_name))
 
@@ -117,7 +118,8 @@ def model_description(**changes: Any) -> dict[str, Any]:
 
 
 def write_checkpoint(folder: Path, name: str = "tiny", seed: int = 0, **changes: Any) -> Path:
-    """A random checkpoint with its yaml. Zero-initialised layers get small weights, so that nothing is a no-op."""
+    """A random checkpoint with its yaml. Zero-initialised layers get small weights, so that nothing is a
+    no-op."""
     from pocket_webui.model.build import build_model
     from pocket_webui.model.checkpoint import save_checkpoint
 
@@ -156,7 +158,8 @@ def pocket(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def job(pocket: Any) -> Any:
-    """Makes jobs of 64 x 64 pixels and 3 steps, saving nothing, with the probe script on; `job.run(p)` runs one."""
+    """Makes jobs of 64 x 64 pixels and 3 steps, saving nothing, with the probe script on; `job.run(p)` runs
+    one."""
     from modules import shared
     from modules.processing import (
         StableDiffusionProcessingImg2Img,

@@ -1,4 +1,5 @@
-"""Mirrors k_diffusion/external.py: views of a discrete-time eps or v model as a denoiser over sigma (Karras et al.)."""
+"""Mirrors k_diffusion/external.py: views of a discrete-time eps or v model as a denoiser over sigma (Karras
+et al.)."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from k_diffusion.sampling import append_zero
 
 
 class DiscreteSchedule(nn.Module):
-    """Maps sigma to timestep and back by interpolating log sigma over the model's own noise levels (ascending)."""
+    """Maps sigma to timestep and back by interpolating log sigma over the model's own noise levels
+    (ascending)."""
 
     sigmas: Tensor
     log_sigmas: Tensor
@@ -31,7 +33,8 @@ class DiscreteSchedule(nn.Module):
         return self.sigmas[-1]
 
     def get_sigmas(self, n: int | None = None) -> Tensor:
-        """`n` noise levels, evenly spaced in timestep, descending, with a zero appended; all of them without `n`."""
+        """`n` noise levels, evenly spaced in timestep, descending, with a zero appended; all of them without
+        `n`."""
         if n is None:
             return append_zero(self.sigmas.flip(0))
         t = torch.linspace(len(self.sigmas) - 1, 0, n, device=self.sigmas.device)
@@ -64,7 +67,9 @@ def _column(sigma: Tensor, like: Tensor) -> Tensor:
 class _CompVisWrapper(DiscreteSchedule):
     """A CompVis model (`alphas_cumprod`, `apply_model`) on the variance-exploding axis."""
 
-    def __init__(self, model: nn.Module, quantize: bool = False, device: str | torch.device = "cpu") -> None:
+    inner_model: Any
+
+    def __init__(self, model: Any, quantize: bool = False, device: str | torch.device = "cpu") -> None:
         alphas = model.alphas_cumprod.to(device)
         super().__init__(((1 - alphas) / alphas) ** 0.5, quantize)
         self.inner_model = model
@@ -83,7 +88,8 @@ class CompVisDenoiser(_CompVisWrapper):
 
 
 class CompVisVDenoiser(_CompVisWrapper):
-    """x0 of a v-predicting model: x / (sigma^2 + 1) - sigma / sqrt(sigma^2 + 1) * v(x / sqrt(sigma^2 + 1), t)."""
+    """x0 of a v-predicting model: x / (sigma^2 + 1) - sigma / sqrt(sigma^2 + 1) * v(x / sqrt(sigma^2 + 1),
+    t)."""
 
     def forward(self, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
         level = _column(sigma, input)

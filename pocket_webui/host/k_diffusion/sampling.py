@@ -1,8 +1,8 @@
 """Mirrors k_diffusion/sampling.py: noise schedules and the samplers that the pocket host offers.
 
-A sampler is `f(model, x, sigmas, extra_args, callback, disable, ...)`; `model(x, sigma, **extra_args)` returns x0.
-The host swaps the module's name `torch` so that `randn_like` draws from the images' own generators.
-Sources: Karras et al. 2022 (Algorithms 1 and 2), Lu et al. 2022 (DPM-Solver++).
+A sampler is `f(model, x, sigmas, extra_args, callback, disable, ...)`; `model(x, sigma, **extra_args)`
+returns x0. The host swaps the module's name `torch` so that `randn_like` draws from the images' own
+generators. Sources: Karras et al. 2022 (Algorithms 1 and 2), Lu et al. 2022 (DPM-Solver++).
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def sample_heun(
     s_tmax: float = float("inf"),
     s_noise: float = 1.0,
 ) -> Tensor:
-    """Heun's second-order steps (Karras et al. 2022, Algorithm 2); the last one, to zero, is an Euler step."""
+    """Heun's second-order steps (Karras et al. 2022, Algorithm 2); the last one, to zero, is an Euler
+    step."""
     loop = _Loop(model, x, extra_args, callback)
     for i in trange(len(sigmas) - 1, disable=disable):
         x, sigma_hat = _churn(x, sigmas, i, (s_churn, s_tmin, s_tmax, s_noise))
@@ -210,7 +211,8 @@ def sample_dpmpp_2m(
 ) -> Tensor:
     """DPM-Solver++(2M): multistep, data prediction, lambda = -log sigma (Lu et al. 2022, Algorithm 2)."""
     loop = _Loop(model, x, extra_args, callback)
-    previous, previous_h = None, None
+    previous: Tensor | None = None
+    previous_h = sigmas.new_ones([])
     for i in trange(len(sigmas) - 1, disable=disable):
         denoised = loop.denoise(x, sigmas[i])
         loop.report(i, x, sigmas[i], sigmas[i], denoised)

@@ -1,4 +1,5 @@
-"""Mirrors modules/extensions.py: the extension in this repository, and folders that the starter of the host adds."""
+"""Mirrors modules/extensions.py: the extension in this repository, and folders that the starter of the host
+adds."""
 
 from __future__ import annotations
 

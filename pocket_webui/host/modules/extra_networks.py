@@ -1,4 +1,5 @@
-"""Mirrors modules/extra_networks.py: `<name:arg:arg>` tags in prompts, and the registered networks they address."""
+"""Mirrors modules/extra_networks.py: `<name:arg:arg>` tags in prompts, and the registered networks they
+address."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def register_extra_network_alias(extra_network: ExtraNetwork, alias: str) -> Non
 
 
 def lookup_extra_networks(extra_network_data: dict) -> dict[ExtraNetwork, list[ExtraNetworkParams]]:
-    """Registered networks that the data mention, with their arguments; unknown names are logged and left out."""
+    """Registered networks that the data mention, with their arguments; unknown names are logged and left
+    out."""
     found: dict[ExtraNetwork, list[ExtraNetworkParams]] = {}
     for name, params in list((extra_network_data or {}).items()):
         network = extra_network_registry.get(name) or extra_network_aliases.get(name)

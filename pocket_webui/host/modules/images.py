@@ -18,10 +18,10 @@ log = logging.getLogger("pocket_webui")
 LANCZOS = Image.Resampling.LANCZOS
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 
-IGNORED_INFO_KEYS = set(
-    "jfif jfif_version jfif_unit jfif_density dpi exif loop background timestamp duration progressive "
-    "progression icc_profile chromaticity photoshop".split()
-)
+IGNORED_INFO_KEYS = {
+    *("jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "exif", "loop", "background", "timestamp"),
+    *("duration", "progressive", "progression", "icc_profile", "chromaticity", "photoshop"),
+}
 
 
 def _scale_to(im: Image.Image, size: tuple[int, int], upscaler_name: str | None) -> Image.Image:
@@ -112,7 +112,8 @@ def save_image_with_geninfo(
     existing_pnginfo: dict | None = None,
     pnginfo_section_name: str = "parameters",
 ) -> None:
-    """Writes the image (to a path or a file object) with infotext: PNG text chunk, or EXIF comment elsewhere."""
+    """Writes the image (to a path or a file object) with infotext: PNG text chunk, or EXIF comment
+    elsewhere."""
     extension = (extension or os.path.splitext(filename)[1]).lower()
     image_format = Image.registered_extensions()[extension]
     kwargs: dict[str, Any] = {}

@@ -1,4 +1,5 @@
-"""Mirrors modules/infotext_utils.py: writing values into infotext, reading them back, pasting them into controls."""
+"""Mirrors modules/infotext_utils.py: writing values into infotext, reading them back, pasting them into
+controls."""
 
 from __future__ import annotations
 
@@ -152,7 +153,8 @@ def parse_generation_parameters(x: str, skip_fields: list[str] | None = None) ->
 
 
 def _restore_old_hires_fix(res: dict[str, Any]) -> None:
-    """Infotext from before the Hires panel names the first pass's size; now Size is that, and the rest the target."""
+    """Infotext from before the Hires panel names the first pass's size; now Size is that, and the rest the
+    target."""
     first = res.pop("First pass size-1", None), res.pop("First pass size-2", None)
     if None in first:
         return
@@ -194,7 +196,8 @@ def get_override_settings(params: dict[str, Any], *, skip_fields: Any = None) ->
 
 
 def paste_values(infotext: str, fields: list[tuple[Any, Any]]) -> list[Any]:
-    """New value per field, or None where infotext says nothing (the host's connect_paste does this in the page).
+    """New value per field, or None where infotext says nothing (the host's connect_paste does this in the
+    page).
 
     Text is converted to the type of the component's value; whole numbers arrive as float, as in the host.
     """

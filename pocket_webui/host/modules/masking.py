@@ -9,7 +9,8 @@ Region = tuple[int, int, int, int]
 
 
 def get_crop_region_v2(mask: Image.Image, pad: int = 0) -> Region | None:
-    """Box (x1, y1, x2, y2) of the non-black part, widened by `pad` pixels within the image; None if all black."""
+    """Box (x1, y1, x2, y2) of the non-black part, widened by `pad` pixels within the image; None if all
+    black."""
     box = mask.getbbox()
     if box is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from modules import errors
 from modules.shared_cmd_options import cmd_opts
@@ -76,7 +76,7 @@ _OWN_FIELDS = frozenset({"data_labels", "data", "restricted_opts", "typemap"})
 class Options:
     """Settings as attributes: values in `data`, descriptions in `data_labels`."""
 
-    typemap = {int: float}  # noqa: RUF012 - a field of the host's contract
+    typemap: ClassVar[dict[type, type]] = {int: float}
 
     def __init__(self, data_labels: dict[str, OptionInfo], restricted_opts: set[str]) -> None:
         self.data_labels = data_labels
@@ -109,7 +109,8 @@ class Options:
         raise AttributeError(f"'Options' object has no attribute '{item}'")
 
     def set(self, key: str, value: Any, is_api: bool = False, run_callbacks: bool = True) -> bool:
-        """Sets a setting and runs its change callback; True if the value changed. Unknown keys raise KeyError."""
+        """Sets a setting and runs its change callback; True if the value changed. Unknown keys raise
+        KeyError."""
         old = self.data.get(key)
         if old == value:
             return False
@@ -153,7 +154,9 @@ class Options:
     def same_type(self, x: Any, y: Any) -> bool:
         if x is None or y is None:
             return True
-        return self.typemap.get(type(x), type(x)) == self.typemap.get(type(y), type(y))
+        kinds: list[type] = [type(x), type(y)]
+        first, second = (self.typemap.get(kind, kind) for kind in kinds)
+        return first == second
 
     def onchange(self, key: str, func: Callable[[], Any], call: bool = True) -> None:
         self.data_labels[key].onchange = func

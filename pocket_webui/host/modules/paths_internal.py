@@ -1,7 +1,7 @@
 """Mirrors modules/paths_internal.py: where the host, its data and its models lie.
 
-`script_path` is the folder that holds `modules`. `data_path` (settings, outputs) is $POCKET_WEBUI_DATA, or the
-current folder.
+`script_path` is the folder that holds `modules`. `data_path` (settings, outputs) is $POCKET_WEBUI_DATA, or
+the current folder.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""Mirrors modules/processing.py: the job from prompt to images. Its classes are in processing_base, _txt2img, _img2img.
+"""Mirrors modules/processing.py: the job from prompt to images. Its classes are in processing_base, _txt2img,
+_img2img.
 
 The order of script methods and callbacks is the host's.
 """
@@ -16,8 +17,8 @@ from torch import Tensor
 from modules import (
     devices,
     extra_networks,
-    images,
     paths,
+    processing_output,
     rng,
     scripts,
     sd_hijack,
@@ -30,6 +31,7 @@ from modules import (
 )
 from modules.processing_base import StableDiffusionProcessing, txt2img_image_conditioning
 from modules.processing_img2img import StableDiffusionProcessingImg2Img, create_binary_mask
+from modules.processing_output import apply_overlay, uncrop
 from modules.processing_result import (
     DecodedSamples,
     Processed,
@@ -46,28 +48,6 @@ from modules.processing_txt2img import StableDiffusionProcessingTxt2Img, old_hir
 from modules.sd_hijack import model_hijack
 from modules.sd_samplers_common import approximation_indexes, decode_first_stage, images_tensor_to_samples
 from modules.shared import cmd_opts, opts, state
-
-
-def uncrop(
-    image: Image.Image, dest_size: tuple[int, int], paste_loc: tuple[int, int, int, int]
-) -> Image.Image:
-    """`image` at (x, y, w, h) of an otherwise transparent image of `dest_size`."""
-    x, y, w, h = paste_loc
-    base = Image.new("RGBA", dest_size)
-    base.paste(images.resize_image(1, image, w, h), (x, y))
-    return base
-
-
-def apply_overlay(image: Image.Image, paste_loc: Any, overlay: Any) -> tuple[Image.Image, Image.Image]:
-    """(image with the overlay on it, the same without)."""
-    if overlay is None:
-        return image, image.copy()
-    if paste_loc is not None:
-        image = uncrop(image, overlay.size, paste_loc)
-    original = image.copy()
-    image = image.convert("RGBA")
-    image.alpha_composite(overlay)
-    return image.convert("RGB"), original
 
 
 def process_images(p: StableDiffusionProcessing) -> Processed:
@@ -125,7 +105,7 @@ def process_images_inner(p: StableDiffusionProcessing) -> Processed:
         if not infotexts:
             infotexts.append(Processed(p, []).infotext(p, 0))
         p.color_corrections = None
-        first = _add_grid(p, output, infotexts)
+        first = processing_output.add_grid(p, output, infotexts)
     if not p.disable_extra_networks and p.extra_network_data:
         extra_networks.deactivate(p, p.extra_network_data)
     devices.torch_gc()
@@ -248,105 +228,17 @@ def _finish_batch(p: Any, x_samples: Any, n: int, *, output: list, infotexts: li
     for i, x_sample in enumerate(x_samples):
         p.batch_index = i
         pixels = (255.0 * np.moveaxis(x_sample.cpu().numpy(), 0, 2)).astype(np.uint8)
-        image, original, mask = _compose(p, Image.fromarray(pixels), i)
-        text = _infotext(p, i)
-        save = p.save_samples()
-        if save:
-            _save(p, image, i, text)
+        image, original, mask = processing_output.compose(p, Image.fromarray(pixels), i)
+        text = processing_output.infotext(p, i)
+        to_disk = p.save_samples()
+        if to_disk:
+            processing_output.save(p, image, i, text)
         infotexts.append(text)
         if opts.enable_pnginfo:
             image.info["parameters"] = text
         output.append(image)
         if mask is not None:
-            output += _mask_images(p, mask, original, i, text=text, save=save)
-
-
-def _infotext(p: Any, index: int = 0, use_main_prompt: bool = False) -> str:
-    return create_infotext(
-        p,
-        p.prompts,
-        p.seeds,
-        p.subseeds,
-        use_main_prompt=use_main_prompt,
-        index=index,
-        all_negative_prompts=p.negative_prompts,
-    )
-
-
-def _compose(p: Any, image: Image.Image, i: int) -> tuple[Image.Image, Image.Image, Any]:
-    """(final image, image without overlay, mask of the overlay) of image `i` of the batch."""
-    overlays = getattr(p, "overlay_images", None)
-    overlay = overlays[i] if opts.overlay_inpaint and overlays is not None and i < len(overlays) else None
-    mask = getattr(p, "mask_for_overlay", None)
-    if p.scripts is not None:
-        pp = scripts.PostprocessImageArgs(image)
-        p.scripts.postprocess_image(p, pp)
-        image = pp.image
-        ppmo = scripts.PostProcessMaskOverlayArgs(i, mask, overlay)
-        p.scripts.postprocess_maskoverlay(p, ppmo)
-        mask, overlay = ppmo.mask_for_overlay, ppmo.overlay_image
-    image, original = apply_overlay(image, p.paste_to, overlay)
-    if p.scripts is not None:
-        pp = scripts.PostprocessImageArgs(image)
-        p.scripts.postprocess_image_after_composite(p, pp)
-        image = pp.image
-    return image, original, mask
-
-
-def _save(p: Any, image: Image.Image, i: int, info: str, suffix: str = "") -> None:
-    folder = p.outpath_samples or opts.outdir_samples or opts.outdir_txt2img_samples
-    images.save_image(
-        image, folder, "", p.seeds[i], p.prompts[i], opts.samples_format, info=info, p=p, suffix=suffix
-    )
-
-
-def _mask_images(
-    p: Any, mask: Image.Image, original: Image.Image, i: int, *, text: str, save: bool
-) -> list[Image.Image]:
-    """The mask and the masked part of the result, as far as settings ask for them."""
-    returned = []
-    if opts.return_mask or opts.save_mask:
-        picture = mask.convert("RGB")
-        if save and opts.save_mask:
-            _save(p, picture, i, text, suffix="-mask")
-        returned += [picture] if opts.return_mask else []
-    if opts.return_mask_composite or opts.save_mask_composite:
-        size = (original.width, original.height)
-        hole = images.resize_image(2, mask, *size).convert("L")
-        cut = Image.composite(original.convert("RGBA").convert("RGBa"), Image.new("RGBa", size), hole)
-        composite = cut.convert("RGBA")
-        if save and opts.save_mask_composite:
-            _save(p, composite, i, text, suffix="-mask-composite")
-        returned += [composite] if opts.return_mask_composite else []
-    return returned
-
-
-def _add_grid(p: Any, output: list[Image.Image], infotexts: list[str]) -> int:
-    """Puts the grid first, if settings want one; returns the index of the first single image."""
-    unwanted = len(output) < 2 and opts.grid_only_if_multiple
-    if not output or p.do_not_save_grid or unwanted or not (opts.return_grid or opts.grid_save):
-        return 0
-    grid = images.image_grid(output, p.batch_size)
-    text = _infotext(p, use_main_prompt=True)
-    if opts.return_grid:
-        infotexts.insert(0, text)
-        if opts.enable_pnginfo:
-            grid.info["parameters"] = text
-        output.insert(0, grid)
-    if opts.grid_save:
-        images.save_image(
-            grid,
-            p.outpath_grids or opts.outdir_grids or opts.outdir_txt2img_grids,
-            "grid",
-            p.all_seeds[0],
-            p.all_prompts[0],
-            opts.grid_format,
-            info=text,
-            short_filename=not opts.grid_extended_filename,
-            p=p,
-            grid=True,
-        )
-    return 1 if opts.return_grid else 0
+            output += processing_output.mask_images(p, mask, original, i, text=text, to_disk=to_disk)
 
 
 __all__ = [
@@ -355,6 +247,7 @@ __all__ = [
     "StableDiffusionProcessing",
     "StableDiffusionProcessingImg2Img",
     "StableDiffusionProcessingTxt2Img",
+    "apply_overlay",
     "approximation_indexes",
     "create_binary_mask",
     "create_infotext",
@@ -373,4 +266,5 @@ __all__ = [
     "sd_hijack",
     "sd_samplers_common",
     "txt2img_image_conditioning",
+    "uncrop",
 ]

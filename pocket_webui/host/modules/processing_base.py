@@ -129,7 +129,7 @@ class StableDiffusionProcessing:
                 setattr(self, name, getattr(opts, name))
         self.s_tmax = self.s_tmax or float("inf")
 
-    # -- scripts ---------------------------------------------------------------------------------------------------
+    # -- scripts
 
     @property
     def scripts(self) -> Any:
@@ -161,7 +161,7 @@ class StableDiffusionProcessing:
         """A line for the user, shown under the image."""
         self.comments[text] = 1
 
-    # -- conditioning ------------------------------------------------------------------------------------------------
+    # -- conditioning
 
     def txt2img_image_conditioning(
         self, x: Tensor, width: int | None = None, height: int | None = None
@@ -225,7 +225,7 @@ class StableDiffusionProcessing:
 
     def setup_conds(self) -> None:
         """Conditionings of the current batch."""
-        size = {"width": self.width, "height": self.height}
+        size: dict[str, Any] = {"width": self.width, "height": self.height}
         prompts = prompt_parser.SdConditioning(self.prompts, **size)
         negative = prompt_parser.SdConditioning(self.negative_prompts, is_negative_prompt=True, **size)
         config = sd_samplers.find_sampler_config(self.sampler_name)
@@ -243,7 +243,7 @@ class StableDiffusionProcessing:
     def get_conds(self) -> tuple[Any, Any]:
         return self.c, self.uc
 
-    # -- steps of the job --------------------------------------------------------------------------------------------
+    # -- steps of the job
 
     def init(self, all_prompts: list[str], all_seeds: list[int], all_subseeds: list[int]) -> None:
         """Before the first batch."""
@@ -284,7 +284,8 @@ class StableDiffusionProcessing:
         negative = negative if isinstance(negative, list) else [negative] * len(prompts)
         if len(prompts) != len(negative):
             raise RuntimeError(
-                f"Received a different number of prompts ({len(prompts)}) and negative prompts ({len(negative)})"
+                f"Received a different number of prompts ({len(prompts)})"
+                f" and negative prompts ({len(negative)})"
             )
         self.all_prompts, self.all_negative_prompts = self.apply_styles(prompts, negative)
         self.main_prompt, self.main_negative_prompt = self.all_prompts[0], self.all_negative_prompts[0]
@@ -292,8 +293,8 @@ class StableDiffusionProcessing:
     def apply_styles(self, prompts: list[str], negative: list[str]) -> tuple[list[str], list[str]]:
         database = shared.prompt_styles
         return (
-            [database.apply_styles_to_prompt(x, self.styles) for x in prompts],
-            [database.apply_negative_styles_to_prompt(x, self.styles) for x in negative],
+            [database.apply_styles_to_prompt(x, self.styles or []) for x in prompts],
+            [database.apply_negative_styles_to_prompt(x, self.styles or []) for x in negative],
         )
 
     def parse_extra_network_prompts(self) -> None:
@@ -313,5 +314,6 @@ def _model_in_use(self: StableDiffusionProcessing) -> Any:
     return shared.sd_model
 
 
-# The field of that name is accepted by the constructor and ignored: a job always uses the model that is loaded.
+# The field of that name is accepted by the constructor and ignored: a job always uses the model that is
+# loaded.
 setattr(StableDiffusionProcessing, "sd_model", property(_model_in_use, lambda self, value: None))  # noqa: B010

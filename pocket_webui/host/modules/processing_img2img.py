@@ -64,14 +64,14 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
     mask_for_overlay: Any = field(default=None, init=False)
     init_latent: Any = field(default=None, init=False)
 
-    def __post_init__(self, mask_blur: int | None = None) -> None:  # type: ignore[override]
+    def __post_init__(self, mask_blur: int | None) -> None:  # type: ignore[override]
         super().__post_init__()
         _set_mask_blur(self, mask_blur)
         self.image_mask, self.mask = self.mask, None
         if self.initial_noise_multiplier is None:
             self.initial_noise_multiplier = opts.initial_noise_multiplier
 
-    # -- preparation -------------------------------------------------------------------------------------------------
+    # -- preparation
 
     def init(self, all_prompts: list[str], all_seeds: list[int], all_subseeds: list[int]) -> None:
         """Encodes the init images at p.width x p.height; sets init_latent, masks, overlays and conditioning.
@@ -110,7 +110,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
         for sigma, axis in ((self.mask_blur_x, 1), (self.mask_blur_y, 0)):
             if sigma > 0:
                 mask = _blur_mask(mask, sigma, axis)
-                params["Mask blur"] = self.mask_blur
+                params["Mask blur"] = _get_mask_blur(self)
         self.overlay_images = []
         if not self.inpaint_full_res:
             mask = images.resize_image(self.resize_mode, mask, self.width, self.height)
@@ -207,7 +207,7 @@ class StableDiffusionProcessingImg2Img(StableDiffusionProcessing):
             self.init_latent = self.init_latent * self.mask
             self.extra_generation_params["Masked content"] = "latent nothing"
 
-    # -- sampling ----------------------------------------------------------------------------------------------------
+    # -- sampling
 
     def sample(
         self,
@@ -264,5 +264,6 @@ def _set_mask_blur(self: StableDiffusionProcessingImg2Img, value: int | None) ->
         self.mask_blur_x = self.mask_blur_y = value
 
 
-# One number for both directions; a property cannot be declared beside the constructor's argument of that name.
+# One number for both directions; a property cannot be declared beside the constructor's argument of that
+# name.
 setattr(StableDiffusionProcessingImg2Img, "mask_blur", property(_get_mask_blur, _set_mask_blur))  # noqa: B010

@@ -133,8 +133,8 @@ def create_infotext(
 ) -> str:
     """Prompt, negative prompt and parameters of one image.
 
-    Values in `p.extra_generation_params` may be text, a list with one entry per image, or a function of what this
-    function knows (p, index, prompt_text, negative_prompt, ...); None leaves the key out.
+    Values in `p.extra_generation_params` may be text, a list with one entry per image, or a function of what
+    this function knows (p, index, prompt_text, negative_prompt, ...); None leaves the key out.
     """
     if use_main_prompt:
         index = 0
@@ -164,19 +164,22 @@ def create_infotext(
 
 # fields of a Processed that are taken from `p` as they are
 _COPIED = (
-    "prompt negative_prompt subseed_strength width height sampler_name cfg_scale steps batch_size restore_faces "
-    "sd_model_name sd_model_hash sd_vae_name sd_vae_hash seed_resize_from_w seed_resize_from_h "
-    "extra_generation_params styles token_merging_ratio token_merging_ratio_hr eta ddim_discretize s_churn s_tmin "
-    "s_tmax s_noise s_min_uncond sampler_noise_scheduler_override is_using_inpainting_conditioning"
-).split()
+    *("prompt", "negative_prompt", "subseed_strength", "width", "height", "sampler_name", "cfg_scale"),
+    *("steps", "batch_size", "restore_faces", "sd_model_name", "sd_model_hash", "sd_vae_name"),
+    *("sd_vae_hash", "seed_resize_from_w", "seed_resize_from_h", "extra_generation_params", "styles"),
+    *("token_merging_ratio", "token_merging_ratio_hr", "eta", "ddim_discretize", "s_churn", "s_tmin"),
+    *("s_tmax", "s_noise", "s_min_uncond", "sampler_noise_scheduler_override"),
+    *("is_using_inpainting_conditioning",),
+)
 
 _JSON = (
-    "seed subseed subseed_strength width height sampler_name cfg_scale steps batch_size restore_faces "
-    "face_restoration_model sd_model_name sd_model_hash sd_vae_name sd_vae_hash seed_resize_from_w "
-    "seed_resize_from_h denoising_strength extra_generation_params index_of_first_image infotexts styles "
-    "job_timestamp clip_skip is_using_inpainting_conditioning version all_prompts all_negative_prompts all_seeds "
-    "all_subseeds"
-).split()
+    *("seed", "subseed", "subseed_strength", "width", "height", "sampler_name", "cfg_scale", "steps"),
+    *("batch_size", "restore_faces", "face_restoration_model", "sd_model_name", "sd_model_hash"),
+    *("sd_vae_name", "sd_vae_hash", "seed_resize_from_w", "seed_resize_from_h", "denoising_strength"),
+    *("extra_generation_params", "index_of_first_image", "infotexts", "styles", "job_timestamp"),
+    *("clip_skip", "is_using_inpainting_conditioning", "version", "all_prompts"),
+    *("all_negative_prompts", "all_seeds", "all_subseeds"),
+)
 
 
 def _first(value: Any) -> Any:

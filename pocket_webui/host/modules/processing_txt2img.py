@@ -6,15 +6,20 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-from modules import devices, extra_networks, images, prompt_parser, rng, sd_models, sd_samplers, shared
+from modules import (
+    devices,
+    extra_networks,
+    processing_hires,
+    prompt_parser,
+    rng,
+    sd_models,
+    sd_samplers,
+    shared,
+)
 from modules.processing_base import StableDiffusionProcessing
-from modules.processing_result import create_infotext, decode_latent_batch, opt_f
-from modules.sd_samplers_common import approximation_indexes, images_tensor_to_samples
+from modules.processing_result import decode_latent_batch, opt_f
 from modules.shared import opts, state
 
 
@@ -22,16 +27,6 @@ def old_hires_fix_first_pass_dimensions(width: int, height: int) -> tuple[int, i
     """First-pass size of versions before the Hires panel: about 512 x 512 pixels, multiples of 64."""
     scale = math.sqrt(512 * 512 / (width * height))
     return math.ceil(scale * width / 64) * 64, math.ceil(scale * height / 64) * 64
-
-
-def _image_to_tensor(image: Image.Image) -> Tensor:
-    """[3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.moveaxis(np.array(image).astype(np.float32) / 255.0, 2, 0))
-
-
-def _tensor_to_image(x: Tensor) -> Image.Image:
-    """PIL image of [3, H, W] in [0, 1]."""
-    return Image.fromarray((255.0 * np.moveaxis(x.cpu().numpy(), 0, 2)).astype(np.uint8))
 
 
 @dataclass(repr=False)
@@ -78,10 +73,11 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             self.hr_upscale_to_x, self.hr_upscale_to_y = self.width, self.height
             self.width, self.height = self.firstphase_width, self.firstphase_height
 
-    # -- preparation -------------------------------------------------------------------------------------------------
+    # -- preparation
 
     def calculate_target_resolution(self) -> None:
-        """hr_upscale_to_x/y in pixels, and truncate_x/y in latent cells to cut off where both sides are given."""
+        """hr_upscale_to_x/y in pixels, and truncate_x/y in latent cells to cut off where both sides are
+        given."""
         size = (self.width, self.height)
         if opts.use_old_hires_fix_width_height and self.applied_old_hires_behavior_to != size:
             self.hr_resize_x, self.hr_resize_y = size
@@ -101,7 +97,8 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             self.truncate_y = (self.hr_upscale_to_y - y) // opt_f
 
     def init(self, all_prompts: list[str], all_seeds: list[int], all_subseeds: list[int]) -> None:
-        """Target of the second pass, its infotext, and the number of jobs. Exceptions: unknown upscaler, checkpoint."""
+        """Target of the second pass, its infotext, and the number of jobs. Exceptions: unknown upscaler,
+        checkpoint."""
         if not self.enable_hr:
             return
         params = self.extra_generation_params
@@ -144,7 +141,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         state.job_count *= 2
         state.processing_has_refined_job_count = True
 
-    # -- sampling ----------------------------------------------------------------------------------------------------
+    # -- sampling
 
     def sample(
         self,
@@ -159,7 +156,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         samples, decoded = None, None
         if self.firstpass_image is not None and self.enable_hr:
-            samples, decoded = self._given_first_pass()
+            samples, decoded = processing_hires.given_first_pass(self)
         else:
             x = self.rng.next()
             if self.scripts is not None:
@@ -185,73 +182,6 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             sd_models.reload_model_weights(info=self.hr_checkpoint_info)
         return self.sample_hr_pass(samples, decoded, seeds, subseeds, subseed_strength, prompts)
 
-    def _given_first_pass(self) -> tuple[Tensor | None, Tensor | None]:
-        """(latents, None) or (None, image in [-1, 1]) of `firstpass_image` (the gallery's upscale button)."""
-        image = _image_to_tensor(self.firstpass_image).unsqueeze(0)
-        if self.latent_scale_mode is None:
-            return None, image * 2.0 - 1.0
-        image = image.to(devices.device, dtype=devices.dtype_vae)
-        method = approximation_indexes.get(opts.sd_vae_encode_method)
-        return images_tensor_to_samples(image, method, self.sd_model), None
-
-    def _save_intermediate(self, image: Any, index: int, seeds: list[int], prompts: list[str]) -> None:
-        """First-pass image `index` of the batch, if settings want it; `image` is PIL or the batch's latents."""
-        if not self.save_samples() or not opts.save_images_before_highres_fix:
-            return
-        if not isinstance(image, Image.Image):
-            image = sd_samplers.sample_to_image(image, index, approximation=0)
-        info = create_infotext(
-            self,
-            self.all_prompts,
-            self.all_seeds,
-            self.all_subseeds,
-            [],
-            iteration=self.iteration,
-            position_in_batch=index,
-        )
-        images.save_image(
-            image,
-            self.outpath_samples or "",
-            "",
-            seeds[index],
-            prompts[index],
-            opts.samples_format,
-            info=info,
-            p=self,
-            suffix="-before-highres-fix",
-        )
-
-    def _upscale(
-        self, samples: Any, decoded: Any, seeds: list[int], prompts: list[str]
-    ) -> tuple[Tensor, Tensor]:
-        """(latents at the target size, their image conditioning)."""
-        if self.latent_scale_mode is not None:
-            for i in range(samples.shape[0]):
-                self._save_intermediate(samples, i, seeds, prompts)
-            samples = torch.nn.functional.interpolate(
-                samples,
-                size=(self.hr_upscale_to_y // opt_f, self.hr_upscale_to_x // opt_f),
-                **self.latent_scale_mode,
-            )
-            return samples, self.txt2img_image_conditioning(samples)
-        enlarged = []
-        for i, x in enumerate(torch.clamp((decoded + 1.0) / 2.0, min=0.0, max=1.0)):
-            image = _tensor_to_image(x)
-            self._save_intermediate(image, i, seeds, prompts)
-            image = images.resize_image(
-                0, image, self.hr_upscale_to_x, self.hr_upscale_to_y, upscaler_name=self.hr_upscaler
-            )
-            enlarged.append(_image_to_tensor(image))
-        pixels = torch.stack(enlarged).to(devices.device, dtype=devices.dtype_vae)
-        samples = images_tensor_to_samples(pixels, approximation_indexes.get(opts.sd_vae_encode_method))
-        return samples, self.img2img_image_conditioning(pixels, samples)
-
-    def _truncate(self, samples: Tensor) -> Tensor:
-        """Cuts truncate_x/y cells off, half from either side."""
-        top, left = self.truncate_y // 2, self.truncate_x // 2
-        bottom, right = (self.truncate_y + 1) // 2, (self.truncate_x + 1) // 2
-        return samples[:, :, top : samples.shape[2] - bottom, left : samples.shape[3] - right]
-
     def sample_hr_pass(
         self,
         samples: Any,
@@ -261,14 +191,15 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         subseed_strength: float,
         prompts: list[str],
     ) -> Any:
-        """Second pass: enlarge, noise, denoise, decode. After an interrupt the latents come back as they are."""
+        """Second pass: enlarge, noise, denoise, decode. After an interrupt the latents come back as they
+        are."""
         if state.interrupted:
             return samples
         self.is_hr_pass = True
         self.sampler = sd_samplers.create_sampler(self.hr_sampler_name or self.sampler_name, self.sd_model)
-        samples, image_conditioning = self._upscale(samples, decoded_samples, seeds, prompts)
+        samples, image_conditioning = processing_hires.upscale(self, samples, decoded_samples, seeds, prompts)
         state.nextjob()
-        samples = self._truncate(samples)
+        samples = processing_hires.truncate(self, samples)
         self.rng = rng.ImageRNG(
             samples.shape[1:],
             self.seeds,
@@ -306,7 +237,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         self.is_hr_pass = False
         return decoded
 
-    # -- prompts and conds of the second pass ----------------------------------------------------------------------
+    # -- prompts and conds of the second pass
 
     def close(self) -> None:
         super().close()
@@ -334,7 +265,7 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
         """hr_c and hr_uc, unless they are there already."""
         if self.hr_c is not None:
             return
-        size = {"width": self.hr_upscale_to_x, "height": self.hr_upscale_to_y}
+        size: dict[str, Any] = {"width": self.hr_upscale_to_x, "height": self.hr_upscale_to_y}
         prompts = prompt_parser.SdConditioning(self.hr_prompts, **size)
         negative = prompt_parser.SdConditioning(self.hr_negative_prompts, is_negative_prompt=True, **size)
         config = sd_samplers.find_sampler_config(self.hr_sampler_name or self.sampler_name)

@@ -1,4 +1,5 @@
-"""Mirrors modules/progress.py: which task is running, waiting or done. The route that reports it is the server's."""
+"""Mirrors modules/progress.py: which task is running, waiting or done. The route that reports it is the
+server's."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Mirrors modules/prompt_parser.py: prompt editing schedules, AND with weights, and conds per step.
 
-Understood: `[from:to:when]`, `[to:when]`, `[from::when]`, `[a|b|...]`, nested. Emphasis brackets are left in the text.
+Understood: `[from:to:when]`, `[to:when]`, `[from::when]`, `[a|b|...]`, nested. Emphasis brackets are left in
+the text.
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ re_break = re.compile(r"\s*\bBREAK\b\s*", re.S)
 
 
 def parse_prompt_attention(text: str) -> list[list]:
-    """[[text, weight], ...]: (a) is 1.1, [a] is 1 / 1.1, (a:1.5) is 1.5; a backslash makes a bracket literal."""
+    """[[text, weight], ...]: (a) is 1.1, [a] is 1 / 1.1, (a:1.5) is 1.5; a backslash makes a bracket
+    literal."""
     result: list[list] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
 

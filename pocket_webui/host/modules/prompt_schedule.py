@@ -1,14 +1,13 @@
 """Part of what mirrors modules/prompt_parser.py: which text a prompt stands for at each step.
 
-A hand-written parser instead of the host's grammar: a prompt becomes a list of strings and edits, an edit holds
-prompts. Brackets that do not form an edit stay as they are.
+A hand-written parser instead of the host's grammar: a prompt becomes a list of strings and edits, an edit
+holds prompts. Brackets that do not form an edit stay as they are.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Union
 
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*$")
 
@@ -30,7 +29,7 @@ class Cycle:
     options: tuple[tuple[Part, ...], ...]
 
 
-Part = Union[str, Swap, Cycle]
+Part = str | Swap | Cycle
 
 
 def _closing(text: str, start: int) -> int:
@@ -142,7 +141,8 @@ class _Timeline:
 def get_learned_conditioning_prompt_schedules(
     prompts: list[str], base_steps: int, hires_steps: int | None = None, use_old_scheduling: bool = False
 ) -> list[list[list]]:
-    """Per prompt [[last step, text], ...]: of the only pass, or of the second one if `hires_steps` is given."""
+    """Per prompt [[last step, text], ...]: of the only pass, or of the second one if `hires_steps` is
+    given."""
     second = hires_steps is not None and not use_old_scheduling
     steps = hires_steps if second and hires_steps is not None else base_steps
     timeline = _Timeline(steps, base_steps if second else None, use_old_scheduling)

@@ -23,7 +23,8 @@ def create_generator(seed: int) -> torch.Generator:
 
 
 def randn(seed: int, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-    """First normal tensor of `seed`; seeds the global generator too, for `randn_like` and `randn_without_seed`."""
+    """First normal tensor of `seed`; seeds the global generator too, for `randn_like` and
+    `randn_without_seed`."""
     manual_seed(seed)
     return randn_without_seed(shape, generator)
 
@@ -42,7 +43,8 @@ def randn_without_seed(shape: Sequence[int], generator: torch.Generator | None =
 
 
 def slerp(val: float, low: Tensor, high: Tensor) -> Tensor:
-    """Spherical interpolation along the last but one axis of [C, H, W] noise; linear where the two nearly agree."""
+    """Spherical interpolation along the last but one axis of [C, H, W] noise; linear where the two nearly
+    agree."""
     low_unit, high_unit = low / low.norm(dim=1, keepdim=True), high / high.norm(dim=1, keepdim=True)
     cosine = (low_unit * high_unit).sum(1)
     if cosine.mean() > 0.9995:

@@ -1,4 +1,5 @@
-"""Part of what mirrors modules/scripts.py: the class that scripts derive from, and the arguments of its methods."""
+"""Part of what mirrors modules/scripts.py: the class that scripts derive from, and the arguments of its
+methods."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Mirrors modules/script_callbacks.py: hooks that scripts register, and the objects that the hooks receive.
 
-An exception in a hook is reported and the next hook runs. `before_ui` and `script_unloaded` run in reversed order.
+An exception in a hook is reported and the next hook runs. `before_ui` and `script_unloaded` run in reversed
+order.
 """
 
 from __future__ import annotations
@@ -77,10 +78,26 @@ class ScriptCallback:
 
 
 _CATEGORIES = (
-    "app_started model_loaded ui_tabs ui_settings before_image_saved image_saved extra_noise cfg_denoiser "
-    "cfg_denoised cfg_after_cfg before_component after_component image_grid infotext_pasted script_unloaded "
-    "before_ui on_reload list_optimizers list_unets"
-).split()
+    "app_started",
+    "model_loaded",
+    "ui_tabs",
+    "ui_settings",
+    "before_image_saved",
+    "image_saved",
+    "extra_noise",
+    "cfg_denoiser",
+    "cfg_denoised",
+    "cfg_after_cfg",
+    "before_component",
+    "after_component",
+    "image_grid",
+    "infotext_pasted",
+    "script_unloaded",
+    "before_ui",
+    "on_reload",
+    "list_optimizers",
+    "list_unets",
+)
 callback_map: dict[str, list[ScriptCallback]] = {f"callbacks_{category}": [] for category in _CATEGORIES}
 
 

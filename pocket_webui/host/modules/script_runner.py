@@ -98,7 +98,7 @@ class ScriptRunner:
                 if asked:
                     asked.clear()
 
-    # -- controls ------------------------------------------------------------------------------------------------
+    # -- controls
 
     def prepare_ui(self) -> None:
         self.inputs = [None]
@@ -144,7 +144,7 @@ class ScriptRunner:
     def setup_ui(self) -> list[Any]:
         """Builds the controls of all scripts and the dropdown of selectable ones; returns `inputs`."""
         gr = importlib.import_module("gradio")
-        titles = [wrap_call(s.title, s.filename, "title") or s.filename for s in self.scripts]
+        titles = [wrap_call(s.title, s.filename, "title") or s.filename or "" for s in self.scripts]
         self.title_map = {title.lower(): script for title, script in zip(titles, self.scripts)}
         self.titles = [t for t, s in zip(titles, self.scripts) if s in self.selectable_scripts]
         self.setup_ui_for_section(None)
@@ -166,7 +166,7 @@ class ScriptRunner:
     def script(self, title: str) -> Script | None:
         return self.title_map.get(title.lower())
 
-    # -- the job -------------------------------------------------------------------------------------------------
+    # -- the job
 
     def run(self, p: Any, *args: Any) -> Any:
         """What the selected script returns, or None if none is selected (`args[0]` is its number, from 1)."""
@@ -251,7 +251,7 @@ class ScriptRunner:
     def before_hr(self, p: Any) -> None:
         self._call("before_hr", p)
 
-    # -- the page ------------------------------------------------------------------------------------------------
+    # -- the page
 
     def _component(self, method_name: str, table: dict[str, list], component: Any, kwargs: dict) -> None:
         for callback, script in table.get(kwargs.get("elem_id", ""), []):

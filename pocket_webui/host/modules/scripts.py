@@ -1,4 +1,5 @@
-"""Mirrors modules/scripts.py: finds, loads and runs scripts. The parts are in script_base and script_runner."""
+"""Mirrors modules/scripts.py: finds, loads and runs scripts. The parts are in script_base and
+script_runner."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from modules import sd_hijack_optimizations, sd_hijack_unet
 
 
 class StableDiffusionModelHijack:
-    """Optimised attention and odd sizes on; `comments` and `extra_generation_params` go into the next result."""
+    """Optimised attention and odd sizes on; `comments` and `extra_generation_params` go into the next
+    result."""
 
     def __init__(self) -> None:
         self.comments: list[str] = []

@@ -20,7 +20,10 @@ _stock_attnblock = ldm.modules.diffusionmodules.model.AttnBlock.forward
 def scaled_dot_product_attention_forward(
     self: Any, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, **kwargs: Any
 ) -> Tensor:
-    """CrossAttention.forward with torch's fused attention. x [B, N, C], context [B, M, D]; hypernetworks apply."""
+    """CrossAttention.forward with torch's fused attention, hypernetworks applied.
+
+    x [B, N, C], context [B, M, D].
+    """
     context_k, context_v = hypernetwork.apply_hypernetworks(
         shared.loaded_hypernetworks, x if context is None else context
     )
@@ -49,11 +52,15 @@ def sdp_attnblock_forward(self: Any, x: Tensor) -> Tensor:
     return x + self.proj_out(out)
 
 
+def _set_forward(cls: type, forward: Any) -> None:
+    setattr(cls, "forward", forward)  # noqa: B010 - an assignment would be a type error
+
+
 def apply() -> None:
-    setattr(ldm.modules.attention.CrossAttention, "forward", scaled_dot_product_attention_forward)  # noqa: B010
-    setattr(ldm.modules.diffusionmodules.model.AttnBlock, "forward", sdp_attnblock_forward)  # noqa: B010
+    _set_forward(ldm.modules.attention.CrossAttention, scaled_dot_product_attention_forward)
+    _set_forward(ldm.modules.diffusionmodules.model.AttnBlock, sdp_attnblock_forward)
 
 
 def undo() -> None:
-    setattr(ldm.modules.attention.CrossAttention, "forward", _stock_attention)  # noqa: B010
-    setattr(ldm.modules.diffusionmodules.model.AttnBlock, "forward", _stock_attnblock)  # noqa: B010
+    _set_forward(ldm.modules.attention.CrossAttention, _stock_attention)
+    _set_forward(ldm.modules.diffusionmodules.model.AttnBlock, _stock_attnblock)

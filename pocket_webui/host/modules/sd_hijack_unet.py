@@ -1,12 +1,12 @@
 """Mirrors modules/sd_hijack_unet.py: any image size for ldm's UNet.
 
 Three halvings of an odd size do not come back to it, so a skip connection may be larger than what it joins.
-The host resizes the smaller one inside the UNet's `torch.cat`; so does this stand-in for the UNet module's `th`.
+The host resizes the smaller one inside the UNet's `torch.cat`; so does this stand-in for the UNet module's
+`th`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import ldm.modules.diffusionmodules.openaimodel as openaimodel
@@ -20,7 +20,7 @@ class TorchForUnet:
     def __getattr__(self, item: str) -> Any:
         return getattr(torch, item)
 
-    def cat(self, tensors: Sequence[Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def cat(self, tensors: list[Tensor] | tuple[Tensor, ...], *args: Any, **kwargs: Any) -> Tensor:
         if len(tensors) == 2 and tensors[0].shape[-2:] != tensors[1].shape[-2:]:
             resized = torch.nn.functional.interpolate(tensors[0], tensors[1].shape[-2:], mode="nearest")
             tensors = (resized, tensors[1])

@@ -89,7 +89,8 @@ def select_checkpoint() -> CheckpointInfo:
         return chosen
     if not checkpoints_list:
         raise FileNotFoundError(
-            f"no checkpoint: put a .safetensors and a .yaml of the same name into {' or '.join(checkpoint_dirs)}"
+            "no checkpoint: put a .safetensors and a .yaml of the same name into "
+            + " or ".join(checkpoint_dirs)
         )
     return next(iter(checkpoints_list.values()))
 
@@ -143,7 +144,10 @@ def load_model(checkpoint_info: CheckpointInfo | None = None, already_loaded_sta
 def reload_model_weights(
     sd_model: Any = None, info: CheckpointInfo | None = None, forced_reload: bool = False
 ) -> Any:
-    """Makes the checkpoint of `info` (or of the settings) the one in use; another checkpoint is another object."""
+    """Makes the checkpoint of `info` (or of the settings) the one in use.
+
+    Another checkpoint is another model object.
+    """
     wanted = info or select_checkpoint()
     current = sd_model or model_data.sd_model
     if current is not None and current.sd_model_checkpoint == wanted.filename and not forced_reload:
@@ -174,7 +178,7 @@ class SkipWritingToConfig:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        return None
+        pass
 
 
 def apply_token_merging(sd_model: Any, token_merging_ratio: float) -> None:
@@ -199,7 +203,7 @@ def apply_token_merging(sd_model: Any, token_merging_ratio: float) -> None:
 
 
 def apply_alpha_schedule_override(sd_model: Any, p: Any = None) -> None:
-    """Puts the model's own noise schedule back, or its fp16 rounding if opts.use_downcasted_alpha_bar says so."""
+    """Puts the model's own noise schedule back, rounded to fp16 if opts.use_downcasted_alpha_bar says so."""
     original = sd_model.alphas_cumprod_original
     if shared.opts.use_downcasted_alpha_bar:
         if p is not None:

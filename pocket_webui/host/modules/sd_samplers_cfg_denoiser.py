@@ -1,6 +1,8 @@
-"""Mirrors modules/sd_samplers_cfg_denoiser.py: classifier-free guidance around the model, with the script hooks.
+"""Mirrors modules/sd_samplers_cfg_denoiser.py: classifier-free guidance around the model, with the script
+hooks.
 
-Batch order is that of the host: the rows of all conds (several per image with AND), then one uncond row per image.
+Batch order is that of the host: the rows of all conds (several per image with AND), then one uncond row per
+image.
 """
 
 from __future__ import annotations
@@ -129,7 +131,8 @@ class CFGDenoiser(torch.nn.Module):
         return args.blended_latent
 
     def _skips_uncond(self, sigma: Tensor, s_min_uncond: float) -> bool:
-        """Whether settings leave the negative prompt out of this call; what took effect goes into infotext."""
+        """Whether settings leave the negative prompt out of this call; what took effect goes into
+        infotext."""
         params = self.p.extra_generation_params
         early = opts.skip_early_cond
         if early != 0.0 and self.total_steps and self.step / self.total_steps <= early:
@@ -165,7 +168,8 @@ class CFGDenoiser(torch.nn.Module):
         uncond: Any | None,
         batch_size: int,
     ) -> Tensor:
-        """Output for all rows: in one call where lengths agree and opts.batch_cond_uncond allows, else in parts.
+        """Output for all rows: in one call where lengths agree and opts.batch_cond_uncond allows, else in
+        parts.
 
         `uncond` is None where its rows are left out.
         """

@@ -75,7 +75,8 @@ def samples_to_image_grid(samples: Tensor, approximation: int | None = None) -> 
 
 
 def images_tensor_to_samples(image: Tensor, approximation: int | None = None, model: Any = None) -> Tensor:
-    """Latents of images [B, 3, H, W] in [0, 1], encoded one by one; posteriors sampled with the global generator."""
+    """Latents of images [B, 3, H, W] in [0, 1], encoded one by one; posteriors sampled with the global
+    generator."""
     model = shared.sd_model if model is None else model
     model.first_stage_model.to(devices.dtype_vae)
     image = image.to(devices.device, dtype=devices.dtype_vae) * 2 - 1
@@ -106,12 +107,13 @@ def is_sampler_using_eta_noise_seed_delta(p: Any) -> bool:
     return config.options.get("uses_ensd", False)
 
 
-class InterruptedException(BaseException):  # noqa: N818 - the host's name
+class InterruptedException(BaseException):
     """Ends sampling at once; a BaseException, so that no `except Exception` on the way can swallow it."""
 
 
 class TorchHijack:
-    """Stands for `torch` inside k_diffusion.sampling: its `randn_like` continues the images' own generators."""
+    """Stands for `torch` inside k_diffusion.sampling: its `randn_like` continues the images' own
+    generators."""
 
     def __init__(self, p: Any) -> None:
         self.rng = p.rng
@@ -182,7 +184,8 @@ class Sampler:
         denoiser.image_cfg_scale = getattr(p, "image_cfg_scale", None)
         self.eta = p.eta if p.eta is not None else getattr(opts, self.eta_option_field, 0.0)
         self.s_min_uncond = getattr(p, "s_min_uncond", 0.0)
-        setattr(k_diffusion.sampling, "torch", TorchHijack(p))  # noqa: B010 - a module's name, seen by its functions
+        # the samplers look this name up in their module at each call
+        setattr(k_diffusion.sampling, "torch", TorchHijack(p))  # noqa: B010
 
         accepted = inspect.signature(self.func).parameters
         kwargs = {
@@ -197,7 +200,8 @@ class Sampler:
         return kwargs
 
     def _apply_churn(self, p: Any, name: str, kwargs: dict[str, Any]) -> None:
-        """A setting that differs from the sampler's default overrides the value of `p` and is written down."""
+        """A setting that differs from the sampler's default overrides the value of `p` and is written
+        down."""
         value = getattr(opts, name, getattr(p, name))
         if name == "s_tmax":
             value = value or self.s_tmax  # 0 stands for infinity

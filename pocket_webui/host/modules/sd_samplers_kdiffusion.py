@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -31,10 +32,13 @@ samplers_k_diffusion: list[tuple[str, str, list[str], dict[str, Any]]] = [
 _CHURN = ["s_churn", "s_tmin", "s_tmax", "s_noise"]
 sampler_extra_params = {"sample_euler": _CHURN, "sample_heun": _CHURN, "sample_dpm_2": _CHURN}
 
+
+def _make(funcname: Any, model: Any) -> Any:
+    return KDiffusionSampler(funcname, model)
+
+
 samplers_data_k_diffusion = [
-    sd_samplers_common.SamplerData(
-        label, lambda model, funcname=funcname: KDiffusionSampler(funcname, model), aliases, options
-    )
+    sd_samplers_common.SamplerData(label, functools.partial(_make, funcname), aliases, options)
     for label, funcname, aliases, options in samplers_k_diffusion
 ]
 k_diffusion_samplers_map = {data.name: data for data in samplers_data_k_diffusion}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from typing import Any
@@ -20,10 +21,13 @@ samplers_timesteps: list[tuple[str, Any, list[str], dict[str, Any]]] = [
     ("PLMS", sd_samplers_timesteps_impl.plms, ["plms"], {}),
 ]
 
+
+def _make(funcname: Any, model: Any) -> Any:
+    return CompVisSampler(funcname, model)
+
+
 samplers_data_timesteps = [
-    sd_samplers_common.SamplerData(
-        label, lambda model, funcname=funcname: CompVisSampler(funcname, model), aliases, options
-    )
+    sd_samplers_common.SamplerData(label, functools.partial(_make, funcname), aliases, options)
     for label, funcname, aliases, options in samplers_timesteps
 ]
 
@@ -49,7 +53,8 @@ class CompVisTimestepsVDenoiser(CompVisTimestepsDenoiser):
 
 
 class CFGDenoiserTimesteps(CFGDenoiser):
-    """Guidance over a model that returns eps; its `sigma` is a timestep, and masks are applied before the call."""
+    """Guidance over a model that returns eps; its `sigma` is a timestep, and masks are applied before the
+    call."""
 
     def __init__(self, sampler: Any) -> None:
         super().__init__(sampler)

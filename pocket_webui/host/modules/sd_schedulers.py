@@ -16,7 +16,8 @@ from modules import shared
 
 @dataclass
 class Scheduler:
-    """`function(n, sigma_min, sigma_max, [inner_model], device)` gives n descending noise levels and a zero."""
+    """`function(n, sigma_min, sigma_max, [inner_model], device)` gives n descending noise levels and a
+    zero."""
 
     name: str
     label: str

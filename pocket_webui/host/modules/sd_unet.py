@@ -1,4 +1,5 @@
-"""Mirrors modules/sd_unet.py: an alternative UNet that a script may offer. The pocket host itself has none."""
+"""Mirrors modules/sd_unet.py: an alternative UNet that a script may offer. The pocket host itself has
+none."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ parallel_processing_allowed = True
 config_filename = cmd_opts.ui_settings_file
 hide_dirs = {"visible": not cmd_opts.hide_ui_dir_config}
 
+sd_model: Any  # no value here: a property of this module's class loads it when it is first read
 demo: Any = None
 loaded_scripts_once = False
 device = devices.device

@@ -1,4 +1,5 @@
-"""Mirrors modules/shared_cmd_options.py: `cmd_opts`, here filled by whoever starts the host, not from sys.argv."""
+"""Mirrors modules/shared_cmd_options.py: `cmd_opts`, here filled by whoever starts the host, not from
+sys.argv."""
 
 from modules.cmd_args import parser
 

@@ -1,7 +1,7 @@
 """Mirrors modules/shared_options.py: the settings that the pocket host reads, with A1111's names.
 
-Defaults differ in two places: noise comes from the CPU, and previews are decoded in full (there is no approximate
-decoder for the pocket latent space).
+Defaults differ in two places: noise comes from the CPU, and previews are decoded in full (there is no
+approximate decoder for the pocket latent space).
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ log = logging.getLogger("pocket_webui")
 
 
 class State:
-    """One instance, `shared.state`. `job_no` of `job_count` jobs are done; `sampling_step` counts in the current one."""
+    """One instance, `shared.state`. `job_no` of `job_count` jobs are done; `sampling_step` counts in the
+    current one."""
 
     skipped = False
     interrupted = False

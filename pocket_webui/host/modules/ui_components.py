@@ -1,7 +1,7 @@
 """Mirrors modules/ui_components.py: InputAccordion, and small components under the host's names.
 
-The classes derive from gradio's, so they are made when they are first asked for: a job without a page needs no
-gradio. They are made anew if another gradio (the headless stand-in) has taken its place.
+The classes derive from gradio's, so they are made when they are first asked for: a job without a page needs
+no gradio. They are made anew if another gradio (the headless stand-in) has taken its place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 _numbers = itertools.count()
 _made: dict[tuple[int, str], type] = {}
 
-_PLAIN = {
+_PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "ToolButton": ("Button", {"elem_classes": ["tool"]}),
     "ResizeHandleRow": ("Row", {"elem_classes": ["resize-handle-row"]}),
     "FormRow": ("Row", {}),
@@ -42,7 +42,8 @@ def __getattr__(name: str) -> type:
 
 @contextlib.contextmanager
 def _no_stub_files() -> Iterator[None]:
-    """gradio 4 writes a .pyi file beside the source of every component class that is made; not beside ours."""
+    """gradio 4 writes a .pyi file beside the source of every component class that is made; not beside
+    ours."""
     meta: Any = sys.modules.get("gradio.component_meta")
     if meta is None:
         yield
@@ -78,7 +79,8 @@ def _on_change(component: Any, script: str) -> None:
 
 def _input_accordion(gr: Any) -> type:
     class InputAccordion(gr.Checkbox):
-        """A checkbox that shows as an accordion: open means True. Use it as a context; return it as an input."""
+        """A checkbox that shows as an accordion: open means True. Use it as a context; return it as an
+        input."""
 
         def __init__(self, value: bool, **kwargs: Any) -> None:
             self.accordion_id = kwargs.get("elem_id") or f"input-accordion-{next(_numbers)}"

@@ -1,4 +1,5 @@
-"""Mirrors modules/api/models.py: descriptions of scripts and their arguments, as /sdapi/v1/script-info gives them."""
+"""Mirrors modules/api/models.py: descriptions of scripts and their arguments, as /sdapi/v1/script-info gives
+them."""
 
 from __future__ import annotations
 
