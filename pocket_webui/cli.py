@@ -65,13 +65,20 @@ def _own_setting(param: Param) -> Callable[[str], object]:
     return parse
 
 
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", type=Path, help=".safetensors with a .yaml beside it (default: embedded)"
+    )
+
+
 def _add_generation(parser: argparse.ArgumentParser) -> None:
+    _add_checkpoint(parser)
     add = parser.add_argument
     add("--prompt", required=True, help="what to draw")
     add("--negative", default="", help="what to avoid")
     add("--steps", type=number(int, 1, 150), default=20)
     add("--sampler", default="DPM++ 2M", help="as the host names it (default: %(default)s)")
-    add("--scheduler", default=None, help="schedule type, such as Karras (default: the sampler's own)")
+    add("--scheduler", default="Automatic", help="schedule type, such as Karras (default: the sampler's own)")
     add("--cfg", type=number(float, 1, 30), default=2.0, help="CFG scale (default: %(default)s)")
     add("--seed", type=number(int, -1, 2**32 - 1), default=-1, help="-1: random")
     add("--batch", type=number(int, 1, 16), default=1, help="number of pictures; seeds count up")
@@ -136,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--listen", action="store_true", help="reachable from other machines; there is no password"
     )
+    _add_checkpoint(serve)
     return parser
 
 
@@ -143,7 +151,12 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.command == "serve":
         from pocket_webui.server.app import serve
 
-        serve(port=arguments.port, api_only=arguments.api_only, listen=arguments.listen)
+        serve(
+            port=arguments.port,
+            api_only=arguments.api_only,
+            listen=arguments.listen,
+            checkpoint=arguments.checkpoint,
+        )
         return
     from pocket_webui.cli_generate import generate
 

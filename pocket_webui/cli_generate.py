@@ -95,8 +95,8 @@ def _check_names(arguments: argparse.Namespace) -> None:
     """Unknown samplers, schedules and upscalers would be replaced or fail late: say so now."""
     from modules import sd_samplers, sd_schedulers, shared
 
-    def check(what: str, name: str | None, known: list[str]) -> None:
-        if name is not None and name not in known:
+    def check(what: str, name: str, known: list[str]) -> None:
+        if name not in known:
             raise UsageError(f"unknown {what} {name!r}: choose from {', '.join(known)}")
 
     check("sampler", arguments.sampler, [s.name for s in sd_samplers.all_samplers])
@@ -122,9 +122,7 @@ def _progress_bar() -> Iterator[None]:
             bar.n = max(bar.n, round(100 * fraction_done(shared.state)))
             bar.set_description(shared.state.textinfo or "generating")
 
-    with tqdm(
-        total=100, unit="%", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    ) as bar:
+    with tqdm(total=100, unit="%", bar_format="{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}") as bar:
         thread = threading.Thread(target=follow, args=(bar,), daemon=True)
         thread.start()
         try:
@@ -167,18 +165,17 @@ def generate(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--out {arguments.out} must end in .png")
     from pocket_webui import boot
 
-    boot.boot(headless=True)
+    booted = boot.boot(headless=True, checkpoint=arguments.checkpoint)
     from modules import shared
 
     from pocket_webui.server.api import Api
     from pocket_webui.server.pictures import save_png
     from pocket_webui.server.requests import Img2ImgRequest, Txt2ImgRequest
-    from pocket_webui.server.runners import prepare_runners
 
     _check_names(arguments)
     body = payload(arguments)
-    prepare_runners()
-    api = Api()
+    runners = {"txt2img": booted.txt2img, "img2img": booted.img2img}
+    api = Api({tab: booted.script_args(runner) for tab, runner in runners.items()})
     shared.sd_model  # noqa: B018 - loads it now, so that the time shown is the generation's
     started = time.monotonic()
     with _interrupt_on_ctrl_c(), _progress_bar():

@@ -33,11 +33,14 @@ def _processing_arguments(request: Any) -> dict[str, Any]:
 
 
 class Api:
-    """The routes that read or change the running job. Runners must have their controls built (see `page`)."""
+    """The routes that read or change the running job. Runners must have their controls (see `page.build`).
 
-    def __init__(self) -> None:
+    `defaults`: the scripts' arguments per tab, if they are known already.
+    """
+
+    def __init__(self, defaults: dict[str, list[Any]] | None = None) -> None:
         self.runners = {"txt2img": scripts.scripts_txt2img, "img2img": scripts.scripts_img2img}
-        self.defaults = {tab: default_args(runner) for tab, runner in self.runners.items()}
+        self.defaults = defaults or {tab: default_args(runner) for tab, runner in self.runners.items()}
 
     def install(self, app: FastAPI) -> None:
         app.add_api_route(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -15,7 +16,7 @@ LOCAL = "127.0.0.1"
 SHUTDOWN_SECONDS = 3
 
 
-def create_app(*, api_only: bool = False) -> FastAPI:
+def create_app(*, api_only: bool = False, checkpoint: Path | None = None) -> FastAPI:
     """Boots the host and returns the application.
 
     The page is built in either case, as in A1111: the API takes the scripts' defaults from it.
@@ -23,7 +24,7 @@ def create_app(*, api_only: bool = False) -> FastAPI:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves this machine
     from pocket_webui import boot
 
-    boot.boot(headless=False)
+    boot.boot(headless=False, checkpoint=checkpoint)
     # these import `modules`, which exists only after boot
     from pocket_webui.server import faults, listings
     from pocket_webui.server.api import Api
@@ -67,12 +68,12 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
-def serve(*, port: int, api_only: bool, listen: bool) -> None:
+def serve(*, port: int, api_only: bool, listen: bool, checkpoint: Path | None = None) -> None:
     """Serves until interrupted; on this machine only, unless `listen`. OSError if the port is taken."""
     host = "0.0.0.0" if listen else LOCAL
     if not port_is_free(host, port):
         raise OSError(f"port {port} is in use: choose another with --port")
-    app = create_app(api_only=api_only)
+    app = create_app(api_only=api_only, checkpoint=checkpoint)
     shown = "0.0.0.0 (every network interface)" if listen else LOCAL
     log.info("%s on http://%s:%d", "API" if api_only else "page and API", shown, port)
     uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS)

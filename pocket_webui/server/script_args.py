@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gradio as gr
 from fastapi import HTTPException
 
 
@@ -21,6 +20,8 @@ def _index_of(name: str, scripts: list[Any]) -> int:
 
 def default_args(runner: Any) -> list[Any]:
     """Every script's `ui()` is called afresh, as the host does; its components' values are the defaults."""
+    import gradio as gr  # a page is there, or the API would have been given the defaults
+
     args: list[Any] = [None] * max([1, *(script.args_to for script in runner.scripts)])
     args[0] = 0
     with gr.Blocks(analytics_enabled=False):

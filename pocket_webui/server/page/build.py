@@ -13,7 +13,6 @@ from pocket_webui.server.page.announce import announced
 from pocket_webui.server.page.assets import head, style
 from pocket_webui.server.page.generate import generator
 from pocket_webui.server.page.output import output_panel
-from pocket_webui.server.runners import SECTIONS
 
 TITLE = "Pocket WebUI"
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -49,8 +48,9 @@ def _build_tab(tab: str, runner: Any) -> None:
             with gr.Column(elem_id=f"{tab}_accordions"):
                 if tab == "txt2img":
                     controls.hires_panel(fields)
-                for section in SECTIONS:
-                    runner.setup_ui_for_section(section)
+                for section in dict.fromkeys(script.section for script in runner.alwayson_scripts):
+                    if section is not None:
+                        runner.setup_ui_for_section(section)
             with gr.Column(elem_id=f"{tab}_script_container"):
                 script_inputs = runner.setup_ui()
         output = output_panel(tab)
