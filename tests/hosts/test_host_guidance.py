@@ -1,0 +1,112 @@
+"""Structure guidance through the host's callbacks: the eps path and the x0 path are the same guidance."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from scalediff.guidance import StructureGuidance
+
+
+@pytest.fixture
+def parts(booted):
+    """The adapter's module, a guidance and one denoiser call: x = sqrt(abar) x0 + sqrt(1 - abar) eps."""
+    from scalediff.hosts import a1111_guidance
+
+    generator = torch.Generator().manual_seed(1)
+    x0, eps, reference = (torch.randn(3, 4, 16, 24, generator=generator) for _ in range(3))
+    timesteps = torch.tensor([1.0, 250.0, 399.5])
+    alpha = a1111_guidance.alpha_bar(booted.shared.sd_model.alphas_cumprod, timesteps).float()
+    guidance = StructureGuidance(reference, 0.125, 0.8, sigma_start=1.5, prediction="eps")
+    signal, noise = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
+    return SimpleNamespace(
+        module=a1111_guidance,
+        x0=x0,
+        eps=eps,
+        x=signal * x0 + noise * eps,
+        alpha=alpha,
+        signal=signal,
+        noise=noise,
+        guidance=guidance,
+        timesteps=timesteps,
+    )
+
+
+def test_eps_path_equals_x0_path(parts):
+    eps = parts.module.guide_eps(parts.x, parts.eps, parts.alpha, parts.guidance)
+    x0_of_eps = (parts.x - parts.noise * eps) / parts.signal
+    expected = parts.guidance(parts.x0, ((1 - parts.alpha) / parts.alpha).sqrt())
+    assert (expected - parts.x0).abs().max() > 0.1, "the guidance must do something"
+    torch.testing.assert_close(x0_of_eps, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_eps_path_keeps_dtype_and_input(parts):
+    eps = parts.eps.half()
+    kept = eps.clone()
+    guided = parts.module.guide_eps(parts.x.half(), eps, parts.alpha, parts.guidance)
+    assert guided.dtype == torch.float16
+    assert torch.equal(eps, kept)
+
+
+def test_fractional_timesteps_lie_between_their_neighbours(parts, booted):
+    table = booted.shared.sd_model.alphas_cumprod
+    exact, half = parts.module.alpha_bar(table, torch.tensor([399.0, 400.0])), parts.alpha[2]
+    torch.testing.assert_close(exact.float(), table[399:401].float())
+    assert exact[1] < half < exact[0]
+
+
+@pytest.fixture
+def callbacks(parts):
+    from scalediff.hosts.a1111_rows import RowTracker
+
+    p = SimpleNamespace()
+    return parts.module.GuidanceCallbacks(p, RowTracker(3), shows_eps=True)
+
+
+def call(host_callbacks, p, x, sigma, prediction, kind=SimpleNamespace):
+    """One denoiser call as the host makes it: both callbacks of everybody."""
+    denoiser = kind()
+    denoiser.p = p
+    from modules.script_callbacks import (
+        AfterCFGCallbackParams,
+        CFGDenoiserParams,
+        cfg_after_cfg_callback,
+        cfg_denoiser_callback,
+    )
+
+    doubled = torch.cat([x, x]), torch.cat([sigma, sigma])
+    cfg_denoiser_callback(CFGDenoiserParams(doubled[0], None, doubled[1], 0, 1, None, None, denoiser))
+    after = AfterCFGCallbackParams(prediction, 0, 1)
+    cfg_after_cfg_callback(after)
+    return after.x
+
+
+def test_only_our_job_and_only_inside_the_scope_is_guided(parts, callbacks):
+    sigma = torch.tensor([0.3, 0.9, 1.5])
+    x0 = parts.x0.clone()
+    with callbacks.registered():
+        assert torch.equal(call(None, callbacks.p, parts.x, sigma, x0), x0), "no stage is running"
+        with callbacks.using(parts.guidance):
+            other = call(None, SimpleNamespace(), parts.x, sigma, x0)
+            assert torch.equal(other, x0), "a nested job of another p"
+            guided = call(None, callbacks.p, parts.x, sigma, x0)
+        assert torch.equal(call(None, callbacks.p, parts.x, sigma, x0), x0)
+    torch.testing.assert_close(guided, parts.guidance(parts.x0, sigma))
+    assert torch.equal(x0, parts.x0), "the host's tensor is not written to"
+    assert torch.equal(call(None, callbacks.p, parts.x, sigma, x0), x0), "not registered any more"
+
+
+def test_timestep_samplers_show_eps(parts, callbacks, booted):
+    from modules.sd_samplers_timesteps import CFGDenoiserTimesteps
+
+    class Denoiser(CFGDenoiserTimesteps):
+        def __init__(self):
+            self.__dict__["alphas"] = booted.shared.sd_model.alphas_cumprod
+
+        def __setattr__(self, name, value):
+            self.__dict__[name] = value
+
+    with callbacks.registered(), callbacks.using(parts.guidance):
+        guided = call(None, callbacks.p, parts.x, parts.timesteps, parts.eps.clone(), Denoiser)
+    expected = parts.module.guide_eps(parts.x, parts.eps, parts.alpha, parts.guidance)
+    torch.testing.assert_close(guided, expected)

@@ -1,0 +1,120 @@
+"""Jobs that ScaleDiff cannot serve: a sentence for the user, the ordinary picture, no key in its infotext."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+
+def refused(host, *values, **fields):
+    """The comment of a job that must come out as the ordinary picture."""
+    p = host.txt2img(*values, **fields)
+    processed = host.run(p)
+    assert np.array_equal(processed.pixels[0], host.without_us(**fields).pixels[0])
+    assert "ScaleDiff: True" not in processed.infotexts[0]
+    assert not [key for key in p.extra_generation_params if key in ("ScaleDiff", "ScaleDiff tau")]
+    comments = [comment for comment in p.comments if comment.startswith("ScaleDiff")]
+    assert len(comments) == 1, p.comments
+    return comments[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ((True, 5000), ["Restart timestep (tau)", "5000", "from 1 to 999"]),
+        ((True, "much"), ["'much'"]),
+        (({"enabled": True, "taux": 1},), ["'taux'", "stage_factor"]),
+        ((True, {"stage_factor": 1}), ["Stage factor", "from 1.25 to 4"]),
+    ],
+)
+def test_a_bad_value(host, values, words):
+    comment = refused(host, *values, steps=3)
+    assert all(word in comment for word in words)
+
+
+def test_an_object_as_first_argument(host):
+    p = host.txt2img({"enabled": True, "tau": 300})
+    assert "ScaleDiff tau: 300" in host.run(p).infotexts[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({"sampler_name": "DPM fast"}, "DPM fast"),
+        ({"hr_sampler_name": "DPM adaptive"}, "DPM adaptive"),
+        ({"sampler_name": "UniPC", "steps": 4}, "UniPC needs at least 3"),
+        ({"hr_second_pass_steps": 1, "hr_sampler_name": "DPM++ 2M SDE"}, "DPM++ 2M SDE needs at least 2"),
+    ],
+)
+def test_a_sampler_that_cannot(host, monkeypatch, fields, word):
+    from modules import sd_samplers
+
+    name = fields.get("hr_sampler_name") or fields["sampler_name"]
+    if name not in sd_samplers.all_samplers_map:  # the pocket has no such sampler: another one under its name
+        stand_in = sd_samplers.all_samplers_map["Euler"]._replace(name=name)
+        monkeypatch.setitem(sd_samplers.all_samplers_map, name, stand_in)
+    assert word in refused(host, True, **{"steps": 5, **fields})
+
+
+def test_too_many_steps_for_tau(host):
+    assert "do not fit below timestep 2" in refused(host, True, 2, hr_second_pass_steps=4)
+
+
+def test_an_unknown_sampler_is_the_hosts_to_refuse(host):
+    with pytest.raises(AssertionError):
+        host.run(host.txt2img(True, hr_sampler_name="No such sampler"))
+
+
+def test_a_compiled_unet(host, monkeypatch):
+    from modules import sd_unet
+
+    assert sd_unet.current_unet is None
+    engine = SimpleNamespace(option=SimpleNamespace(label="TensorRT"), deactivate=lambda: None)
+    real = type(host.model.model.diffusion_model).forward
+    engine.forward = lambda *args, **kwargs: real(host.model.model.diffusion_model, *args, **kwargs)
+    monkeypatch.setattr(sd_unet, "current_unet", engine)
+    monkeypatch.setattr(sd_unet, "apply_unet", lambda option=None: None)
+    assert "compiled UNet" in refused(host, True, steps=3)
+
+
+def test_a_model_of_another_kind(host, monkeypatch):
+    monkeypatch.setattr(host.model, "is_sd3", True, raising=False)
+    comment = refused(host, True, steps=3)
+    assert comment.count("ScaleDiff") == 1
+    assert "Stable Diffusion 3" in comment
+
+
+def test_a_model_that_predicts_something_else(host, monkeypatch):
+    from scalediff import models
+
+    real = models.inspect(host.model)
+    monkeypatch.setattr(
+        models,
+        "inspect",
+        lambda model: models.ModelMap(False, "it is round", (), real.native_size, "eps", "x"),
+    )
+    assert "ScaleDiff was not applied: it is round." in refused(host, True, steps=3)
+
+
+def test_nothing_to_enlarge(host):
+    assert "not larger than the first picture" in refused(host, True, hr_scale=1.0, steps=3)
+
+
+def test_hires_is_off(host):
+    comment = refused(host, True, enable_hr=False, steps=3)
+    assert comment == "ScaleDiff is enabled but Hires. fix is off: nothing to upscale."
+
+
+def test_a_hires_checkpoint_is_judged_in_the_pass(host, monkeypatch):
+    """The model of the first pass may be one that we refuse; the one that matters is loaded later."""
+    from modules import sd_models
+
+    info = host.model.sd_checkpoint_info
+    monkeypatch.setattr(host.model, "is_sd3", True, raising=False)
+    monkeypatch.setattr(
+        sd_models, "reload_model_weights", lambda *a, **k: setattr(host.model, "is_sd3", False), raising=True
+    )
+    p = host.txt2img(True, steps=3, hr_checkpoint_name=info.title, hr_upscaler="Lanczos")
+    host.model.is_sd3 = False
+    processed = host.run(p)
+    assert "ScaleDiff: True" in processed.infotexts[0]
