@@ -7,6 +7,7 @@ no gradio. They are made anew if another gradio (the headless stand-in) has take
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import itertools
 import sys
@@ -82,11 +83,14 @@ def _input_accordion(gr: Any) -> type:
         """A checkbox that shows as an accordion: open means True. Use it as a context; return it as an
         input."""
 
-        def __init__(self, value: bool, **kwargs: Any) -> None:
+        @functools.wraps(gr.Checkbox.__init__)  # gradio 4 tells the page what this signature names
+        def __init__(self, value: bool = False, **kwargs: Any) -> None:
             self.accordion_id = kwargs.get("elem_id") or f"input-accordion-{next(_numbers)}"
             super().__init__(
                 value, **{**kwargs, "elem_id": f"{self.accordion_id}-checkbox", "visible": False}
             )
+            if kwargs.get("render") is False:
+                return  # gradio 4 makes a component anew to apply an update; its accordion is there already
             # the page's script ties the hidden checkbox and the accordion together
             script = f'function(checked){{ inputAccordionChecked("{self.accordion_id}", checked); }}'
             _on_change(self, script)

@@ -29,6 +29,7 @@ def prompt_row(tab: str, fields: Fields) -> Buttons:
     with gr.Row(elem_id=f"{tab}_toprow"):
         with gr.Column(scale=6, elem_id=f"{tab}_prompt_container"):
             fields["prompt"] = gr.Textbox(
+                value="",
                 label="Prompt",
                 elem_id=f"{tab}_prompt",
                 show_label=False,
@@ -36,6 +37,7 @@ def prompt_row(tab: str, fields: Fields) -> Buttons:
                 placeholder="Prompt, or the generation parameters of a picture for the paste button",
             )
             fields["negative_prompt"] = gr.Textbox(
+                value="",
                 label="Negative prompt",
                 elem_id=f"{tab}_neg_prompt",
                 show_label=False,
@@ -123,9 +125,14 @@ def hires_panel(fields: Fields) -> None:
         _hires_choices(fields)
         with gr.Row(elem_id="txt2img_hires_fix_row4"):
             fields["hr_prompt"] = gr.Textbox(
-                label="Hires prompt", elem_id="hires_prompt", lines=2, placeholder="Empty: the same prompt"
+                value="",
+                label="Hires prompt",
+                elem_id="hires_prompt",
+                lines=2,
+                placeholder="Empty: the same prompt",
             )
             fields["hr_negative_prompt"] = gr.Textbox(
+                value="",
                 label="Hires negative prompt",
                 elem_id="hires_neg_prompt",
                 lines=2,
@@ -153,7 +160,9 @@ def _hires_choices(fields: Fields) -> None:
             ),
             ("hr_scheduler", "hr_scheduler", "Hires schedule type", "Use same scheduler", schedulers),
         ):
-            fields[name] = gr.Dropdown([same, *choices], value=same, label=label, elem_id=elem_id)
+            fields[name] = gr.Dropdown(
+                [same, *choices], value=same, label=label, elem_id=elem_id, min_width=230
+            )
 
 
 def image_panel(fields: Fields) -> None:

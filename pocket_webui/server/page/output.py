@@ -37,7 +37,8 @@ def output_panel(tab: str) -> Output:
             label="Output",
             show_label=False,
             elem_id=f"{tab}_gallery",
-            columns=2,
+            columns=4,
+            preview=True,
             height=560,
             object_fit="contain",
         )
