@@ -3,7 +3,7 @@
 from modules import scripts
 
 from scalediff import page, session
-from scalediff.hosts import a1111_job, a1111_pass
+from scalediff.hosts import webui_job, webui_pass
 
 session.set_up_log()
 
@@ -24,17 +24,17 @@ class ScaleDiffScript(scripts.Script):
         return built.components
 
     def process(self, p, *args):
-        a1111_job.clean(p)
+        webui_job.clean(p)
         try:
             config = session.read_config(args)
         except ValueError as error:
-            a1111_pass.refuse(p, str(error))
+            webui_pass.refuse(p, str(error))
             return
         if config.enabled:
-            a1111_job.install(p, config)
+            webui_job.install(p, config)
 
     def process_batch(self, p, *args, **kwargs):
-        a1111_job.announce(p, kwargs.get("batch_number", 0))
+        webui_job.announce(p, kwargs.get("batch_number", 0))
 
     def postprocess(self, p, processed, *args):
-        a1111_job.uninstall(p)
+        webui_job.uninstall(p)

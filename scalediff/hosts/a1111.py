@@ -1,17 +1,17 @@
 """The cascade's Host on Automatic1111 1.10: attention by instance-level forwards, the ldm/sgm schedule."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-from modules import shared
+from modules import sd_models, shared
 from modules.hypernetworks import hypernetwork
 from torch import nn
 
 from scalediff import models, schedule
 from scalediff.cascade import Stage
-from scalediff.hosts.a1111_scope import stage_scope
 from scalediff.hosts.webui import WebUIHost
+from scalediff.hosts.webui_scope import no_extra_noise, no_refiner
 from scalediff.models import ModelMap
 from scalediff.windowed import WindowedAttention
 
@@ -35,9 +35,11 @@ class A1111Host(WebUIHost):
         """Noise level of timestep `tau`, read now: the host may change the schedule for an image."""
         return schedule.sigma_of_timestep(self.p.sd_model.alphas_cumprod, tau)
 
-    def stage_scope(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def stage_scope(self) -> Iterator[None]:
         """Token merging, refiner and extra noise off."""
-        return stage_scope(self.p)
+        with _no_token_merging(self.p.sd_model), no_refiner(self.p), no_extra_noise():
+            yield
 
     @contextmanager
     def windows(self, stage: Stage) -> Iterator[None]:
@@ -57,3 +59,14 @@ class A1111Host(WebUIHost):
         ) as windowed:
             yield
         self.note_windows(stage, windowed.calls, windowed.fallbacks)
+
+
+@contextmanager
+def _no_token_merging(model: Any) -> Iterator[None]:
+    """Merged tokens have no grid. The ratio on `p` cannot say 0: the host reads that as "not set"."""
+    ratio = getattr(model, "applied_token_merged_ratio", 0)
+    sd_models.apply_token_merging(model, 0)
+    try:
+        yield
+    finally:
+        sd_models.apply_token_merging(model, ratio)

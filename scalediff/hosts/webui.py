@@ -20,10 +20,10 @@ from scalediff.cascade import Stage, StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.geometry import patch_length
 from scalediff.guidance import StructureGuidance
-from scalediff.hosts.a1111_guidance import GuidanceCallbacks
-from scalediff.hosts.a1111_pixels import resize_bicubic, resize_with_upscaler
-from scalediff.hosts.a1111_rows import RowTracker
-from scalediff.hosts.a1111_sampling import exact_schedule, stage_schedule
+from scalediff.hosts.webui_guidance import GuidanceCallbacks
+from scalediff.hosts.webui_pixels import resize_bicubic, resize_with_upscaler
+from scalediff.hosts.webui_rows import RowTracker
+from scalediff.hosts.webui_sampling import exact_schedule, stage_schedule
 from scalediff.models import ModelMap, base_window, layer_window
 from scalediff.windowed import Shift
 
@@ -69,8 +69,17 @@ class WebUIHost:
         raise NotImplementedError
 
     @classmethod
+    def settle(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
+        """The settings as they suit the loaded model."""
+        return config
+
+    @classmethod
     def prepare_job(cls, p: Any) -> None:
-        """Correct values of `p` that this host would stumble over; called once a job is accepted."""
+        """Correct values of `p` that this host would fail on, before a second pass is looked at."""
+
+    @classmethod
+    def accept_job(cls, p: Any) -> None:
+        """Correct values of `p` that would spoil the stages; called once the job is accepted."""
 
     def unet(self) -> nn.Module:
         """The network that is called once for each piece of a denoiser call."""

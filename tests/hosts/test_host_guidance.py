@@ -11,16 +11,16 @@ from scalediff.guidance import StructureGuidance
 @pytest.fixture
 def parts(booted):
     """The adapter's module, a guidance and one denoiser call: x = sqrt(abar) x0 + sqrt(1 - abar) eps."""
-    from scalediff.hosts import a1111_guidance
+    from scalediff.hosts import webui_guidance
 
     generator = torch.Generator().manual_seed(1)
     x0, eps, reference = (torch.randn(3, 4, 16, 24, generator=generator) for _ in range(3))
     timesteps = torch.tensor([1.0, 250.0, 399.5])
-    alpha = a1111_guidance.alpha_bar(booted.shared.sd_model.alphas_cumprod, timesteps).float()
+    alpha = webui_guidance.alpha_bar(booted.shared.sd_model.alphas_cumprod, timesteps).float()
     guidance = StructureGuidance(reference, 0.125, 0.8, sigma_start=1.5, prediction="eps")
     signal, noise = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
     return SimpleNamespace(
-        module=a1111_guidance,
+        module=webui_guidance,
         x0=x0,
         eps=eps,
         x=signal * x0 + noise * eps,
@@ -57,7 +57,7 @@ def test_fractional_timesteps_lie_between_their_neighbours(parts, booted):
 
 @pytest.fixture
 def callbacks(parts):
-    from scalediff.hosts.a1111_rows import RowTracker
+    from scalediff.hosts.webui_rows import RowTracker
 
     p = SimpleNamespace()
     return parts.module.GuidanceCallbacks(p, RowTracker(3), shows_eps=True)

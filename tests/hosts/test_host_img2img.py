@@ -65,7 +65,7 @@ def test_every_resize_mode_reaches_the_target(host, resize_mode):
 
 
 def test_base_sizes_keep_the_targets_aspect(booted):
-    from scalediff.hosts.a1111_pixels import base_size
+    from scalediff.hosts.webui_pixels import base_size
 
     assert base_size((64, 64), (128, 128), 0) == (64, 64)
     assert base_size((512, 768), (1024, 1536), 0) == (512, 768)
@@ -143,7 +143,7 @@ def test_an_img2img_job_with_the_scripts_of_txt2img(host):
 
 def test_controlnet_stays_around_us(host):
     """ControlNet's sample marks the conditioning, then calls what it found; it must not be hidden."""
-    from scalediff.hosts.a1111_replace import CONTROLNET_SAMPLE
+    from scalediff.hosts.webui_replace import CONTROLNET_SAMPLE
 
     for ours_first in (True, False):
         calls = []

@@ -1,0 +1,65 @@
+"""Why ScaleDiff would not run on this job: one sentence each, found before anything is sampled."""
+
+from typing import Any
+
+from modules import sd_unet
+
+from scalediff.config import ScaleDiffConfig
+from scalediff.hosts.select import host_class
+from scalediff.hosts.webui_sampling import refuse_sampler
+
+# Scripts that call the host once per tile or per round: every call would be enlarged.
+OWN_LOOPS = (
+    "sd upscale",
+    "ultimate sd upscale",
+    "loopback",
+    "outpainting mk2",
+    "poor man's outpainting",
+    "img2img alternative test",
+)
+
+
+def refuse_engine() -> str | None:
+    """An engine that runs in place of the model; the host switches it only after `process`."""
+    if sd_unet.current_unet is None:
+        return None
+    return (
+        "a compiled UNet (for example TensorRT) is active and its attention cannot be reached; "
+        "set SD Unet to None in the settings"
+    )
+
+
+def refuse_model(p: Any) -> str | None:
+    """The model that is loaded now."""
+    if getattr(p.sd_model, "cond_stage_key", None) == "edit" or hasattr(p.sd_model, "depth_model"):
+        return "this model needs a second picture as its condition; use a text-to-image checkpoint"
+    model_map = host_class().inspect(p.sd_model)
+    return None if model_map.supported else model_map.reason
+
+
+def refuse_job(p: Any, config: ScaleDiffConfig, sampler_name: str, steps: int) -> str | None:
+    """Sampler, then model."""
+    return refuse_sampler(sampler_name, steps, config.tau) or refuse_model(p)
+
+
+def refuse_img2img(p: Any) -> str | None:
+    """What img2img can do and staged enlargement cannot."""
+    if p.image_mask is not None or p.latent_mask is not None:
+        return (
+            "inpainting with a mask is not enlarged in stages; clear the mask or use txt2img with Hires. fix"
+        )
+    title = selected_script(p)
+    if title is not None and title.lower() in OWN_LOOPS:
+        return f"the script {title} makes its own passes; select no script"
+    if not p.init_images or any(image is None for image in p.init_images):
+        return "there is no init image to enlarge"
+    return None
+
+
+def selected_script(p: Any) -> str | None:
+    """Title of the script chosen in the Script list, None for none."""
+    runner, args = p.scripts, p.script_args
+    index = args[0] if runner is not None and args else 0
+    if not isinstance(index, int) or not 0 < index <= len(runner.selectable_scripts):
+        return None
+    return runner.selectable_scripts[index - 1].title()

@@ -1,0 +1,173 @@
+"""txt2img: the second pass of Hires. fix, replaced on one `p`."""
+
+from typing import Any
+
+from modules import devices, extra_networks, images, sd_samplers, shared
+from modules.processing import DecodedSamples, create_infotext, decode_latent_batch, opt_f
+from torch import Tensor
+
+from scalediff.cascade import StagePlan
+from scalediff.hosts import webui_pass as common
+from scalediff.hosts.select import host_class
+from scalediff.hosts.webui import WebUIHost
+from scalediff.hosts.webui_checks import refuse_engine, refuse_job, refuse_sampler
+from scalediff.hosts.webui_pixels import to_image
+from scalediff.hosts.webui_replace import original, replace
+from scalediff.session import Session, make_plan
+
+
+def install(p: Any, session: Session) -> str | None:
+    """Replace `p.sample_hr_pass`. Returns the reason instead when it is clear already that it cannot work."""
+    steps = common.stage_steps(p, session.config.tau)
+    if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
+        reason = refuse_job(p, session.config, sampler_of(p), steps)
+    else:  # another model will be loaded for the pass: it is looked at then
+        reason = refuse_sampler(sampler_of(p), steps, session.config.tau)
+    if reason is not None:
+        return reason
+
+    def sample_hr_pass(
+        samples: Tensor | None,
+        decoded_samples: Tensor | None,
+        seeds: list[int],
+        subseeds: list[int],
+        subseed_strength: float,
+        prompts: list[str],
+    ) -> Any:
+        ordinary = original(p, "sample_hr_pass", sample_hr_pass)
+        if shared.state.interrupted:
+            common.unsign(p.extra_generation_params)
+            return samples if samples is not None else _pictures(decoded_samples)
+        rgb = None if decoded_samples is None else decoded_samples[:, :3].float()
+        plan = plan_of(p, session, _base(samples, rgb))
+        reason = _refuse_pass(p, session, plan, samples)
+        if reason is not None:
+            common.refuse(p, reason)
+            return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
+        return _second_pass(p, session, plan, samples, rgb)
+
+    replace(p, "sample_hr_pass", sample_hr_pass)
+    return None
+
+
+def sampler_of(p: Any) -> str:
+    """Name of the sampler of the second pass."""
+    return p.hr_sampler_name or p.sampler_name
+
+
+def plan_of(p: Any, session: Session, base: tuple[int, int]) -> StagePlan:
+    """The plan from `base` (width, height) to the size of the Hires panel, before its crop."""
+    steps = common.stage_steps(p, session.config.tau)
+    return make_plan(base, (p.hr_upscale_to_x, p.hr_upscale_to_y), session.config, steps=steps)
+
+
+def _base(samples: Tensor | None, rgb: Tensor | None) -> tuple[int, int]:
+    """Size of the first picture (width, height); an uploaded one need not have the size on the page."""
+    if samples is not None:
+        return samples.shape[3] * opt_f, samples.shape[2] * opt_f
+    assert rgb is not None
+    return rgb.shape[3] // opt_f * opt_f, rgb.shape[2] // opt_f * opt_f
+
+
+def _pictures(decoded: Tensor | None) -> Any:
+    """An uploaded picture, interrupted before anything was done: handed on as it came."""
+    result = DecodedSamples()
+    result.extend([] if decoded is None else decoded[:, :3].float().cpu())
+    return result
+
+
+def _refuse_pass(p: Any, session: Session, plan: StagePlan, samples: Tensor | None) -> str | None:
+    """The checks that need the model of the second pass and the real sizes."""
+    if not plan.stages:
+        width, height = plan.target
+        return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
+    if samples is not None and samples.ndim != 4:
+        return "this model makes video, not pictures; use an image checkpoint"
+    steps = common.stage_steps(p, session.config.tau)
+    return refuse_engine() or refuse_job(p, session.config, sampler_of(p), steps)
+
+
+def _second_pass(
+    p: Any, session: Session, plan: StagePlan, samples: Tensor | None, rgb: Tensor | None
+) -> Any:
+    """The host's second pass in the host's order, with the cascade in place of upscaling and sampling."""
+    p.is_hr_pass = True
+    try:
+        p.sampler = sd_samplers.create_sampler(sampler_of(p), p.sd_model)
+        _save_first_pictures(p, samples, rgb)
+        _prepare_conditioning(p)
+        host = host_class()(
+            p,
+            session.config,
+            host_class().inspect(p.sd_model),
+            plan,
+            sampler_name=sampler_of(p),
+            cond=p.hr_c,
+            uncond=p.hr_uc,
+            upscaler=p.hr_upscaler if p.latent_scale_mode is None else None,
+        )
+        latent, rgb = _on_device(host, samples, rgb)
+        if p.scripts is not None:
+            p.scripts.before_hr(p)
+        result = common.run(p, session, host, latent, rgb)
+        cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
+        devices.torch_gc()
+        shared.state.textinfo = "ScaleDiff: decoding"
+        return decode_latent_batch(p.sd_model, cropped, target_device=devices.cpu, check_for_nans=True)
+    finally:
+        p.is_hr_pass = False
+        p.sampler = None
+        shared.state.textinfo = None
+        devices.torch_gc()
+
+
+def _prepare_conditioning(p: Any) -> None:
+    """LoRA and the like of the hires prompt, then its conditioning."""
+    with devices.autocast():
+        if not p.disable_extra_networks:
+            extra_networks.activate(p, p.hr_extra_network_data)
+        p.calculate_hr_conds()
+
+
+def _on_device(host: WebUIHost, samples: Tensor | None, rgb: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Latent and picture where the model is; the latent is made from the picture when only that was given."""
+    if rgb is not None:
+        width, height = host.plan.base
+        rgb = rgb[:, :, :height, :width].to(shared.device)
+    if rgb is not None and (samples is None or host.p.hr_checkpoint_info is not None):
+        # another checkpoint may have another latent space
+        samples = host.encode_images(rgb, -1)
+    assert samples is not None
+    return samples.to(shared.device), rgb
+
+
+def _crop(p: Any, latent: Tensor) -> Tensor:
+    """The crop that "Resize width to / height to" asks for when it changes the aspect."""
+    top, left = p.truncate_y // 2, p.truncate_x // 2
+    bottom, right = (p.truncate_y + 1) // 2, (p.truncate_x + 1) // 2
+    return latent[:, :, top : latent.shape[2] - bottom, left : latent.shape[3] - right]
+
+
+def _save_first_pictures(p: Any, samples: Tensor | None, rgb: Tensor | None) -> None:
+    """The pictures of the first pass, where the settings ask for them."""
+    if not (p.save_samples() and shared.opts.save_images_before_highres_fix):
+        return
+    for index in range(len(p.seeds)):
+        if rgb is not None:
+            picture = to_image(rgb[index])
+        else:
+            picture = sd_samplers.sample_to_image(samples, index, approximation=0)
+        text = create_infotext(
+            p, p.all_prompts, p.all_seeds, p.all_subseeds, [], iteration=p.iteration, position_in_batch=index
+        )
+        images.save_image(
+            picture,
+            p.outpath_samples,
+            "",
+            p.seeds[index],
+            p.prompts[index],
+            shared.opts.samples_format,
+            info=text,
+            p=p,
+            suffix="-before-highres-fix",
+        )

@@ -1,0 +1,67 @@
+"""What the script calls at the events of one job."""
+
+import logging
+from typing import Any
+
+from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
+
+from scalediff.config import ScaleDiffConfig
+from scalediff.hosts import webui_hires, webui_img2img
+from scalediff.hosts.select import host_class
+from scalediff.hosts.webui_pass import add_jobs, refuse, tell
+from scalediff.hosts.webui_replace import restore
+from scalediff.session import ATTRIBUTE, NOTE_KEY, Session, unsign
+
+log = logging.getLogger("scalediff")
+
+
+def clean(p: Any) -> None:
+    """Leave nothing of ours on `p`: an earlier job may have failed, `p` may be a copy of one we handled."""
+    uninstall(p)
+    unsign(p.extra_generation_params)
+    p.extra_generation_params.pop(NOTE_KEY, None)
+
+
+def uninstall(p: Any) -> None:
+    """Give `p` its own methods back. May be called any number of times, on copies too."""
+    restore(p)
+    p.__dict__.pop(ATTRIBUTE, None)
+
+
+def install(p: Any, config: ScaleDiffConfig) -> None:
+    """Replace the pass of `p` that enlarges, or tell the user why not.
+
+    By the kind of the job and not by the tab: other extensions run img2img jobs with the scripts of txt2img.
+    """
+    host = host_class()
+    session = Session(host.settle(p.sd_model, config))
+    if isinstance(p, StableDiffusionProcessingImg2Img):
+        reason = webui_img2img.install(p, session)
+    elif not isinstance(p, StableDiffusionProcessingTxt2Img):
+        log.debug("nothing to do for a %s", type(p).__name__)
+        return
+    elif not p.enable_hr:
+        tell(p, "ScaleDiff is enabled but Hires. fix is off: nothing to upscale.")
+        return
+    else:
+        host.prepare_job(p)
+        reason = webui_hires.install(p, session)
+    if reason is not None:
+        refuse(p, reason)
+        return
+    host.accept_job(p)
+    setattr(p, ATTRIBUTE, session)
+    session.sign(p.extra_generation_params)
+
+
+def announce(p: Any, batch_number: int) -> None:
+    """Before the first batch, when the host knows its sizes: make room for the stages on the progress bar."""
+    session = p.__dict__.get(ATTRIBUTE)
+    if session is None or batch_number != 0:
+        return
+    if isinstance(p, StableDiffusionProcessingImg2Img):
+        strength = 1.0 if p.denoising_strength is None else p.denoising_strength
+        add_jobs(p, webui_img2img.plan_of(p, session), ordinary_steps=int(p.steps * strength))
+    else:
+        plan = webui_hires.plan_of(p, session, (p.width, p.height))
+        add_jobs(p, plan, ordinary_steps=p.hr_second_pass_steps or p.steps)

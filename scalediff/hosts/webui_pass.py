@@ -1,0 +1,60 @@
+"""What the two tabs share: refuse with a comment, count steps and jobs, run the cascade and own up to it."""
+
+import logging
+from typing import Any
+
+from modules import shared
+from torch import Tensor
+
+from scalediff import cascade
+from scalediff.cascade import CascadeResult, StagePlan
+from scalediff.hosts.webui import WebUIHost
+from scalediff.session import NOTE_KEY, Session, unsign
+
+log = logging.getLogger("scalediff")
+
+
+def refuse(p: Any, reason: str) -> None:
+    """Tell the user under the picture why the ordinary one is made, and keep our name out of its metadata."""
+    unsign(p.extra_generation_params)
+    sentence = reason if reason.startswith("ScaleDiff") else f"ScaleDiff was not applied: {reason}"
+    tell(p, f"{sentence}. The ordinary picture was made.")
+    log.info("not applied: %s", reason)
+
+
+def tell(p: Any, sentence: str) -> None:
+    """A sentence for the page, which shows comments, and for the API, which only answers with parameters."""
+    p.comment(sentence)
+    p.extra_generation_params[NOTE_KEY] = sentence
+
+
+def stage_steps(p: Any, tau: int) -> int:
+    """Model steps of a stage: what the Hires panel asks for, else the share of the steps that tau leaves."""
+    return getattr(p, "hr_second_pass_steps", 0) or cascade.stage_steps(p.steps, tau)
+
+
+def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
+    """Make room on the progress bars: the host has counted one pass of `ordinary_steps` per image."""
+    extra = max(len(plan.stages) - 1, 0)
+    shared.state.job_count += extra * p.n_iter
+    total = getattr(getattr(shared.total_tqdm, "_tqdm", None), "total", None)
+    if total:
+        more = sum(stage.steps for stage in plan.stages) - ordinary_steps
+        shared.total_tqdm.updateTotal(total + more * p.n_iter)
+
+
+def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
+    """Run the cascade on `latent` and set the infotext by what came of it."""
+    session.sign(p.extra_generation_params)
+    log.debug("first pass: %d windowed calls", session.windowed_calls)
+    with host.installed():
+        result = cascade.run(host, host.plan, session.config, latent, rgb)
+    session.windowed_calls += host.windowed_calls
+    if result.finished == 0:
+        unsign(p.extra_generation_params)
+    elif host.windowed_calls == 0:
+        reasons = (
+            "; ".join(sorted(host.fallbacks)) or "the picture is not larger than the model's native size"
+        )
+        tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")
+    return result

@@ -1,0 +1,70 @@
+"""Pictures between tensors and PIL: the upscaler of the Hires panel, the init image of img2img."""
+
+import numpy as np
+import torch
+from modules import images
+from modules.shared import opts
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+STRETCH, CROP, FILL = 0, 1, 2
+
+
+def to_image(rgb: Tensor) -> Image.Image:
+    """`[3, H, W]` in [-1, 1] -> 8-bit picture; values outside are clipped, as every pixel upscaler needs."""
+    pixels = (rgb.detach().float().cpu().clamp(-1, 1) * 0.5 + 0.5) * 255
+    return Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy())
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """8-bit picture -> `[3, H, W]` fp32 in [-1, 1]."""
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
+
+
+def resize_bicubic(rgb: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[B, 3, H, W]` to `size` (width, height), bicubic, not antialiased, not clamped (paper 4.2)."""
+    width, height = size
+    return functional.interpolate(rgb.float(), size=(height, width), mode="bicubic", align_corners=False)
+
+
+def resize_with_upscaler(rgb: Tensor, size: tuple[int, int], name: str) -> Tensor:
+    """`[B, 3, H, W]` to `size` (width, height) by the host's upscaler `name`, picture by picture."""
+    width, height = size
+    resized = [
+        images.resize_image(STRETCH, to_image(image), width, height, upscaler_name=name) for image in rgb
+    ]
+    return torch.stack([to_tensor(image) for image in resized]).to(rgb.device)
+
+
+def own_scale(source: tuple[int, int], target: tuple[int, int], resize_mode: int) -> float:
+    """How large the part of `source` that img2img would use is, relative to `target` (both width, height).
+
+    "Crop and resize" covers the target, "Resize and fill" fits into it, "Just resize" stretches (mean).
+    """
+    x, y = source[0] / target[0], source[1] / target[1]
+    if resize_mode == CROP:
+        return min(x, y)
+    if resize_mode == FILL:
+        return max(x, y)
+    return (x * y) ** 0.5
+
+
+def base_size(source: tuple[int, int], target: tuple[int, int], resize_mode: int) -> tuple[int, int]:
+    """The init image's own size at the target's aspect (width, height), in whole latent cells."""
+    scale = own_scale(source, target, resize_mode)
+    return tuple(max(8, round(side * scale / 8) * 8) for side in target)  # type: ignore[return-value]
+
+
+def base_images(
+    init_images: list[Image.Image], size: tuple[int, int], *, resize_mode: int, batch: int
+) -> Tensor:
+    """The init images at `size` (width, height) as `[batch, 3, H, W]` in [-1, 1]; a single one serves all."""
+    width, height = size
+    mode = resize_mode if resize_mode in (CROP, FILL) else STRETCH
+    tensors = []
+    for image in init_images:
+        flat = images.flatten(image, opts.img2img_background_color)
+        tensors.append(to_tensor(images.resize_image(mode, flat, width, height, upscaler_name="None")))
+    return torch.stack(tensors * batch if len(tensors) == 1 else tensors)
