@@ -69,6 +69,11 @@ class WebUIHost:
         raise NotImplementedError
 
     @classmethod
+    def refuse_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
+        """Why the model cannot be run on a latent of (h, w) cells at all; None where it can."""
+        return None
+
+    @classmethod
     def settle(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
         """The settings as they suit the loaded model."""
         return config
@@ -104,6 +109,10 @@ class WebUIHost:
                 p=self.p, x=reference, noise=noise, c=self.cond, uc=self.uncond
             )
         return noise
+
+    def schedule(self, sampler: Any, stage: Stage, sigma: float) -> Tensor:
+        """What the sampler will use: sigmas from `sigma` down to 0, or timesteps for the DDIM family."""
+        return stage_schedule(sampler, self.p, tau=stage.tau, sigma=sigma, steps=stage.steps)
 
     def noising_input(self, reference: Tensor, sigma: float) -> Tensor:
         """What to hand to the sampler as the clean latent, for a host that noises in its own way."""
@@ -189,7 +198,7 @@ class WebUIHost:
         width, height = stage.size
         image_conditioning = p.txt2img_image_conditioning(reference, width=width, height=height)
         sigma = self.sigma(stage.tau)
-        values = stage_schedule(sampler, p, tau=stage.tau, sigma=sigma, steps=stage.steps)
+        values = self.schedule(sampler, stage, sigma)
         with self.stage_scope():
             noise = self.before_sampling(reference, noise)
             # windows after the scripts: whatever those put on the attention lies below ours

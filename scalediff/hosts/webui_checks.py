@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from modules import sd_unet
+from modules import sd_samplers, sd_unet
 
+from scalediff.cascade import StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui_sampling import refuse_sampler
+
+TIMESTEP_SAMPLERS = ("DDIM", "DDIM CFG++", "PLMS", "UniPC")
 
 # Scripts that call the host once per tile or per round: every call would be enlarged.
 OWN_LOOPS = (
@@ -38,8 +41,21 @@ def refuse_model(p: Any) -> str | None:
 
 
 def refuse_job(p: Any, config: ScaleDiffConfig, sampler_name: str, steps: int) -> str | None:
-    """Sampler, then model."""
-    return refuse_sampler(sampler_name, steps, config.tau) or refuse_model(p)
+    """Sampler, then model, then whether the two go together."""
+    return refuse_sampler(sampler_name, steps, config.tau) or refuse_model(p) or _refuse_pair(p, sampler_name)
+
+
+def refuse_size(p: Any, plan: StagePlan) -> str | None:
+    """A canvas that the loaded model cannot be run on."""
+    return host_class().refuse_size(p.sd_model, plan.stages[-1].latent_size)
+
+
+def _refuse_pair(p: Any, sampler_name: str) -> str | None:
+    """A sampler that counts in timesteps of a diffusion schedule, which a flow model has none of."""
+    config = sd_samplers.find_sampler_config(sampler_name)
+    if config.name in TIMESTEP_SAMPLERS and host_class().inspect(p.sd_model).prediction == "flow":
+        return f"the sampler {config.name} does not work with flow models; choose Euler"
+    return None
 
 
 def refuse_img2img(p: Any) -> str | None:

@@ -10,7 +10,7 @@ from scalediff.cascade import StagePlan
 from scalediff.hosts import webui_pass as common
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import WebUIHost
-from scalediff.hosts.webui_checks import refuse_engine, refuse_job, refuse_sampler
+from scalediff.hosts.webui_checks import refuse_engine, refuse_job, refuse_sampler, refuse_size
 from scalediff.hosts.webui_pixels import to_image
 from scalediff.hosts.webui_replace import original, replace
 from scalediff.session import Session, make_plan
@@ -84,7 +84,7 @@ def _refuse_pass(p: Any, session: Session, plan: StagePlan, samples: Tensor | No
     if samples is not None and samples.ndim != 4:
         return "this model makes video, not pictures; use an image checkpoint"
     steps = common.stage_steps(p, session.config.tau)
-    return refuse_engine() or refuse_job(p, session.config, sampler_of(p), steps)
+    return refuse_engine() or refuse_job(p, session.config, sampler_of(p), steps) or refuse_size(p, plan)
 
 
 def _second_pass(

@@ -8,7 +8,7 @@ from torch import Tensor
 from scalediff.cascade import StagePlan
 from scalediff.hosts import webui_pass as common
 from scalediff.hosts.select import host_class
-from scalediff.hosts.webui_checks import refuse_engine, refuse_img2img, refuse_job
+from scalediff.hosts.webui_checks import refuse_engine, refuse_img2img, refuse_job, refuse_size
 from scalediff.hosts.webui_pixels import base_images, base_size, own_scale
 from scalediff.hosts.webui_replace import original, replace
 from scalediff.session import Session, make_plan
@@ -68,7 +68,8 @@ def _refuse(p: Any, session: Session) -> str | None:
             f"the init image of {width} x {height} is not smaller than the target of "
             f"{target[0]} x {target[1]}; raise the size or use Resize by"
         )
-    return refuse_job(p, session.config, p.sampler_name, common.stage_steps(p, session.config.tau))
+    steps = common.stage_steps(p, session.config.tau)
+    return refuse_job(p, session.config, p.sampler_name, steps) or refuse_size(p, plan_of(p, session))
 
 
 def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) -> Tensor:

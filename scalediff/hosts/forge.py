@@ -1,0 +1,78 @@
+"""The cascade's Host on Forge (`backend/` layout), and on Neo where the names agree."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from scalediff import flow
+from scalediff.hosts.patcher import PatcherHost
+from scalediff.hosts.patcher_dit import Target
+from scalediff.hosts.patcher_models import Loaded
+
+PREDICTIONS = {"epsilon": "eps", "eps": "eps", "v_prediction": "v", "const": "flow"}
+KERNEL = "attention_function"
+# Blocks call what their own module names: Chroma has imported FLUX's function by name.
+PLACES = {
+    "flux": ("backend.nn.flux", "flux", KERNEL),
+    "schnell": ("backend.nn.flux", "flux", KERNEL),
+    "chroma": ("backend.nn.chroma", "flux", KERNEL),
+    "sd3": ("backend.nn.mmditx", "sd3", ""),
+}
+FUNCTION = "attention"
+
+
+class ForgeHost(PatcherHost):
+    """UNets through attn1 replacements, FLUX, Chroma and SD3 through their module's attention function."""
+
+    name = "forge"
+
+    @classmethod
+    def loaded(cls, sd_model: Any) -> Loaded:
+        """`forge_objects.unet.model` holds a network and a predictor (backend/modules/k_model.py)."""
+        model = sd_model.forge_objects.unet.model
+        kind = str(getattr(model.predictor, "prediction_type", "epsilon"))
+        return Loaded(sd_model, model.diffusion_model, PREDICTIONS.get(kind, kind))
+
+    @classmethod
+    def family(cls, network: nn.Module) -> str:
+        """As for all hosts; FLUX without a guidance input is schnell."""
+        family = super().family(network)
+        return "schnell" if family == "flux" and not getattr(network, "guidance_embed", True) else family
+
+    @classmethod
+    def kernel(cls) -> tuple[ModuleType, str]:
+        """`attention_function` as the UNet's module knows it."""
+        return importlib.import_module("backend.nn.unet"), KERNEL
+
+    @classmethod
+    def joint_target(cls, family: str) -> Target | None:
+        """The module of the family and the function in it, where this host has them."""
+        if family not in PLACES:
+            return None
+        name, method, kernel = PLACES[family]
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            return None
+        if not hasattr(module, FUNCTION) or (kernel and not hasattr(module, kernel)):
+            return None
+        return Target([(module, FUNCTION)], method, kernel)
+
+    def sigma(self, tau: float) -> float:
+        """Noise level of timestep tau on the predictor's own axis; for FLUX tau counts before the shift."""
+        predictor = self._predictor()
+        if self.prediction == "flow":
+            return flow.sigma_of_tau(tau, self.mu())
+        return float(predictor.sigma(torch.tensor(float(tau))))
+
+    def mu(self) -> float:
+        """FLUX and Chroma state mu itself, SD3 the factor."""
+        predictor = self._predictor()
+        mu = getattr(predictor, "mu", None)
+        return float(mu) if mu is not None else flow.mu_of_shift(float(getattr(predictor, "shift", 1.0)))
+
+    def _predictor(self) -> Any:
+        return self.p.sd_model.forge_objects.unet.model.predictor

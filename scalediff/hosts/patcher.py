@@ -1,0 +1,196 @@
+"""What the hosts with a model patcher share (Forge, Neo, reForge, Classic): `sd_model.forge_objects`.
+
+Every sampler call starts from the patcher as it was after LoRA; other scripts then add their patches, and
+ours are laid on top, on a clone that is in place only while the sampler runs.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from scalediff import flow, params, schedule, seeding
+from scalediff.cascade import Stage
+from scalediff.config import ScaleDiffConfig
+from scalediff.dit import JointWindow
+from scalediff.dit import token_grid as tokens_of
+from scalediff.geometry import patch_length
+from scalediff.hosts.patcher_dit import TOKEN, Target, exact_rope, unet_in_place, with_wrapper
+from scalediff.hosts.patcher_models import Loaded, is_unet, map_transformer, map_unet, refuse_size
+from scalediff.hosts.patcher_windows import PatcherWindows, attend_with
+from scalediff.hosts.webui import WebUIHost
+from scalediff.hosts.webui_scope import no_extra_noise, no_refiner
+from scalediff.models import ModelMap, layer_window
+from scalediff.windowed import Shift
+
+SAME_MODULES = ["Use same choices"]
+# Family by the class of the network, in any of the hosts
+TRANSFORMERS = {
+    "IntegratedFluxTransformer2DModel": "flux",
+    "IntegratedChromaTransformer2DModel": "chroma",
+    "MMDiTX": "sd3",
+    "Flux": "flux",
+    "Chroma": "chroma",
+    "MMDiT": "sd3",
+    "OpenAISignatureMMDITWrapper": "sd3",
+}
+
+
+class PatcherHost(WebUIHost):
+    """A host whose model lies behind `p.sd_model.forge_objects.unet`."""
+
+    # --- what one dialect does in its own way
+
+    @classmethod
+    def kernel(cls) -> tuple[ModuleType, str]:
+        """Module and name of the host's attention function for UNets."""
+        raise NotImplementedError
+
+    @classmethod
+    def joint_target(cls, family: str) -> Target | None:
+        """Where the attention function of a transformer family lies; None where it cannot be reached."""
+        raise NotImplementedError
+
+    @classmethod
+    def loaded(cls, sd_model: Any) -> Loaded:
+        """What is loaded."""
+        raise NotImplementedError
+
+    @classmethod
+    def family(cls, network: nn.Module) -> str:
+        """Family of a transformer, "" for one that is not known."""
+        return TRANSFORMERS.get(type(network).__name__, "")
+
+    # --- the model
+
+    @classmethod
+    def inspect(cls, sd_model: Any) -> ModelMap:
+        """The map of what is loaded now."""
+        loaded = cls.loaded(sd_model)
+        if is_unet(loaded.network):
+            return map_unet(loaded)
+        family = cls.family(loaded.network)
+        return map_transformer(loaded, family, reachable=cls.joint_target(family) is not None)
+
+    @classmethod
+    def refuse_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
+        """Why the model cannot be run on a latent of (h, w) cells at all."""
+        network = cls.loaded(sd_model).network
+        return None if is_unet(network) else refuse_size(network, cls.family(network), latent_size)
+
+    # --- the job
+
+    @classmethod
+    def settle(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
+        """Settings left at their UNet default take the value of the loaded model's family instead."""
+        own = flow.FAMILY_DEFAULTS.get(cls.inspect(sd_model).family, flow.UNET_DEFAULTS)
+        values: dict[str, Any] = {"tau": own.tau, "lfm_factor": own.factor, "sg_factor": own.factor}
+        return dataclasses.replace(
+            config,
+            **{
+                name: value
+                for name, value in values.items()
+                if getattr(config, name) == params.DEFAULTS[name]
+            },
+        )
+
+    @classmethod
+    def prepare_job(cls, p: Any) -> None:
+        """An API request need not name the modules of the second pass, and the host then fails on None."""
+        if getattr(p, "hr_additional_modules", SAME_MODULES) is None:
+            p.hr_additional_modules = list(SAME_MODULES)
+
+    @classmethod
+    def accept_job(cls, p: Any) -> None:
+        """The second pass keeps the CFG of the first where an API request did not give it one of its own.
+
+        The host's defaults there are 1.0 (no negative prompt) and 3.5; its page always sends both.
+        """
+        if not getattr(p, "is_api", False):
+            return
+        if getattr(p, "hr_cfg", None) == 1.0:
+            p.hr_cfg = p.cfg_scale
+        if getattr(p, "hr_distilled_cfg", None) == 3.5 and getattr(p, "distilled_cfg_scale", None):
+            p.hr_distilled_cfg = p.distilled_cfg_scale
+
+    def unet(self) -> nn.Module:
+        """The network behind the patcher."""
+        return self.p.sd_model.forge_objects.unet.model.diffusion_model
+
+    def schedule(self, sampler: Any, stage: Stage, sigma: float) -> Tensor:
+        """As on other hosts; a flow model gets its own spacing where the host's is not one of flow levels.
+
+        Forge's "Automatic" counts in timesteps there.
+        """
+        if self.prediction != "flow":
+            return super().schedule(sampler, stage, sigma)
+        total = max(math.ceil(stage.steps * 1000 / stage.tau), stage.steps + 1)
+        full = type(sampler).get_sigmas(sampler, self.p, total)
+        if float(full.max()) > 1 + 1e-3:
+            return flow.flow_stage_sigmas(stage.tau, stage.steps, self.mu())
+        return schedule.stage_sigmas(full, sigma, stage.steps)
+
+    def mu(self) -> float:
+        """Time shift of the loaded flow model."""
+        raise NotImplementedError
+
+    @contextmanager
+    def stage_scope(self) -> Iterator[None]:
+        """Refiner and extra noise off; token merging is off because nobody switches it on for a stage."""
+        with no_refiner(self.p), no_extra_noise():
+            yield
+
+    def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
+        """The patcher as it was after LoRA, then the other scripts, one of which may change the noise."""
+        sd_model = self.p.sd_model
+        sd_model.forge_objects = sd_model.forge_objects_after_applying_lora.shallow_copy()
+        noise = super().before_sampling(reference, noise)
+        modified, self.p.modified_noise = getattr(self.p, "modified_noise", None), None
+        return noise if modified is None else modified
+
+    # --- attention
+
+    @contextmanager
+    def windows(self, stage: Stage) -> Iterator[None]:
+        """Windowed self-attention on a clone of the patcher that is in place now."""
+        self.rows.restart()
+        unet = self.p.sd_model.forge_objects.unet
+        windows: PatcherWindows | JointWindow
+        if self.model_map.layers:
+            windows = self._unet_windows(stage)
+            patched = windows.patched(unet)
+        else:
+            target = self.joint_target(self.model_map.family)
+            assert target is not None  # a model without one is refused
+            windows = self._joint_window(stage, target)
+            patched = with_wrapper(unet, windows, target)
+        with unet_in_place(self.p.sd_model, patched):
+            yield
+        self.note_windows(stage, windows.calls, windows.fallbacks)
+
+    def _unet_windows(self, stage: Stage) -> PatcherWindows:
+        window = self.window()
+        return PatcherWindows(self.model_map, window, kernel=self.kernel(), shift=self.shift(stage, window))
+
+    def _joint_window(self, stage: Stage, target: Target) -> JointWindow:
+        window = layer_window(self.window(), TOKEN)
+        module = target.places[0][0]
+        return JointWindow(
+            window,
+            attend=attend_with(module, target.kernel) if target.kernel else None,
+            rope=exact_rope(self.unet(), tokens_of(stage.latent_size, TOKEN)),
+            shift=self._joint_shift(stage, window),
+        )
+
+    def _joint_shift(self, stage: Stage, window: tuple[int, int]) -> Shift | None:
+        """As `shift`, for layers that all have one and the same window (h, w) in tokens."""
+        if not self.config.shift:
+            return None
+        patch = (patch_length(window[0]), patch_length(window[1]))
+        return lambda layer, step: seeding.shift_offsets(
+            self.p.seeds, patch, stage=stage.index, layer=layer, step=self.rows.steps
+        )
