@@ -1,0 +1,47 @@
+"""Counts the bytes of tensors that are alive while a network runs on torch's meta device."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):
+    """Inside the `with`: storages made by any operation, counted while a tensor on them is alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._users: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._follow(leaf, {_key(a) for a in tree_leaves(args) if isinstance(a, torch.Tensor)})
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _follow(self, tensor: torch.Tensor, inputs: set[int]) -> None:
+        key, size = _key(tensor), tensor.untyped_storage().nbytes()
+        if key in inputs and key not in self._users:
+            return  # a view of a weight or of the network's input
+        if key not in self._users:
+            self._users[key] = 0
+            self.now += size
+        self._users[key] += 1
+        weakref.finalize(tensor, self._leave, key, size)
+
+    def _leave(self, key: int, size: int) -> None:
+        self._users[key] -= 1
+        if not self._users[key]:
+            del self._users[key]
+            self.now -= size
+
+
+def _key(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
