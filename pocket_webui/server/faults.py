@@ -30,5 +30,5 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("API error: %s %s: %s", request.method, request.url.path, error)
+        log.error("API error: %s %s", request.method, request.url.path, exc_info=error)
         return _answer(error)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 from modules import infotext_utils
 
 _ABSENT = object()
+_SAME = "Use same "  # the Hires panel's words for the sampler, schedule or checkpoint of the first pass
 
 
 def field_value(field: Any, params: dict[str, Any]) -> Any:
@@ -14,8 +16,8 @@ def field_value(field: Any, params: dict[str, Any]) -> Any:
     target = field[1]
     value = target(params) if callable(target) else params.get(target)
     if isinstance(value, dict) and value.get("__type__") in ("generic_update", "update"):
-        return value.get("value")
-    return value
+        value = value.get("value")
+    return None if isinstance(value, str) and value.startswith(_SAME) else value
 
 
 def cast(value: Any, kind: type) -> Any:
@@ -27,12 +29,10 @@ def cast(value: Any, kind: type) -> Any:
     return value if isinstance(value, kind) else kind(value)
 
 
-def _request_kind(request: Any, name: str) -> type | None:
-    """The plain type of a request field, from its annotation Optional[type]."""
-    kinds = [
-        k for k in getattr(type(request).model_fields[name].annotation, "__args__", ()) if k is not type(None)
-    ]
-    return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], type) else None
+def _kind(request: Any, name: str, component: Any) -> Any:
+    """The type of a request field, from its annotation; where that says nothing, the control's."""
+    kinds = set(typing.get_args(type(request).model_fields[name].annotation)) & {str, int, float, bool}
+    return kinds.pop() if len(kinds) == 1 else type(component.value)
 
 
 def _cast_or_absent(value: Any, kind: Any) -> Any:
@@ -53,12 +53,13 @@ def apply(request: Any, tab: str, runner: Any) -> dict[int, Any]:
         return {}
     mentioned = set(request.model_fields_set)
     params = infotext_utils.parse_generation_parameters(request.infotext)
-    positions = {id(component): i for i, component in enumerate(runner.inputs) if component is not None}
+    # position 0 is the dropdown of selectable scripts: the API has script_name for those
+    positions = {id(component): i for i, component in enumerate(runner.inputs) if i > 0}
     script_values: dict[int, Any] = {}
     for field in infotext_utils.paste_fields[tab]["fields"]:
         name = getattr(field, "api", None)
         if name and name in type(request).model_fields and name not in mentioned:
-            value = _cast_or_absent(field_value(field, params), _request_kind(request, name))
+            value = _cast_or_absent(field_value(field, params), _kind(request, name, field[0]))
             if value is not _ABSENT:
                 setattr(request, name, value)
         if id(field[0]) in positions:

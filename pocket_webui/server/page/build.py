@@ -67,7 +67,7 @@ def _connect(
         "show_progress": "hidden",
         "concurrency_id": "generation",
     }
-    buttons.generate.click(**job, api_name=False)
+    buttons.generate.click(**job, api_name=tab)
     fields["prompt"].submit(**job, api_name=False)
     buttons.interrupt.click(shared.state.interrupt, queue=False, api_name=False)
     buttons.skip.click(shared.state.skip, queue=False, api_name=False)
