@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from scalediff.geometry import fitted_window, merged_spans
 from scalediff.joint_attention import joint_neighborhood_attention as joint_neighborhood_attention
+from scalediff.offsets import Offset, samples_by_offset
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-Offset = tuple[int, int]
 
 
 def neighborhood_attention(
@@ -37,7 +36,7 @@ def neighborhood_attention(
     """
     _check_shapes(q, k, v, grid)
     attend = attend or F.scaled_dot_product_attention
-    groups = _rows_by_offset(offset, q.shape[0])
+    groups = samples_by_offset(offset, q.shape[0])
     if len(groups) == 1:
         return _windowed(q, k, v, grid=grid, window=window, offset=next(iter(groups)), attend=attend)
     out = torch.empty_like(q)
@@ -90,15 +89,3 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Non
         raise ValueError(
             f"grid must be (H, W) with H * W = {q.shape[2]} tokens, got {tuple(grid)} for {shapes}"
         )
-
-
-def _rows_by_offset(offset: Offset | Sequence[Offset], batch: int) -> dict[Offset, list[int]]:
-    """Sample numbers grouped by their (top, left) offset."""
-    single = len(offset) == 2 and not isinstance(offset[0], Sequence)
-    pairs = [cast(Offset, offset)] * batch if single else list(cast(Sequence[Offset], offset))
-    if len(pairs) != batch or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"offset must be one (top, left) pair or {batch} of them, got {offset!r}")
-    groups: dict[Offset, list[int]] = {}
-    for row, (top, left) in enumerate(pairs):
-        groups.setdefault((top, left), []).append(row)
-    return groups

@@ -10,16 +10,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scalediff.attention import Attend, Offset, neighborhood_attention
-from scalediff.geometry import fitted_window, patch_length
+from scalediff.attention import Attend, neighborhood_attention
 from scalediff.models import AttentionLayer, ModelMap, layer_window
+from scalediff.offsets import Offset, Rows, offsets_of_rows
 from scalediff.patch import ForwardPatch
 
 log = logging.getLogger("scalediff")
 
 Shift = Callable[[int, int], Sequence[Offset]]
 ContextFilter = Callable[[Tensor], tuple[Tensor, Tensor]]
-Rows = Sequence[int] | Callable[[int], Sequence[int]]
 
 
 class WindowedAttention:
@@ -147,17 +146,8 @@ class WindowedAttention:
         batch = x.shape[0]
         if self._shift is None:
             return [(0, 0)] * batch
-        drawn = [(int(top), int(left)) for top, left in self._shift(index, self.step)]
-        rows = self._rows(batch) if callable(self._rows) else self._rows
-        images = [row % len(drawn) for row in range(batch)] if rows is None else list(rows)
-        if len(images) != batch or not all(0 <= image < len(drawn) for image in images):
-            raise ValueError(
-                f"rows must name one of {len(drawn)} images for each of {batch} rows, got {images!r}"
-            )
-        tops, lefts = (
-            patch_length(fitted_window(length, side)) + 1 for length, side in zip(grid, self._windows[index])
-        )
-        return [(drawn[image][0] % tops, drawn[image][1] % lefts) for image in images]
+        drawn = list(self._shift(index, self.step))
+        return offsets_of_rows(drawn, batch, grid=grid, window=self._windows[index], rows=self._rows)
 
     def _count_fallback(self, reason: str, layer: AttentionLayer) -> None:
         if reason not in self.fallbacks:
