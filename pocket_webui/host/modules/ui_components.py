@@ -83,7 +83,8 @@ def _input_accordion(gr: Any) -> type:
         """A checkbox that shows as an accordion: open means True. Use it as a context; return it as an
         input."""
 
-        @functools.wraps(gr.Checkbox.__init__)  # gradio 4 tells the page what this signature names
+        # gradio 4 tells the page what the signature names
+        @functools.wraps(gr.Checkbox.__init__)  # type: ignore[misc]
         def __init__(self, value: bool = False, **kwargs: Any) -> None:
             self.accordion_id = kwargs.get("elem_id") or f"input-accordion-{next(_numbers)}"
             super().__init__(
