@@ -9,7 +9,7 @@ from torch import nn
 
 from scalediff import flow
 from scalediff.hosts.patcher import PatcherHost
-from scalediff.hosts.patcher_dit import Target
+from scalediff.hosts.patcher_dit import Target, find_target
 from scalediff.hosts.patcher_models import Loaded
 
 PREDICTIONS = {"epsilon": "eps", "eps": "eps", "v_prediction": "v", "const": "flow"}
@@ -19,9 +19,8 @@ PLACES = {
     "flux": ("backend.nn.flux", "flux", KERNEL),
     "schnell": ("backend.nn.flux", "flux", KERNEL),
     "chroma": ("backend.nn.chroma", "flux", KERNEL),
-    "sd3": ("backend.nn.mmditx", "sd3", ""),
+    "sd3": ("backend.nn.mmditx", "sd3", None),
 }
-FUNCTION = "attention"
 
 
 class ForgeHost(PatcherHost):
@@ -52,14 +51,8 @@ class ForgeHost(PatcherHost):
         """The module of the family and the function in it, where this host has them."""
         if family not in PLACES:
             return None
-        name, method, kernel = PLACES[family]
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            return None
-        if not hasattr(module, FUNCTION) or (kernel and not hasattr(module, kernel)):
-            return None
-        return Target([(module, FUNCTION)], method, kernel)
+        module, method, kernel = PLACES[family]
+        return find_target([(module, "attention")], method, (module, kernel) if kernel else None)
 
     def sigma(self, tau: float) -> float:
         """Noise level of timestep tau on the predictor's own axis; for FLUX tau counts before the shift."""

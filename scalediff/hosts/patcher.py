@@ -178,10 +178,9 @@ class PatcherHost(WebUIHost):
 
     def _joint_window(self, stage: Stage, target: Target) -> JointWindow:
         window = layer_window(self.window(), TOKEN)
-        module = target.places[0][0]
         return JointWindow(
             window,
-            attend=attend_with(module, target.kernel) if target.kernel else None,
+            attend=attend_with(*target.kernel) if target.kernel else None,
             rope=exact_rope(self.unet(), tokens_of(stage.latent_size, TOKEN)),
             shift=self._joint_shift(stage, window),
         )

@@ -4,7 +4,8 @@ These models read no attention options. Every block calls one global function of
 while the model runs; a wrapper around the model tells the window what grid and text the call has.
 """
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -21,15 +22,38 @@ TOKEN = 2  # latent cells per token side in every transformer model that is know
 EXACT_BF16 = 256
 
 
+Place = tuple[ModuleType, str]
+
+
 class Target(NamedTuple):
     """Where a family's attention function is found, and by which method of JointWindow it is replaced.
 
-    `kernel` names the host's own kernel in the first module, "" where torch's is what the host uses.
+    `kernel` is the host's own kernel, which must not be one of the places; None where torch's is used.
     """
 
-    places: list[tuple[ModuleType, str]]
+    places: list[Place]
     method: str  # "flux" or "sd3"
-    kernel: str
+    kernel: Place | None
+
+
+def find_place(module: str, name: str) -> Place | None:
+    """A host's module and the name of a function in it; None where this host lacks either."""
+    try:
+        found = importlib.import_module(module)
+    except ImportError:
+        return None
+    return (found, name) if callable(getattr(found, name, None)) else None
+
+
+def find_target(
+    places: Sequence[tuple[str, str]], method: str, kernel: tuple[str, str] | None
+) -> Target | None:
+    """The Target of these module and function names; None where this host lacks one of them."""
+    found = [find_place(*place) for place in places]
+    known = [place for place in found if place is not None]
+    own = find_place(*kernel) if kernel else None
+    complete = len(known) == len(found) and (own is not None or kernel is None)
+    return Target(known, method, own) if complete else None
 
 
 def with_wrapper(unet: Any, window: JointWindow, target: Target) -> Any:
