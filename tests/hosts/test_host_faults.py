@@ -12,7 +12,7 @@ from scalediff.guidance import StructureGuidance
 
 @pytest.fixture
 def ordinary(host):
-    return host.without_us().pixels[0]
+    return host.ordinary()
 
 
 def fail_after(monkeypatch, owner, name, *, calls, error):
@@ -102,7 +102,7 @@ def interrupt_at(monkeypatch, host, stage_call, how="interrupted"):
 
 @pytest.mark.parametrize("how", ["interrupted", "skipped"])
 def test_stopped_in_the_first_stage_gives_the_first_picture(host, ordinary, monkeypatch, how):
-    first = host.without_us(enable_hr=False).pixels[0]
+    first = host.ordinary(enable_hr=False)
     interrupt_at(monkeypatch, host, 0, how)
     p = host.txt2img(True)
     processed = host.run(p)
@@ -150,7 +150,7 @@ def test_a_copy_of_a_finished_job_runs_on_its_own(host):
     off.script_args = host.pocket.script_args(off.scripts, {})
     pictures = [host.run(job).pixels[0] for job in (on, off)]
     assert np.array_equal(pictures[0], host.run_scalediff(seed=12).pixels[0])
-    assert np.array_equal(pictures[1], host.without_us().pixels[0])
+    assert np.array_equal(pictures[1], host.ordinary())
     assert "sample_hr_pass" in vars(p), "the original was not touched"
 
 

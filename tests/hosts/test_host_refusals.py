@@ -10,7 +10,7 @@ def refused(host, *values, **fields):
     """The comment of a job that must come out as the ordinary picture."""
     p = host.txt2img(*values, **fields)
     processed = host.run(p)
-    assert np.array_equal(processed.pixels[0], host.without_us(**fields).pixels[0])
+    assert np.array_equal(processed.pixels[0], host.ordinary(**fields))
     assert "ScaleDiff: True" not in processed.infotexts[0]
     assert not [key for key in p.extra_generation_params if key in ("ScaleDiff", "ScaleDiff tau")]
     comments = [comment for comment in p.comments if comment.startswith("ScaleDiff")]
