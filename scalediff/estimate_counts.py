@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -50,11 +50,15 @@ class Work:
         """Multiply-adds of all kinds."""
         return sum(self.macs.values())
 
+    @property
+    def _values(self) -> tuple[int, ...]:
+        return (*self.macs.values(), self.calls)
+
     def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in zip(astuple(self), astuple(other))))
+        return Work(*(a + b for a, b in zip(self._values, other._values)))
 
     def __mul__(self, times: int) -> Work:
-        return Work(*(value * times for value in astuple(self)))
+        return Work(*(value * times for value in self._values))
 
 
 def unet_work(
@@ -79,7 +83,8 @@ def vae_work(part: nn.Module, latent_size: Cells, *, tile: int | None = None) ->
     if tile is not None and tile**2 < area:
         one = vae_work(part, (tile, tile))
         count = area * 16 / (9 * tile**2)
-        return replace(Work(*(round(value * count) for value in astuple(one))), calls=1)
+        linear, conv, attention = (round(n * count) for n in (one.linear, one.conv, one.attention))
+        return Work(linear=linear, conv=conv, attention=attention, calls=1)
     work = Work(calls=1)
     for unit in vae_units(part):
         work += _unit_work(unit, latent_size, None, text_tokens=0)
