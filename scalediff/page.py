@@ -61,9 +61,9 @@ def _open_accordion(open_blocks: ExitStack, page: Page, enable: Param, elem_id: 
 
     try:
         from modules.ui_components import InputAccordion
-    except ImportError:  # a WebUI from before 1.6
-        InputAccordion = None  # noqa: N806
-    if InputAccordion is not None:
+    except ImportError:
+        pass  # a WebUI from before 1.6
+    else:
         accordion = InputAccordion(bool(enable.default), label=enable.label, elem_id=elem_id(enable.attr))
         page.add(enable, open_blocks.enter_context(accordion))
         return

@@ -48,7 +48,6 @@ class Session:
     """One job's settings and what came of them. Lives on `p`: one script object serves many jobs."""
 
     config: ScaleDiffConfig
-    windowed_calls: int = 0
     keys: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

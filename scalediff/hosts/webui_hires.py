@@ -156,6 +156,7 @@ def _save_first_pictures(p: Any, samples: Tensor | None, rgb: Tensor | None) -> 
         if rgb is not None:
             picture = to_image(rgb[index])
         else:
+            assert samples is not None
             picture = sd_samplers.sample_to_image(samples, index, approximation=0)
         text = create_infotext(
             p, p.all_prompts, p.all_seeds, p.all_subseeds, [], iteration=p.iteration, position_in_batch=index

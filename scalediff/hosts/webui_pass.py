@@ -46,10 +46,9 @@ def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
 def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
     """Run the cascade on `latent` and set the infotext by what came of it."""
     session.sign(p.extra_generation_params)
-    log.debug("first pass: %d windowed calls", session.windowed_calls)
+    log.debug("first pass: %d windowed calls", host.windowed_calls)
     with host.installed():
         result = cascade.run(host, host.plan, session.config, latent, rgb)
-    session.windowed_calls += host.windowed_calls
     if result.finished == 0:
         unsign(p.extra_generation_params)
     elif host.windowed_calls == 0:
