@@ -1,7 +1,7 @@
 """Samplers and schedules against closed forms.
 
-For data x0 ~ N(0, s^2) the perfect denoiser is D(x, sigma) = x s^2 / (s^2 + sigma^2), and the probability flow ODE
-takes x at sigma_1 to x sqrt((s^2 + sigma_2^2) / (s^2 + sigma_1^2)).
+For data x0 ~ N(0, s^2) the perfect denoiser is D(x, sigma) = x s^2 / (s^2 + sigma^2), and the probability
+flow ODE takes x at sigma_1 to x sqrt((s^2 + sigma_2^2) / (s^2 + sigma_1^2)).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def error_after(sampler, steps, **kwargs):
 
 @pytest.fixture(autouse=True)
 def no_jobs_noise(pocket):
-    """A job leaves its own noise source in k_diffusion.sampling, as in the host; these tests run outside jobs."""
+    """A job leaves its noise source in k_diffusion.sampling, as in the host; these tests run outside jobs."""
     import k_diffusion.sampling
 
     k_diffusion.sampling.torch = torch
@@ -85,7 +85,7 @@ def test_steps_are_reported_in_order(pocket):
 
 
 def test_ddim_solves_the_same_ode_in_timesteps(pocket):
-    """With eps of the perfect denoiser, DDIM from t to t' scales x by sqrt(var(t') / var(t)), var = ab s^2 + 1 - ab."""
+    """With the perfect eps, DDIM from t to t' scales x by sqrt(var(t') / var(t)), var = ab s^2 + 1 - ab."""
     from modules import sd_samplers_timesteps_impl, shared
 
     alphas = shared.sd_model.alphas_cumprod

@@ -88,8 +88,9 @@ def _churn(
     sigma = sigmas[i]
     gamma = min(s_churn / (len(sigmas) - 1), 2**0.5 - 1) if s_tmin <= sigma <= s_tmax else 0.0
     sigma_hat = sigma * (gamma + 1)
+    noise = torch.randn_like(x) * s_noise  # drawn even if unused: the generators must advance as in the host
     if gamma > 0:
-        x = x + torch.randn_like(x) * s_noise * (sigma_hat**2 - sigma**2) ** 0.5
+        x = x + noise * (sigma_hat**2 - sigma**2) ** 0.5
     return x, sigma_hat
 
 

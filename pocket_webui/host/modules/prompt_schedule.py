@@ -1,7 +1,8 @@
 """Part of what mirrors modules/prompt_parser.py: which text a prompt stands for at each step.
 
 A hand-written parser instead of the host's grammar: a prompt becomes a list of strings and edits, an edit
-holds prompts. Brackets that do not form an edit stay as they are.
+holds prompts. Brackets that do not form an edit stay as they are. (A prompt with stray colons or
+bars is taken verbatim by the host; here its edits still count.)
 """
 
 from __future__ import annotations
