@@ -107,6 +107,12 @@ class ForwardPatch:
             log.info("%d attention layers were wrapped or reset by somebody else; left as they are", covered)
 
 
+def is_replaced(module: nn.Module) -> bool:
+    """Whether a replacement of ours is in force on the module's forward."""
+    link = getattr(module.__dict__.get("forward"), _MARK, None)
+    return link is not None and link.live
+
+
 def _living(forward: Forward | None) -> Forward | None:
     """The forward to chain to: links of ours that are already released are skipped, lest they pile up."""
     link = getattr(forward, _MARK, None)

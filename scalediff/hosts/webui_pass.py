@@ -9,6 +9,7 @@ from torch import Tensor
 from scalediff import cascade
 from scalediff.cascade import CascadeResult, StagePlan
 from scalediff.hosts.webui import WebUIHost
+from scalediff.patch import is_replaced
 from scalediff.session import NOTE_KEY, Session, unsign
 
 log = logging.getLogger("scalediff")
@@ -46,7 +47,9 @@ def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
 def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
     """Run the cascade on `latent` and set the infotext by what came of it."""
     session.sign(p.extra_generation_params)
-    log.debug("first pass: %d windowed calls", host.windowed_calls)
+    layers = host.model_map.layers
+    windowed = sum(is_replaced(layer.module) for layer in layers)
+    log.debug("before the stages: %d of %d attention layers windowed", windowed, len(layers))
     with host.installed():
         result = cascade.run(host, host.plan, session.config, latent, rgb)
     if result.finished == 0:

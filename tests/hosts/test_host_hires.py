@@ -37,6 +37,30 @@ def test_the_second_pass_is_ours(host, log):
     assert stage_lines(log) == [(2 * layers, 2)]
 
 
+def test_the_first_pass_runs_without_windows(host, log, monkeypatch):
+    import scalediff.windowed
+
+    passes, real = [], scalediff.windowed.neighborhood_attention
+    p = host.txt2img(True)
+
+    def spy(*args, **kwargs):
+        passes.append(p.is_hr_pass)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(scalediff.windowed, "neighborhood_attention", spy)
+    first = host.ordinary(enable_hr=False)
+    saved = []
+    monkeypatch.setattr(
+        "modules.images.save_image", lambda image, *args, **kwargs: saved.append(np.array(image)) or ("", "")
+    )
+    monkeypatch.setattr(p, "save_samples", lambda: True)
+    host.shared.opts.data["save_images_before_highres_fix"] = True
+    host.run(p)
+    assert set(passes) == {True}
+    assert np.abs(saved[0].astype(int) - first).max() <= 1, "the first picture is the ordinary one"
+    assert any("before the stages: 0 of" in record.getMessage() for record in log.records)
+
+
 def test_disabled_is_bit_identical_and_leaves_no_object(host):
     p = host.txt2img()
     disabled = host.run(p)
