@@ -95,6 +95,12 @@ class Webui:
     def __init__(self, url: str) -> None:
         self.url = url
         self.http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False)
+        self.hires_fields = {**HIRES, **self._demanded_by_forge()}
+
+    def _demanded_by_forge(self) -> dict[str, Any]:
+        """Forge fails on a request with Hires. fix that does not name the second pass's modules."""
+        fields = json.dumps(self.http.get("/openapi.json").json().get("components", {}))
+        return {"hr_additional_modules": ["Use same choices"]} if "hr_additional_modules" in fields else {}
 
     def get(self, path: str) -> Any:
         response = self.http.get(f"/sdapi/v1/{path}")
@@ -117,7 +123,7 @@ class Webui:
 
     def hires(self, **fields: Any) -> Answer:
         """txt2img with Hires. fix on, to twice the size unless told otherwise."""
-        return self.txt2img(**{**HIRES, **fields})
+        return self.txt2img(**{**self.hires_fields, **fields})
 
     def img2img(self, init: np.ndarray, **fields: Any) -> Answer:
         payload = {**DEFAULTS, "denoising_strength": 0.5, "init_images": [to_base64(init)], **fields}
