@@ -71,3 +71,19 @@ def test_generate_gives_a_file_with_infotext(url: str) -> None:
     assert picture.size == (64, 64)
     assert picture.info["parameters"].startswith("a red <sun>\nSteps: 3, Sampler: Euler")
     assert "a red &lt;sun&gt;" in infotext
+
+
+def test_paste_fills_the_controls_and_switches_the_accordions_on(url: str) -> None:
+    text = (
+        "a red sun\nNegative prompt: web\n"
+        "Steps: 5, Sampler: Euler, Schedule type: Karras, CFG scale: 2, Seed: 77, "
+        "Size: 64x72, Denoising strength: 0.6, Hires upscale: 3, Hires upscaler: Lanczos, ScaleDiff: True, "
+        "ScaleDiff tau: 300, Version: v1.10.1"
+    )
+    client = Client(url, verbose=False)
+    answers = client.predict(text, api_name="/paste")
+    values = [a["value"] for a in answers if isinstance(a, dict) and "value" in a]
+    assert values[:2] == ["a red sun", "web"]
+    for expected in ("Euler", "Karras", 5, 77, 64, 72, 3, "Lanczos", 300, 0.6):
+        assert expected in values
+    assert sum(value is True for value in values) == 2  # Hires. fix and ScaleDiff
