@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import model_description, write_checkpoint
 from ldm.modules.diffusionmodules.model import Decoder, Encoder
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from safetensors.torch import load_file, save_file
+from tiny_checkpoint import model_description, write_checkpoint
 
 from pocket_webui.model.build import build_model, parameter_count, read_config
 from pocket_webui.model.checkpoint import load_checkpoint, save_checkpoint

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import Any
 
-import ldm.modules.attention
-import ldm.modules.diffusionmodules.model
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from modules import shared
 from modules.hypernetworks import hypernetwork
+
+with contextlib.redirect_stdout(io.StringIO()):  # ldm prints a notice about xformers when imported
+    import ldm.modules.attention
+    import ldm.modules.diffusionmodules.model
 
 _stock_attention = ldm.modules.attention.CrossAttention.forward
 _stock_attnblock = ldm.modules.diffusionmodules.model.AttnBlock.forward
