@@ -27,7 +27,12 @@ def requests(prompt: str, seed: int) -> dict[str, dict[str, Any]]:
     """The request body of each method."""
     native = {"prompt": prompt, "seed": seed, "steps": STEPS, "cfg_scale": 2.0, "sampler_name": "DPM++ 2M"}
     native |= {"width": NATIVE, "height": NATIVE}
-    hires = native | {"enable_hr": True, "hr_scale": FACTOR, "hr_upscaler": "Latent", "denoising_strength": 0.6}
+    hires = native | {
+        "enable_hr": True,
+        "hr_scale": FACTOR,
+        "hr_upscaler": "Latent",
+        "denoising_strength": 0.6,
+    }
     return {
         "native": native,
         "direct 4x": native | {"width": NATIVE * FACTOR, "height": NATIVE * FACTOR},
@@ -42,8 +47,9 @@ def generator() -> Generate:
 
     boot.boot(headless=True)
     from modules import shared
-    from pocket_webui.server.api import Api
     from pocket_webui.server.page.runners import prepare_runners
+
+    from pocket_webui.server.api import Api
     from pocket_webui.server.requests import Txt2ImgRequest
 
     shared.cmd_opts.disable_console_progressbars = True

@@ -36,7 +36,9 @@ class Method:
 METHODS = (
     Method("native", f"Native {NATIVE} px", ("--size", str(NATIVE))),
     Method("direct", "Direct 4x", ("--size", str(NATIVE * FACTOR))),
-    Method("latent_hires", "Latent hires fix 4x", ("--hires", str(FACTOR), "--no-scalediff", "--denoise", "0.6")),
+    Method(
+        "latent_hires", "Latent hires fix 4x", ("--hires", str(FACTOR), "--no-scalediff", "--denoise", "0.6")
+    ),
     Method("scalediff", "ScaleDiff 4x", ("--hires", str(FACTOR))),
 )
 
@@ -77,7 +79,9 @@ def table(outcomes: list[Outcome]) -> str:
     lines = [f"{'method':<22}{'size':>10}{'seconds':>10}{'peak MiB':>10}{'objects':>9}"]
     for o in outcomes:
         size = f"{o.image.width}x{o.image.height}"
-        lines.append(f"{o.method.label:<22}{size:>10}{o.seconds:>10.1f}{o.peak_bytes / 2**20:>10.0f}{o.objects:>9}")
+        lines.append(
+            f"{o.method.label:<22}{size:>10}{o.seconds:>10.1f}{o.peak_bytes / 2**20:>10.0f}{o.objects:>9}"
+        )
     return "\n".join(lines)
 
 
@@ -85,11 +89,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pocket_webui.demo", description=__doc__)
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder for demo.png and the single pictures")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs"), help="folder for demo.png and the single pictures"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     outcomes = [run(method, args.prompt, args.seed, args.out) for method in METHODS]
-    panels = [Panel(f"{o.method.label} - {o.seconds:.1f} s - {_objects(o.objects)}", o.image) for o in outcomes]
+    panels = [
+        Panel(f"{o.method.label} - {o.seconds:.1f} s - {_objects(o.objects)}", o.image) for o in outcomes
+    ]
     sheet = args.out / "demo.png"
     contact_sheet(f'"{args.prompt}", seed {args.seed}', panels).save(sheet)
     print(f"\n{table(outcomes)}\n\n{sheet}")

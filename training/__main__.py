@@ -11,8 +11,12 @@ from training.config import LATENT_CHANNELS
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("training/cache"), help="folder for data and snapshots")
-    parser.add_argument("--out", type=Path, default=Path("pocket_webui/checkpoint"), help="folder of the checkpoint")
+    parser.add_argument(
+        "--work", type=Path, default=Path("training/cache"), help="folder for data and snapshots"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("pocket_webui/checkpoint"), help="folder of the checkpoint"
+    )
     parser.add_argument("--pictures", type=int, default=12288)
     parser.add_argument("--vae-minutes", type=float, default=20)
     parser.add_argument("--unet-minutes", type=float, default=50)

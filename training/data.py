@@ -48,7 +48,9 @@ def build(folder: Path, count: int, workers: int = 2) -> Path:
     pictures = np.lib.format.open_memmap(folder / "pictures.npy", "w+", np.uint8, shape)
     spans = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
     with ProcessPoolExecutor(workers) as pool:
-        for span, drawn in zip(spans, tqdm(pool.map(_render, spans), total=len(spans), desc="drawing", mininterval=5)):
+        for span, drawn in zip(
+            spans, tqdm(pool.map(_render, spans), total=len(spans), desc="drawing", mininterval=5)
+        ):
             pictures[span.start : span.stop] = drawn
     pictures.flush()
     stamp.write_text(json.dumps({"count": count}))

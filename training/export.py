@@ -22,6 +22,8 @@ def write(folder: Path, out: Path, channels: int) -> Path:
         prefix = {"unet": "model.diffusion_model.", "text": "cond_stage_model."}[part]
         tensors[prefix + rest] = value
     out.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().half().contiguous() for k, v in tensors.items()}, str(out / "pocket.safetensors"))
+    save_file(
+        {k: v.detach().half().contiguous() for k, v in tensors.items()}, str(out / "pocket.safetensors")
+    )
     OmegaConf.save(OmegaConf.create(pocket_config(round(scale, 6), channels)), out / "pocket.yaml")
     return out / "pocket.safetensors"

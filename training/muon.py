@@ -38,7 +38,9 @@ class Muon(torch.optim.Optimizer):
             params = [p for p in group["params"] if p.grad is not None]
             updates = []
             for index, p in enumerate(params):
-                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p, memory_format=torch.contiguous_format))
+                buffer = self.state[p].setdefault(
+                    "momentum", torch.zeros_like(p, memory_format=torch.contiguous_format)
+                )
                 buffer.mul_(group["momentum"]).add_(p.grad)
                 if index % self.ranks == self.rank:
                     update = (p.grad + group["momentum"] * buffer).reshape(p.shape[0], -1)
@@ -47,7 +49,7 @@ class Muon(torch.optim.Optimizer):
                 else:
                     updates.append(torch.zeros(p.shape))
             self._apply(params, updates, group["lr"])
-        return None
+        return
 
     def _apply(self, params, updates, lr: float) -> None:
         flat = torch.cat([u.reshape(-1) for u in updates])

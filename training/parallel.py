@@ -13,7 +13,9 @@ import torch.multiprocessing as mp
 
 def launch(work: Callable[..., None], *args, ranks: int) -> None:
     """Run `work(rank, ranks, *args)` in `ranks` processes and wait for them."""
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(random.randint(20000, 40000)), OMP_NUM_THREADS="1")
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(random.randint(20000, 40000)), OMP_NUM_THREADS="1"
+    )
     if ranks == 1:
         work(0, 1, *args)
     else:

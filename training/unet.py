@@ -27,7 +27,9 @@ BATCH = 16  # per rank
 def alphas_cumprod() -> torch.Tensor:
     """Stable Diffusion's scaled-linear schedule, float32 `[1000]`."""
     params = pocket_config()["model"]["params"]
-    betas = torch.linspace(params["linear_start"] ** 0.5, params["linear_end"] ** 0.5, params["timesteps"]) ** 2
+    betas = (
+        torch.linspace(params["linear_start"] ** 0.5, params["linear_end"] ** 0.5, params["timesteps"]) ** 2
+    )
     return torch.cumprod(1 - betas.double(), 0).float()
 
 
@@ -82,7 +84,8 @@ def drop_captions(rows: torch.Tensor, generator: torch.Generator) -> torch.Tenso
 
 def optimisers(model: Denoiser, rank: int, ranks: int) -> list[torch.optim.Optimizer]:
     """Muon for inner matrices and kernels; AdamW for the ends, norms, biases and embeddings."""
-    inner, rest = [], []
+    inner: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         ends = name.startswith(("unet.out.", "unet.input_blocks.0.", "text."))
         (inner if p.ndim >= 2 and not ends else rest).append(p)
@@ -93,7 +96,9 @@ def optimisers(model: Denoiser, rank: int, ranks: int) -> list[torch.optim.Optim
 def rate_at(share: float, step: int) -> float:
     """Warm-up, flat for 40 % of the TIME, then a cosine to 1 %."""
     cooled = max(0.0, min(1.0, (share - FLAT_SHARE) / (1 - FLAT_SHARE)))
-    return float(PEAK_RATE * min(1.0, (step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * cooled))))
+    return float(
+        PEAK_RATE * min(1.0, (step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * cooled)))
+    )
 
 
 def loss_of(model: Denoiser, latents: dict, abar: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -113,7 +118,7 @@ def loss_of(model: Denoiser, latents: dict, abar: torch.Tensor, generator: torch
 
 def _train(rank: int, ranks: int, folder: Path, minutes: float, channels: int) -> None:
     torch.manual_seed(0)
-    model = Denoiser(channels).to(memory_format=torch.channels_last)
+    model = Denoiser(channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average_model = {name: p.detach().clone() for name, p in model.named_parameters()}
     solvers = optimisers(model, rank, ranks)
     latents, abar = torch.load(folder / "latents.pt"), alphas_cumprod()
@@ -136,7 +141,7 @@ def _train(rank: int, ranks: int, folder: Path, minutes: float, channels: int) -
         loss = loss_of(model, latents, abar, generator)
         model.zero_grad()
         loss.backward()
-        average((p.grad for p in model.parameters()), ranks)
+        average((p.grad for p in model.parameters() if p.grad is not None), ranks)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for solver in solvers:
             solver.step()

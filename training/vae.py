@@ -50,10 +50,11 @@ class Autoencoder(nn.Module):
 def build(channels: int) -> Autoencoder:
     params = pocket_config(channels=channels)["model"]["params"]["first_stage_config"]["params"]
     model = Autoencoder(params)
-    with torch.no_grad():  # start with a narrow posterior: noise of unit variance would drown the signal for long
-        model.quant_conv.weight[channels:].zero_()
-        model.quant_conv.bias[channels:].fill_(-5.0)
-    return model.to(memory_format=torch.channels_last)
+    quant = model.quant_conv.state_dict()
+    # Start with a narrow posterior: noise of unit variance would drown the signal for long.
+    quant["weight"][channels:].zero_()
+    quant["bias"][channels:].fill_(-5.0)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def batch(pictures: np.ndarray, rng: np.random.Generator, step: int) -> torch.Tensor:
@@ -90,7 +91,8 @@ def rate_at(share: float, step: int, peak: float) -> float:
 
 def optimisers(model: Autoencoder, rank: int, ranks: int) -> list[torch.optim.Optimizer]:
     """Muon for the inner kernels, Adam for the ends, norms and biases."""
-    inner, rest = [], []
+    inner: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         ends = "conv_in" in name or "conv_out" in name or "quant_conv" in name
         (inner if p.ndim >= 2 and not ends else rest).append(p)
@@ -123,7 +125,7 @@ def _train(rank: int, ranks: int, folder: Path, minutes: float, channels: int) -
         loss, l1 = loss_of(model, batch(pictures, rng, step))
         model.zero_grad()
         loss.backward()
-        average((p.grad for p in model.parameters()), ranks)
+        average((p.grad for p in model.parameters() if p.grad is not None), ranks)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for solver in solvers:
             solver.step()

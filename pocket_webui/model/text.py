@@ -37,6 +37,8 @@ def slot_rows(prompt: str) -> list[int]:
 class PocketTextEmbedder(nn.Module):
     """Prompts to context tokens `[B, 5, width]`: a table row plus a position row per slot."""
 
+    starts: torch.Tensor
+
     def __init__(self, width: int = 64):
         super().__init__()
         starts, total = [], 0

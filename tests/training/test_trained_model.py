@@ -24,7 +24,9 @@ def test_all_files_together_are_small():
 
 
 def test_networks_are_the_stock_classes_unchanged(model):
-    classes = {type(part).__module__ for part in (model.model.diffusion_model, model.first_stage_model.decoder)}
+    classes = {
+        type(part).__module__ for part in (model.model.diffusion_model, model.first_stage_model.decoder)
+    }
     assert classes == {"ldm.modules.diffusionmodules.openaimodel", "ldm.modules.diffusionmodules.model"}
     groups = {m.num_groups for m in model.modules() if isinstance(m, nn.GroupNorm)}
     assert groups == {32}

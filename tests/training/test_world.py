@@ -18,7 +18,9 @@ SEEDS = range(40)
 @pytest.mark.parametrize("pixels", [128, 256, 512])
 def test_counter_finds_one_object_in_every_true_scene(pixels):
     seeds = SEEDS if pixels < 512 else SEEDS[:8]
-    wrong = [seed for seed in seeds if count(draw(CAPTIONS[seed * 37 % 256], seed, whole(pixels))).objects != 1]
+    wrong = [
+        seed for seed in seeds if count(draw(CAPTIONS[seed * 37 % 256], seed, whole(pixels))).objects != 1
+    ]
     assert wrong == []
 
 
@@ -38,7 +40,9 @@ def test_counter_finds_nothing_in_bare_ground():
 def test_a_scene_is_the_same_at_every_size():
     caption = Caption("orange", "sun", "teal", "web")
     small, large = draw(caption, 3, whole(128)), draw(caption, 3, whole(512))
-    reduced = np.asarray(Image.fromarray((large * 255).astype(np.uint8)).resize((128, 128), Image.Resampling.BOX))
+    reduced = np.asarray(
+        Image.fromarray((large * 255).astype(np.uint8)).resize((128, 128), Image.Resampling.BOX)
+    )
     assert np.abs(reduced / 255 - small).mean() < 0.06
 
 
