@@ -49,7 +49,10 @@ def resize_image(
         return _scale_to(im, (width, height), upscaler_name)
     wider = width / height > im.width / im.height
     by_width = wider == (resize_mode == 1)
-    size = (width, im.height * width // im.width) if by_width else (im.width * height // im.height, height)
+    if by_width:
+        size = (width, max(im.height * width // im.width, 1))
+    else:
+        size = (max(im.width * height // im.height, 1), height)
     resized = _scale_to(im, size, upscaler_name)
     left, top = width // 2 - size[0] // 2, height // 2 - size[1] // 2
     result = Image.new("RGB", (width, height))
@@ -100,7 +103,7 @@ def image_grid(imgs: list[Image.Image], batch_size: int = 1, rows: int | None = 
 
 def _exif_with_comment(text: str) -> Image.Exif:
     exif = Image.Exif()
-    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = b"UNICODE\0" + text.encode("utf-16-be")
+    exif[_EXIF_IFD] = {_USER_COMMENT: b"UNICODE\0" + text.encode("utf-16-be")}
     return exif
 
 
