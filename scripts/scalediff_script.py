@@ -1,8 +1,8 @@
 """The AlwaysOn script: reads its arguments and lets the host adapter install itself on the job `p`."""
 
-from modules import scripts
+from modules import script_callbacks, scripts
 
-from scalediff import page, session
+from scalediff import page, routes, session, settings, xyz
 from scalediff.hosts import webui_job, webui_pass
 
 session.set_up_log()
@@ -26,7 +26,7 @@ class ScaleDiffScript(scripts.Script):
     def process(self, p, *args):
         webui_job.clean(p)
         try:
-            config = session.read_config(args)
+            config = xyz.overridden(p, session.read_config(args))
         except ValueError as error:
             webui_pass.refuse(p, str(error))
             return
@@ -38,3 +38,8 @@ class ScaleDiffScript(scripts.Script):
 
     def postprocess(self, p, processed, *args):
         webui_job.uninstall(p)
+
+
+script_callbacks.on_before_ui(xyz.add_axes)
+script_callbacks.on_ui_settings(settings.add_options)
+script_callbacks.on_app_started(routes.register)

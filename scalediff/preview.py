@@ -1,0 +1,158 @@
+"""What a job would do and cost, answered from a request before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scalediff import cascade, estimate, session
+from scalediff.cascade import Size, StagePlan
+from scalediff.config import ScaleDiffConfig
+from scalediff.models import ModelMap, base_window
+from scalediff.params import Param, Value, shown
+
+NO_MODEL = "no model is loaded yet, so work and memory are not known"
+# Names as in the host's own API where it has them. Defaults are the host's.
+REQUEST: tuple[Param, ...] = tuple(
+    Param(attr, attr, "", kind, default, help_, minimum=low, maximum=high)
+    for attr, kind, default, low, high, help_ in (
+        ("width", int, 512, 64, 16384, "Width of the first picture in pixels."),
+        ("height", int, 512, 64, 16384, "Height of the first picture in pixels."),
+        ("hr_scale", float, 2.0, 1.0, 16.0, "Upscale by; used where no target is given."),
+        ("target_width", int, 0, 0, 32768, "Width of the final picture in pixels; 0 with the scale."),
+        ("target_height", int, 0, 0, 32768, "Height of the final picture in pixels; 0 with the scale."),
+        ("steps", int, 20, 1, 1000, "Steps of the first pass."),
+        ("hr_second_pass_steps", int, 0, 0, 1000, "Steps of each stage; 0 takes the share tau leaves."),
+        ("cfg_scale", float, 7.0, 0.0, 100.0, "Guidance scale; 1 saves half of the work on some hosts."),
+        ("batch_size", int, 1, 1, 64, "Pictures at once."),
+    )
+)
+SETTINGS = "settings"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A host's model: what the estimate reads, and how the host sees it.
+
+    `network` is anything `estimate.plan_work` takes, `vae` its autoencoder, `model_map` the adapter's view,
+    `settle` gives the settings as they suit this model. `skips_uncond`: a guidance scale of 1 halves the work.
+    """
+
+    network: Any
+    vae: Any
+    model_map: ModelMap
+    settle: Callable[[ScaleDiffConfig], ScaleDiffConfig]
+    skips_uncond: bool = False
+    paired: bool = True
+
+
+def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
+    """The answer to a request: stages, steps, and with a model the ratio to the first pass and the memory.
+
+    `note` says why work and memory are not there. ValueError names field, value and what is allowed.
+    """
+    values, config = read_request(body)
+    if loaded is not None:
+        config = loaded.settle(config)
+    plan = _plan(values, config)
+    note = _unknown_because(loaded)
+    cost = None
+    if loaded is not None and note is None:
+        try:
+            cost = _cost(plan, values, loaded)
+        except ValueError as error:  # layers that cannot be counted
+            note = str(error)
+    return {
+        "base": list(plan.base),
+        "target": list(plan.target),
+        "stages": [_stage(stage) for stage in plan.stages],
+        "steps": sum(stage.steps for stage in plan.stages),
+        "settings": {name: value for name, value in asdict(config).items() if name != "enabled"},
+        "ratio": cost.ratio if cost else None,
+        "memory_bytes": cost.memory if cost else None,
+        "line": cost.line() if cost else plan_line(plan),
+        "note": note,
+    }
+
+
+def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
+    """Values by name of `REQUEST`, null and missing ones at their default, and the settings."""
+    if not isinstance(body, Mapping):
+        raise ValueError(f"the request must be a JSON object, got {shown(body)}")
+    known = [*(param.attr for param in REQUEST), SETTINGS]
+    unknown = [key for key in body if key not in known]
+    if unknown:
+        names = ", ".join(shown(key) for key in unknown[:5])
+        raise ValueError(f"unknown field {names}; known are {', '.join(known)}")
+    settings = body.get(SETTINGS)
+    if settings is not None and not isinstance(settings, Mapping):
+        raise ValueError(f"{SETTINGS} must be an object, got {shown(settings)}")
+    given = {param.attr: body.get(param.attr) for param in REQUEST}
+    values = {
+        param.attr: param.default if given[param.attr] is None else param.parse(given[param.attr])
+        for param in REQUEST
+    }
+    _check_target(values, scale_given=given["hr_scale"] is not None)
+    return values, ScaleDiffConfig.from_values(settings or {})
+
+
+def plan_line(plan: StagePlan) -> str:
+    """Sizes and steps as in `PlanEstimate.line`, for a model that is not known."""
+    sizes = " -> ".join(f"{w}x{h}" for w, h in (plan.base, *(stage.size for stage in plan.stages)))
+    if not plan.stages:
+        return f"{sizes}, nothing to upscale"
+    return f"{sizes}, {'+'.join(str(stage.steps) for stage in plan.stages)} steps"
+
+
+def _check_target(values: dict[str, Value], *, scale_given: bool) -> None:
+    width, height = values["target_width"], values["target_height"]
+    if bool(width) != bool(height):
+        raise ValueError(
+            f"target_width and target_height must be given together, got {width} and {height}; "
+            "or give hr_scale"
+        )
+    if width and scale_given:
+        raise ValueError(
+            f"give hr_scale or target_width and target_height, not both, got {values['hr_scale']:g} "
+            f"and {width} x {height}"
+        )
+    if width and min(width, height) < session.CELL:
+        raise ValueError(
+            f"target_width and target_height must be at least {session.CELL}, got {width} and {height}"
+        )
+
+
+def _plan(values: dict[str, Value], config: ScaleDiffConfig) -> StagePlan:
+    """The plan of a run: sizes as the host rounds them, steps as the second pass takes them."""
+    width, height = int(values["width"]), int(values["height"])
+    base: Size = (width // session.CELL * session.CELL, height // session.CELL * session.CELL)
+    scale = float(values["hr_scale"])
+    target = (int(values["target_width"]), int(values["target_height"]))
+    if not all(target):
+        target = (int(width * scale), int(height * scale))
+    steps = int(values["hr_second_pass_steps"]) or cascade.stage_steps(int(values["steps"]), config.tau)
+    return session.make_plan(base, target, config, steps=steps)
+
+
+def _stage(stage: cascade.Stage) -> dict[str, int]:
+    return {"width": stage.size[0], "height": stage.size[1], "steps": stage.steps, "tau": stage.tau}
+
+
+def _unknown_because(loaded: Loaded | None) -> str | None:
+    if loaded is None:
+        return NO_MODEL
+    return None if loaded.model_map.supported else loaded.model_map.reason
+
+
+def _cost(plan: StagePlan, values: dict[str, Value], loaded: Loaded) -> estimate.PlanEstimate:
+    run = estimate.Run(
+        first_steps=int(values["steps"]),
+        cfg=not (loaded.skips_uncond and values["cfg_scale"] == 1),
+        paired=loaded.paired,
+        images=int(values["batch_size"]),
+        vae_factor=session.CELL,
+    )
+    base = (plan.base[1] // session.CELL, plan.base[0] // session.CELL)
+    window = base_window(loaded.model_map.native_size, base)
+    return estimate.plan_work(plan, loaded.network, run, window=window, vae=loaded.vae)

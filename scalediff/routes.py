@@ -1,0 +1,94 @@
+"""Endpoints under /scalediff/v1: the version, the schema of the settings, and what a job would cost.
+
+No annotations from the future here: FastAPI looks up those of a function made inside another in the wrong
+place. Bodies are read as they are and checked by our own tables: hosts have pydantic 1 or 2.
+"""
+
+import json
+from operator import attrgetter
+from typing import Any
+
+from scalediff import __version__, preview, schema
+
+PREFIX = "/scalediff/v1"
+# Where the hosts keep the network and the autoencoder: Forge and its kin first.
+NETWORKS = ("forge_objects.unet.model.diffusion_model", "model.diffusion_model")
+VAES = ("forge_objects.vae.first_stage_model", "first_stage_model")
+
+
+def register(demo: Any, app: Any) -> None:
+    """Add the endpoints to the host's application, once. For `on_app_started`."""
+    from fastapi import HTTPException, Request
+    from starlette.concurrency import run_in_threadpool
+
+    async def estimate(request: Request):  # type: ignore[no-untyped-def]  # a return type would be a model
+        try:
+            return await run_in_threadpool(answer, await request.body())
+        except ValueError as error:
+            raise HTTPException(status_code=422, detail=str(error)) from None
+
+    known = {getattr(route, "path", None) for route in app.routes}
+    for name, endpoint, options in (
+        ("version", version, {"methods": ["GET"]}),
+        ("schema", schema.settings_schema, {"methods": ["GET"], "response_model": None}),
+        ("estimate", estimate, {"methods": ["POST"], "openapi_extra": _request_body()}),
+    ):
+        path = f"{PREFIX}/{name}"
+        if path not in known:
+            app.add_api_route(path, endpoint, **options)  # type: ignore[arg-type]
+
+
+def version():  # type: ignore[no-untyped-def]
+    """Name and version of the extension, and the adapter chosen for this host."""
+    from scalediff.hosts.select import host_class
+
+    return {"name": "sd-webui-scalediff", "version": __version__, "host": host_class().name}
+
+
+def answer(body: bytes) -> dict[str, Any]:
+    """The estimate for a request's body; ValueError in one sentence for anything wrong with it."""
+    try:
+        request = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        raise ValueError("the request must be a JSON object, and this is no JSON") from None
+    return preview.answer(request, loaded_model())
+
+
+def loaded_model() -> preview.Loaded | None:
+    """What the host has loaded; None before the first model. Loads nothing itself."""
+    from modules import sd_models, shared
+
+    from scalediff.hosts.select import host_class
+
+    model = sd_models.model_data.sd_model
+    network = _first(model, NETWORKS)
+    if network is None:
+        return None
+    host = host_class()
+    apart = hasattr(model, "forge_objects")  # text encoders are unloaded while the network works
+    return preview.Loaded(
+        network=network if apart else model,
+        vae=_first(model, VAES),
+        model_map=host.inspect(model),
+        settle=lambda config: host.settle(model, config),
+        skips_uncond=apart,
+        paired=bool(getattr(shared.opts, "batch_cond_uncond", True)),
+    )
+
+
+def _first(model: Any, paths: tuple[str, ...]) -> Any:
+    """The first of the dotted paths that leads somewhere, None if none does."""
+    for path in paths:
+        try:
+            return attrgetter(path)(model)
+        except AttributeError:
+            continue
+    return None
+
+
+def _request_body() -> dict[str, Any]:
+    """The estimate's body for the host's /docs page."""
+    described = schema.object_schema(preview.REQUEST)
+    settings = schema.settings_schema()
+    described["properties"][preview.SETTINGS] = {k: v for k, v in settings.items() if k != "$schema"}
+    return {"requestBody": {"content": {"application/json": {"schema": described}}}}

@@ -1,0 +1,203 @@
+"""The endpoints under /scalediff/v1 on the pocket host, asked as a client would."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scalediff import __version__, preview, routes, schema, session
+from scalediff.config import ScaleDiffConfig
+from scalediff.params import PARAMS
+from scalediff.session import Session
+from scalediff.settings import LEVELS, LOG_OPTION
+
+ESTIMATE = "/scalediff/v1/estimate"
+JOB = {"width": 64, "height": 64, "steps": 5, "hr_scale": 2.0}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = [param.attr for param in preview.REQUEST]
+
+
+@pytest.fixture(scope="module")
+def client(booted: SimpleNamespace) -> TestClient:
+    """An application to which the host's callback has added our endpoints."""
+    app = FastAPI()
+    booted.script_callbacks.app_started_callback(None, app)
+    return TestClient(app)
+
+
+@pytest.fixture
+def unloaded(booted: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host before its first model."""
+    monkeypatch.setattr(booted.sd_models.model_data, "sd_model", None)
+
+
+def refused(client: TestClient, body: Any) -> str:
+    answer = client.post(ESTIMATE, content=body if isinstance(body, bytes) else json.dumps(body))
+    assert answer.status_code == 422
+    detail = answer.json()["detail"]
+    assert isinstance(detail, str)
+    assert len(detail) < 600
+    return detail
+
+
+def test_version(client: TestClient) -> None:
+    answer = client.get("/scalediff/v1/version")
+    assert answer.json() == {"name": "sd-webui-scalediff", "version": __version__, "host": "a1111"}
+
+
+def test_schema(client: TestClient) -> None:
+    assert client.get("/scalediff/v1/schema").json() == schema.settings_schema()
+
+
+def test_the_endpoints_are_added_once_and_documented(booted: SimpleNamespace) -> None:
+    app = FastAPI()
+    for _ in range(2):
+        routes.register(None, app)
+    paths = [route.path for route in app.routes if route.path.startswith(routes.PREFIX)]
+    assert sorted(paths) == [f"{routes.PREFIX}/{name}" for name in ("estimate", "schema", "version")]
+    described = TestClient(app).get("/openapi.json").json()["paths"][ESTIMATE]["post"]["requestBody"]
+    properties = described["content"]["application/json"]["schema"]["properties"]
+    assert list(properties) == [*FIELDS, "settings"]
+
+
+def test_the_estimate_is_the_plan_of_the_run(client: TestClient, host: Any) -> None:
+    from scalediff.hosts import webui_hires
+
+    config = {"enabled": True, "tau": 600, "stage_factor": 2.0}
+    answer = client.post(ESTIMATE, json={**JOB, "hr_scale": 4.0, "settings": config}).json()
+    p = host.txt2img(config, hr_scale=4.0)
+    p.init(p.prompt, [1], [1])
+    plan = webui_hires.plan_of(p, Session(ScaleDiffConfig.from_values(config)), (64, 64))
+    assert answer["stages"] == [
+        {"width": s.size[0], "height": s.size[1], "steps": s.steps, "tau": s.tau} for s in plan.stages
+    ]
+    assert len(plan.stages) == 2
+    assert answer["steps"] == sum(stage.steps for stage in plan.stages)
+    assert (answer["base"], answer["target"]) == ([64, 64], [256, 256])
+    assert answer["settings"]["tau"] == 600
+    assert answer["note"] is None
+
+
+def test_work_and_memory_come_with_a_model(client: TestClient) -> None:
+    small = client.post(ESTIMATE, json=JOB).json()
+    large = client.post(ESTIMATE, json={**JOB, "hr_scale": 4.0}).json()
+    assert 0 < small["ratio"] < large["ratio"]
+    assert 0 < small["memory_bytes"] < large["memory_bytes"]
+    assert small["line"].startswith("64x64 -> 128x128, 2 steps, about ")
+    batch = client.post(ESTIMATE, json={**JOB, "batch_size": 4}).json()
+    assert batch["memory_bytes"] > small["memory_bytes"]
+    assert batch["ratio"] == pytest.approx(small["ratio"])
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_without_a_model_the_stages_are_still_answered(client: TestClient) -> None:
+    answer = client.post(ESTIMATE, json={"width": 1024, "height": 1024, "hr_scale": 4, "steps": 50}).json()
+    assert [(s["width"], s["steps"]) for s in answer["stages"]] == [(2048, 20), (4096, 20)]
+    assert answer["line"] == "1024x1024 -> 2048x2048 -> 4096x4096, 20+20 steps"
+    assert (answer["ratio"], answer["memory_bytes"]) == (None, None)
+    assert "no model" in answer["note"]
+
+
+def test_asking_loads_no_model(client: TestClient, unloaded: None, booted: SimpleNamespace) -> None:
+    client.post(ESTIMATE, json=JOB)
+    assert booted.sd_models.model_data.sd_model is None
+
+
+def test_the_line_without_a_model_begins_the_line_with_one(client: TestClient, host: Any) -> None:
+    for body in (JOB, {**JOB, "hr_scale": 1.0}):
+        answer = client.post(ESTIMATE, json=body).json()
+        values, config = preview.read_request(body)
+        assert answer["line"].startswith(preview.plan_line(preview._plan(values, config)))
+
+
+def test_a_target_an_hires_steps_and_the_defaults(client: TestClient) -> None:
+    body = {"width": 100, "height": 75, "target_width": 203, "target_height": 155, "hr_second_pass_steps": 7}
+    answer = client.post(ESTIMATE, json=body).json()
+    assert (answer["base"], answer["target"]) == ([96, 72], [200, 152])
+    assert answer["steps"] == 7 * len(answer["stages"])
+    for empty in ({}, dict.fromkeys([*FIELDS, "settings"])):
+        assert client.post(ESTIMATE, json=empty).json()["line"].startswith("512x512 -> 1024x1024, 8 steps")
+    assert client.post(ESTIMATE).json()["target"] == [1024, 1024]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tau": 5000},
+        {"tau": "many"},
+        {"tau": True},
+        {"tau": 10**400},
+        {"structure_strength": -0.1},
+        {"shift": "x" * 5_000_000},
+        {"tua": 300},
+        {"lfm_factor": [1, 2]},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_wrong_setting_is_refused_in_the_words_of_a_run(client: TestClient, wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"must be|unknown") as told:
+        ScaleDiffConfig.from_values(wrong)
+    assert refused(client, {**JOB, "settings": wrong}) == str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"width": 12}, "width must be a whole number from 64 to 16384, got 12"),
+        ({"hr_scale": 100}, "hr_scale must be a number from 1 to 16, got 100"),
+        ({"steps": "1.5"}, "steps must be a whole number from 1 to 1000, got '1.5'"),
+        ({"widht": 512}, "unknown field 'widht'; known are width, height"),
+        ({"settings": [True]}, "settings must be an object, got [True]"),
+        ({"target_width": 100}, "target_width and target_height must be given together, got 100 and 0"),
+        ({"hr_scale": 2, "target_width": 9, "target_height": 9}, "not both, got 2 and 9 x 9"),
+        ({"target_width": 9, "target_height": 3}, "must be at least 8, got 9 and 3"),
+        ([], "the request must be a JSON object, got []"),
+        (b"{", "this is no JSON"),
+        (b"\xff\xfe", "this is no JSON"),
+        (b"[" * 100_000, "this is no JSON"),
+        (b'{"steps": NaN}', "steps must be a whole number from 1 to 1000, got nan"),
+    ],
+)
+def test_a_wrong_field_is_named_with_value_and_range(client: TestClient, body: Any, words: str) -> None:
+    assert words in refused(client, body)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=JSON
+    | st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3)
+    | st.dictionaries(
+        st.just("settings"), st.dictionaries(st.sampled_from([p.attr for p in PARAMS]), JSON, max_size=3)
+    )
+)
+def test_nothing_that_is_json_breaks_it(client: TestClient, body: Any) -> None:
+    answer = client.post(ESTIMATE, content=json.dumps(body))
+    assert answer.status_code in (200, 422)
+    assert answer.status_code == 200 or isinstance(answer.json()["detail"], str)
+
+
+def test_the_log_level_of_the_settings_page(
+    booted: SimpleNamespace, host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, opts = logging.getLogger("scalediff"), booted.shared.opts
+    monkeypatch.setattr(log, "level", log.level)
+    monkeypatch.delenv(session.LOG_LEVEL, raising=False)
+    assert opts.data_labels[LOG_OPTION].section == ("scalediff", "ScaleDiff")
+    for level in LEVELS:
+        opts.set(LOG_OPTION, level)
+        assert log.level == getattr(logging, level)
+    monkeypatch.setenv(session.LOG_LEVEL, "INFO")
+    opts.set(LOG_OPTION, "DEBUG")
+    assert log.level == logging.ERROR  # the environment had its say when the script was loaded
