@@ -16,8 +16,7 @@ Cells = tuple[int, int]
 
 NATIVE_CELLS = {"sdxl": 128, "sd2-v": 96, "default": 64}
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
-# Input channels of the families that see more than the latent
-INPAINT_CHANNELS, EDIT_CHANNELS = 9, 8
+# Widths by which families are told apart
 REFINER_CHANNELS, REFINER_CONTEXT, SDXL_CONTEXT, SD2_CONTEXT = 384, 1280, 2048, 1024
 
 
@@ -158,10 +157,10 @@ def _refusal(model: Any, unet: Any, layers: tuple[AttentionLayer, ...], *, predi
         return f"ScaleDiff does not know {type(unet).__name__} (it has no UNet blocks); {advice}"
     if prediction not in ("eps", "v"):
         return f"ScaleDiff does not know models that predict '{prediction}'; {advice}"
-    channels = getattr(unet, "in_channels", None)
-    if channels == INPAINT_CHANNELS or getattr(model, "is_sdxl_inpaint", False):
+    extra = _extra_channels(unet)
+    if extra == 1 + _latent_channels(unet) or getattr(model, "is_sdxl_inpaint", False):
         return "ScaleDiff does not support inpainting models (they take a mask too); load an ordinary one"
-    if channels == EDIT_CHANNELS:
+    if extra:
         return "ScaleDiff does not support editing models (they take an image too); load an ordinary one"
     if hasattr(unet, "label_emb") and (
         getattr(unet, "model_channels", None) == REFINER_CHANNELS or _context_width(unet) == REFINER_CONTEXT
@@ -170,6 +169,16 @@ def _refusal(model: Any, unet: Any, layers: tuple[AttentionLayer, ...], *, predi
     if not layers:
         return f"ScaleDiff found no self-attention that it knows in {type(unet).__name__}; {advice}"
     return ""
+
+
+def _latent_channels(unet: Any) -> int:
+    """Channels that the UNet predicts, 4 where it does not say."""
+    return getattr(unet, "out_channels", None) or 4
+
+
+def _extra_channels(unet: Any) -> int:
+    """Input channels beyond the latent's own: a mask, a masked picture, a depth map, a picture to edit."""
+    return max(0, (getattr(unet, "in_channels", None) or 0) - _latent_channels(unet))
 
 
 def _context_width(unet: nn.Module) -> int | None:

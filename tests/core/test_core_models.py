@@ -246,3 +246,10 @@ def test_bad_sizes() -> None:
 def test_layer_window_rounds_up() -> None:
     assert layer_window((104, 152), 2) == (52, 76)
     assert layer_window((25, 41), 8) == (4, 6)
+
+
+@pytest.mark.parametrize("count", [8, 16])
+def test_wide_latents_are_no_refusal(count):
+    unet = with_channels(count)
+    unet.out_channels = count
+    assert inspect(unet).supported
