@@ -38,9 +38,9 @@ def create_app(*, api_only: bool = False, checkpoint: Path | None = None) -> Fas
     listings.install(app)
     if not api_only:
         assets.install(app)
-        app = _with_page(app, page)
     _announce(page, app)
-    return app
+    # the page answers every path that is left, so the scripts' own endpoints come before it
+    return app if api_only else _with_page(app, page)
 
 
 def _with_page(app: FastAPI, page: Any) -> FastAPI:

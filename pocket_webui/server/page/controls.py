@@ -109,19 +109,7 @@ def hires_panel(fields: Fields) -> None:
                 label="Denoising strength",
                 elem_id="txt2img_denoising_strength",
             )
-        with gr.Row(elem_id="txt2img_hires_fix_row2"):
-            fields["hr_scale"] = gr.Slider(
-                1.0, 8.0, value=2.0, step=0.05, label="Upscale by", elem_id="txt2img_hr_scale"
-            )
-            for axis, word in (("x", "width"), ("y", "height")):
-                fields[f"hr_resize_{axis}"] = gr.Slider(
-                    0,
-                    MAX_PIXELS,
-                    value=0,
-                    step=8,
-                    label=f"Resize {word} to",
-                    elem_id=f"txt2img_hr_resize_{axis}",
-                )
+        _hires_size(fields)
         _hires_choices(fields)
         with gr.Row(elem_id="txt2img_hires_fix_row4"):
             fields["hr_prompt"] = gr.Textbox(
@@ -137,6 +125,22 @@ def hires_panel(fields: Fields) -> None:
                 elem_id="hires_neg_prompt",
                 lines=2,
                 placeholder="Empty: the same",
+            )
+
+
+def _hires_size(fields: Fields) -> None:
+    with gr.Row(elem_id="txt2img_hires_fix_row2"):
+        fields["hr_scale"] = gr.Slider(
+            1.0, 8.0, value=2.0, step=0.05, label="Upscale by", elem_id="txt2img_hr_scale"
+        )
+        for axis, word in (("x", "width"), ("y", "height")):
+            fields[f"hr_resize_{axis}"] = gr.Slider(
+                0,
+                MAX_PIXELS,
+                value=0,
+                step=8,
+                label=f"Resize {word} to",
+                elem_id=f"txt2img_hr_resize_{axis}",
             )
 
 
