@@ -170,9 +170,12 @@ class JointWindow:
     ) -> Any:
         """attention(q, k, v, heads): q, k, v [B, tokens, heads*D], text first or (SD 3.5 medium) image alone.
 
+        v may have its heads split off already, [B, tokens, heads, D], as the hosts' blocks hand it over.
         Returns [B, tokens, heads*D].
         """
         layer = self._next_layer()
+        if isinstance(v, Tensor) and v.ndim == 4:
+            v = v.flatten(2)
         reason = _unusual(args, extra) or self._obstacle(q, k, v, axis=1, image_alone=True)
         if reason or self._fits():
             self._count_fallback(reason)
