@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from scalediff.params import DEFAULTS, PARAMS, shown
 
@@ -20,6 +20,10 @@ class ScaleDiffConfig:
     shift: bool = DEFAULTS["shift"]
     lfm_factor: float = DEFAULTS["lfm_factor"]
     sg_factor: float = DEFAULTS["sg_factor"]
+    preset: str = DEFAULTS["preset"]
+
+    # Names that the caller wrote down. Not a field: two configs with the same values are equal.
+    _given: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for param in PARAMS:
@@ -38,14 +42,36 @@ class ScaleDiffConfig:
         if unknown:
             names = ", ".join(shown(key) for key in unknown[:5])
             raise ValueError(f"unknown ScaleDiff setting {names}; known are {', '.join(DEFAULTS)}")
-        return cls(**{key: value for key, value in named.items() if value is not None})
+        config = cls(**{key: value for key, value in named.items() if value is not None})
+        listed = isinstance(values, Mapping) or _has_object(values)
+        return config._with_given(key for key in named if listed and named[key] is not None)
+
+    def changed(self, values: Mapping[str, Any]) -> ScaleDiffConfig:
+        """This config with some values by name replaced; ValueError as in `from_values`."""
+        config = type(self).from_values({**asdict(self), **values})
+        return config._with_given((*self._given, *values))
+
+    def left(self, name: str) -> bool:
+        """Whether `name` is left to the preset: at its default, and not written down by name.
+
+        A list cannot say what its caller meant by a default: pages always send every value.
+        """
+        return name not in self._given and getattr(self, name) == DEFAULTS[name]
+
+    def _with_given(self, names: Iterable[str]) -> ScaleDiffConfig:
+        object.__setattr__(self, "_given", frozenset(names))
+        return self
+
+
+def _has_object(values: Sequence[Any]) -> bool:
+    return len(values) == 2 and isinstance(values[1], Mapping)
 
 
 def _by_name(values: Sequence[Any]) -> dict[str, Any]:
     """Positional values by attribute name."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
         raise ValueError(f"ScaleDiff settings must be an object or a list, got {shown(values)}")
-    if len(values) == 2 and isinstance(values[1], Mapping):
+    if _has_object(values):
         return {"enabled": values[0], **values[1]}
     if len(values) > len(PARAMS):
         raise ValueError(f"ScaleDiff takes at most {len(PARAMS)} values, got {len(values)}")

@@ -36,7 +36,7 @@ def build(elem_id: Callable[[str], str]) -> Page:
     page = Page()
     with ExitStack() as open_blocks:
         _open_accordion(open_blocks, page, enable, elem_id)
-        plain = [param for param in rest if not param.advanced]
+        plain = sorted((param for param in rest if not param.advanced), key=lambda param: not param.on_top)
         advanced = [param for param in rest if param.advanced]
         made = {param.attr: _component(param, elem_id) for param in plain}
         if advanced:
@@ -75,19 +75,19 @@ def _open_accordion(open_blocks: ExitStack, page: Page, enable: Param, elem_id: 
 
 
 def _component(param: Param, elem_id: Callable[[str], str]) -> Any:
-    """A checkbox or a slider with its help text."""
+    """The control for the parameter's kind of value, with its help text."""
     import gradio as gr
 
+    common: dict[str, Any] = {
+        "value": param.default,
+        "label": param.label,
+        "info": param.help,
+        "elem_id": elem_id(param.attr),
+    }
     if param.kind is bool:
-        return gr.Checkbox(
-            bool(param.default), label=param.label, info=param.help, elem_id=elem_id(param.attr)
-        )
-    return gr.Slider(
-        minimum=param.minimum,
-        maximum=param.maximum,
-        step=param.step,
-        value=param.default,
-        label=param.label,
-        info=param.help,
-        elem_id=elem_id(param.attr),
-    )
+        return gr.Checkbox(**common)
+    if param.choices:
+        return gr.Dropdown(list(param.choices), **common)
+    if param.kind is str:
+        return gr.Textbox(**common)
+    return gr.Slider(minimum=param.minimum, maximum=param.maximum, step=param.step, **common)

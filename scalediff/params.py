@@ -6,13 +6,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-Value = bool | int | float
+Value = bool | int | float | str
 SHOWN_CHARACTERS = 60
+MOST_ENTRIES = 8  # more stages than any plan has
+LONGEST_TEXT = 200
+AUTO, FAITHFUL, BALANCED, DETAIL, CUSTOM = PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Custom")
 
 
 @dataclass(frozen=True)
 class Param:
-    """One setting. Labels and infotext keys are public: saved pages and pictures refer to them."""
+    """One setting. Labels and infotext keys are public: saved pages and pictures refer to them.
+
+    A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces.
+    """
 
     attr: str
     label: str
@@ -23,18 +29,33 @@ class Param:
     minimum: float | None = None
     maximum: float | None = None
     step: float | None = None
+    choices: tuple[str, ...] = ()
+    entries: tuple[int, int] | None = None
     advanced: bool = False
+    on_top: bool = False  # before the others on the page; the order of arguments is the table's
 
     @property
     def allowed(self) -> str:
         """The allowed values in words."""
         if self.kind is bool:
             return "true or false"
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.entries:
+            low, high = self.entries
+            return (
+                f"empty or up to {MOST_ENTRIES} whole numbers from {low} to {high} with spaces between them"
+            )
         noun = "a whole number" if self.kind is int else "a number"
         return f"{noun} from {self.minimum:g} to {self.maximum:g}"
 
     def parse(self, value: Any) -> Value:
         """An untyped value as this setting's type; ValueError names label, value and range."""
+        if self.kind is str:
+            text = self._as_text(value)
+            if text is None:
+                raise ValueError(f"{self.label} must be {self.allowed}, got {shown(value)}")
+            return text
         number = _as_bool(value) if self.kind is bool else _as_number(value)
         if number is not None and self.kind is int:
             number = int(number) if number == int(number) else None
@@ -42,7 +63,18 @@ class Param:
             raise ValueError(f"{self.label} must be {self.allowed}, got {shown(value)}")
         return number
 
-    def _in_range(self, number: Value) -> bool:
+    def _as_text(self, value: Any) -> str | None:
+        """The text in its one spelling; None where it is not allowed."""
+        if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+            return None
+        if self.choices:
+            return next((choice for choice in self.choices if choice.lower() == value.strip().lower()), None)
+        words = value.replace(",", " ").split()
+        low, high = self.entries or (0, 0)
+        allowed = all(word.isascii() and word.isdigit() and low <= int(word) <= high for word in words)
+        return " ".join(str(int(word)) for word in words) if allowed and len(words) <= MOST_ENTRIES else None
+
+    def _in_range(self, number: int | float) -> bool:
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
         return low <= number <= high
@@ -124,6 +156,7 @@ PARAMS: tuple[Param, ...] = (
         minimum=1.25,
         maximum=4.0,
         step=0.25,
+        advanced=True,
         help="How much each stage enlarges. Smaller: more stages, slower, safer.",
     ),
     Param(
@@ -132,6 +165,7 @@ PARAMS: tuple[Param, ...] = (
         infotext_key="ScaleDiff shift",
         kind=bool,
         default=False,
+        advanced=True,
         help="Move the attention windows at random in each layer and step, which hides faint seams.",
     ),
     Param(
@@ -147,6 +181,17 @@ PARAMS: tuple[Param, ...] = (
         infotext_key="ScaleDiff SG factor",
         help="Share of the resolution that the structure guidance holds on to.",
         **_FACTOR,  # type: ignore[arg-type]
+    ),
+    Param(
+        attr="preset",
+        label="Preset",
+        infotext_key="ScaleDiff preset",
+        kind=str,
+        default=AUTO,
+        choices=PRESETS,
+        on_top=True,
+        help="Fills in what is left at its default, by the loaded model: Auto as published, Faithful closer "
+        "to the first picture, Detail freer. Custom takes every value as it stands.",
     ),
 )
 

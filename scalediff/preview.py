@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scalediff import cascade, estimate, session
+from scalediff import cascade, estimate, presets, session
 from scalediff.cascade import Size, StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.models import ModelMap, base_window
@@ -53,8 +53,7 @@ def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
     `note` says why work and memory are not there. ValueError names field, value and what is allowed.
     """
     values, config = read_request(body)
-    if loaded is not None:
-        config = loaded.settle(config)
+    config = loaded.settle(config) if loaded is not None else presets.resolve(config, "")
     plan = _plan(values, config)
     note = _unknown_because(loaded)
     cost = None
@@ -77,7 +76,10 @@ def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
 
 
 def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
-    """Values by name of `REQUEST`, null and missing ones at their default, and the settings."""
+    """Values by name of `REQUEST`, null and missing ones at their default, and the settings.
+
+    The settings are an object, or a list in the order of PARAMS as the page sends it to the script.
+    """
     if not isinstance(body, Mapping):
         raise ValueError(f"the request must be a JSON object, got {shown(body)}")
     known = [*(param.attr for param in REQUEST), SETTINGS]
@@ -85,16 +87,16 @@ def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
     if unknown:
         names = ", ".join(shown(key) for key in unknown[:5])
         raise ValueError(f"unknown field {names}; known are {', '.join(known)}")
-    settings = body.get(SETTINGS)
-    if settings is not None and not isinstance(settings, Mapping):
-        raise ValueError(f"{SETTINGS} must be an object, got {shown(settings)}")
+    settings = body.get(SETTINGS) or {}
+    if not isinstance(settings, (Mapping, list)):
+        raise ValueError(f"{SETTINGS} must be an object or a list, got {shown(settings)}")
     given = {param.attr: body.get(param.attr) for param in REQUEST}
     values = {
         param.attr: param.default if given[param.attr] is None else param.parse(given[param.attr])
         for param in REQUEST
     }
     _check_target(values, scale_given=given["hr_scale"] is not None)
-    return values, ScaleDiffConfig.from_values(settings or {})
+    return values, session.read_config([settings] if isinstance(settings, Mapping) else settings)
 
 
 def plan_line(plan: StagePlan) -> str:
@@ -106,7 +108,7 @@ def plan_line(plan: StagePlan) -> str:
 
 
 def _check_target(values: dict[str, Value], *, scale_given: bool) -> None:
-    width, height = values["target_width"], values["target_height"]
+    width, height = int(values["target_width"]), int(values["target_height"])
     if bool(width) != bool(height):
         raise ValueError(
             f"target_width and target_height must be given together, got {width} and {height}; "

@@ -8,7 +8,8 @@ from typing import Any
 from scalediff.params import PARAMS, Param
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-KINDS = {bool: "boolean", int: "integer", float: "number"}
+KINDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
+NUMBERS = r"^[0-9 ,]*$"  # the range of each is in the description
 
 
 def settings_schema() -> dict[str, Any]:
@@ -28,11 +29,15 @@ def object_schema(params: Iterable[Param], *, required: Iterable[str] = ()) -> d
 
 def property_schema(param: Param) -> dict[str, Any]:
     """Type, range, default and description of one parameter; null stands for the default."""
-    limits = {
+    limits: dict[str, Any] = {
         name: value
         for name, value in (("minimum", param.minimum), ("maximum", param.maximum))
         if value is not None
     }
+    if param.choices:
+        limits["enum"] = [*param.choices, None]
+    if param.entries:
+        limits["pattern"] = NUMBERS
     return {
         "title": param.label,
         "description": param.help,

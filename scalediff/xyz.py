@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any
 
 from scalediff.config import ScaleDiffConfig
@@ -27,7 +26,7 @@ def add_axes() -> None:
 def overridden(p: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
     """`config` with the values that the plot has put on this cell's `p`; ValueError as in `from_values`."""
     values = getattr(p, ATTRIBUTE, None)
-    return ScaleDiffConfig.from_values({**asdict(config), **values}) if values else config
+    return config.changed(values) if values else config
 
 
 def axis_label(param: Param) -> str:
@@ -51,8 +50,12 @@ def _axis(plot: Any, param: Param) -> Any:
         str if switch else param.kind,
         _setter(param),
         confirm=_confirm(param),
-        choices=_truth_values if switch else None,
+        choices=_truth_values if switch else _choices(param),
     )
+
+
+def _choices(param: Param) -> Callable[[], list[str]] | None:
+    return (lambda: list(param.choices)) if param.choices else None
 
 
 def _truth_values() -> list[str]:

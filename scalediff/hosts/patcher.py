@@ -4,7 +4,6 @@ Every sampler call starts from the patcher as it was after LoRA; other scripts t
 ours are laid on top, on a clone that is in place only while the sampler runs.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scalediff import flow, params, schedule, seeding
+from scalediff import flow, schedule, seeding
 from scalediff.cascade import Stage
-from scalediff.config import ScaleDiffConfig
 from scalediff.dit import JointWindow
 from scalediff.dit import token_grid as tokens_of
 from scalediff.geometry import patch_length
@@ -83,20 +81,6 @@ class PatcherHost(WebUIHost):
         return None if is_unet(network) else refuse_size(network, cls.family(network), latent_size)
 
     # --- the job
-
-    @classmethod
-    def settle(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
-        """Settings left at their UNet default take the value of the loaded model's family instead."""
-        own = flow.FAMILY_DEFAULTS.get(cls.inspect(sd_model).family, flow.UNET_DEFAULTS)
-        values: dict[str, Any] = {"tau": own.tau, "lfm_factor": own.factor, "sg_factor": own.factor}
-        return dataclasses.replace(
-            config,
-            **{
-                name: value
-                for name, value in values.items()
-                if getattr(config, name) == params.DEFAULTS[name]
-            },
-        )
 
     @classmethod
     def prepare_job(cls, p: Any) -> None:

@@ -15,7 +15,7 @@ from modules.processing import decode_latent_batch
 from modules.sd_samplers_common import images_tensor_to_samples
 from torch import Tensor, nn
 
-from scalediff import seeding
+from scalediff import presets, seeding
 from scalediff.cascade import Stage, StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.geometry import patch_length
@@ -75,8 +75,8 @@ class WebUIHost:
 
     @classmethod
     def settle(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
-        """The settings as they suit the loaded model."""
-        return config
+        """The settings as they suit the loaded model: what was left to the preset is filled in."""
+        return presets.resolve(config, cls.inspect(sd_model).family)
 
     @classmethod
     def prepare_job(cls, p: Any) -> None:

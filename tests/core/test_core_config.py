@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scalediff import infotext
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import PARAMS, Param
+from scalediff.params import MOST_ENTRIES, PARAMS, Param
 
 # What A1111 accepts as a key of its infotext
 HOST_KEY = re.compile(r"\w[\w \-/]+")
@@ -21,6 +21,12 @@ HOST_KEY = re.compile(r"\w[\w \-/]+")
 def values_of(param: Param) -> st.SearchStrategy:
     if param.kind is bool:
         return st.booleans()
+    if param.choices:
+        return st.sampled_from(param.choices)
+    if param.entries:
+        return st.lists(st.integers(*param.entries), max_size=MOST_ENTRIES).map(
+            lambda numbers: " ".join(map(str, numbers))
+        )
     assert param.minimum is not None
     assert param.maximum is not None
     if param.kind is int:
@@ -47,6 +53,7 @@ def test_the_defaults_of_the_paper() -> None:
         "shift": False,
         "lfm_factor": 0.125,
         "sg_factor": 0.125,
+        "preset": "Auto",
     }
 
 
@@ -79,6 +86,7 @@ def test_frozen() -> None:
         ({"tau": " 3e2 ", "structure_strength": 0}, {"tau": 300, "structure_strength": 0.0}),
         ({"tau": None, "enabled": 1}, {"enabled": True}),
         ([None, None, None, 4], {"stage_factor": 4.0}),
+        ({"preset": " detail "}, {"preset": "Detail"}),
     ],
 )
 def test_untyped_values(values: object, expected: dict) -> None:
@@ -110,7 +118,10 @@ def test_untyped_values(values: object, expected: dict) -> None:
         ({"enabled": 1.0}, "ScaleDiff must be true or false, got 1.0"),
         ({"lfm_factor": 0.03}, "Frequency mixing factor must be a number from 0.03125 to 0.5, got 0.03"),
         ({"taau": 400}, "unknown ScaleDiff setting 'taau'; known are enabled, tau,"),
-        ([True] * 8, "at most 7 values, got 8"),
+        ([True] * (len(PARAMS) + 1), f"at most {len(PARAMS)} values, got {len(PARAMS) + 1}"),
+        ({"preset": "Panic"}, "Preset must be one of Auto, Faithful, Balanced, Detail, Custom, got 'Panic'"),
+        ({"preset": 3}, "Preset must be one of Auto, .*, got 3"),
+        ({"preset": ""}, "Preset must be one of Auto, .*, got ''"),
         ("True", "must be an object or a list"),
     ],
 )

@@ -22,6 +22,7 @@ OTHER = {
     "shift": "True",
     "lfm_factor": 0.25,
     "sg_factor": 0.0625,
+    "preset": "detail",
 }
 
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gradio as gr
 import pytest
 
 from scalediff import page
-from scalediff.params import PARAMS
+from scalediff.params import PARAMS, Param
 
 IDS = [param.attr for param in PARAMS]
 
 
 def elem_id(name: str) -> str:
     return f"script_txt2img_scalediff_{name}"
+
+
+def another(param: Param) -> Any:
+    """A valid value that is not the default."""
+    if param.kind is bool:
+        return not param.default
+    if param.kind is str:
+        return param.choices[-1] if param.choices else "3 2"
+    return param.kind(param.minimum)
 
 
 @pytest.fixture
@@ -33,6 +44,13 @@ def test_component_carries_default_and_range(built: page.Page, index: int) -> No
     assert type(component.value) is type(param.default) or param.kind is float
     if param.kind is bool:
         assert isinstance(component, gr.Checkbox)
+    elif param.choices:
+        assert isinstance(component, gr.Dropdown)
+        assert [choice if isinstance(choice, str) else choice[1] for choice in component.choices] == list(
+            param.choices
+        )
+    elif param.kind is str:
+        assert isinstance(component, gr.Textbox)
     else:
         assert (component.minimum, component.maximum, component.step) == (
             param.minimum,
@@ -82,7 +100,7 @@ def test_pasting_reads_text_and_falls_back_to_the_default(built: page.Page, inde
     param = PARAMS[index]
     component, read = built.infotext_fields[index]
     assert component is built.components[index]
-    other = (not param.default) if param.kind is bool else param.kind(param.minimum)
+    other = another(param)
     assert other != param.default
     assert read({param.infotext_key: str(other)}) == other
     assert read({}) == param.default
