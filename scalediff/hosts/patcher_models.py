@@ -69,6 +69,9 @@ def _refuse(loaded: Loaded, family: str, *, reachable: bool) -> str:
         return f"ScaleDiff expects {name} to be a flow model, but it predicts '{loaded.prediction}'; {ADVICE}"
     if not reachable:
         return f"the attention function of {name} is not where ScaleDiff expects it in this WebUI; {ADVICE}"
+    patch = getattr(loaded.network, "patch_size", TOKEN)
+    if isinstance(patch, int) and patch != TOKEN:
+        return f"ScaleDiff does not know {name} with patches of {patch} cells (FLUX.2 or the like); {ADVICE}"
     channels = getattr(loaded.network, "in_channels", None)
     if family in ("flux", "schnell") and channels not in (None, 16, 64):
         return (

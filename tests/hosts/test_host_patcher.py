@@ -308,6 +308,11 @@ def test_transformers_are_refused_in_one_sentence(family, prediction, reachable,
     assert "load a" in found.reason
 
 
+def test_flux_with_another_patch_is_refused():
+    network = SimpleNamespace(patch_size=1, in_channels=128)
+    assert "FLUX.2" in map_transformer(Loaded(None, network, "flow"), "flux", reachable=True).reason
+
+
 def test_edit_flux_is_refused():
     network = SimpleNamespace(in_channels=96)
     assert "editing" in map_transformer(Loaded(None, network, "flow"), "flux", reachable=True).reason
