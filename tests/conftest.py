@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="run tests/contract against this running WebUI (it needs --api) instead of starting the pocket",
     )
+    parser.addoption(
+        "--webui-request",
+        default="{}",
+        help="JSON of request fields that the running WebUI's model needs, e.g. a scheduler for FLUX",
+    )
 
 
 def free_port() -> int:

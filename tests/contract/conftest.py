@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from webui_client import Answer, Webui
 
 
 @pytest.fixture(scope="session")
-def webui(webui_url: str) -> Webui:
-    return Webui(webui_url)
+def webui(webui_url: str, request: pytest.FixtureRequest) -> Webui:
+    return Webui(webui_url, json.loads(request.config.getoption("--webui-request")))
 
 
 @pytest.fixture(scope="session")

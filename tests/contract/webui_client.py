@@ -92,8 +92,9 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class Webui:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, needed: dict[str, Any] | None = None) -> None:
         self.url = url
+        self.defaults = {**DEFAULTS, **(needed or {})}
         self.http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False)
         self.hires_fields = {**HIRES, **self._demanded_by_forge()}
 
@@ -119,14 +120,14 @@ class Webui:
         return Answer([d[0] for d in decoded], json.loads(reply["info"]), [d[1] for d in decoded])
 
     def txt2img(self, **fields: Any) -> Answer:
-        return self.generate("txt2img", {**DEFAULTS, **fields})
+        return self.generate("txt2img", {**self.defaults, **fields})
 
     def hires(self, **fields: Any) -> Answer:
         """txt2img with Hires. fix on, to twice the size unless told otherwise."""
         return self.txt2img(**{**self.hires_fields, **fields})
 
     def img2img(self, init: np.ndarray, **fields: Any) -> Answer:
-        payload = {**DEFAULTS, "denoising_strength": 0.5, "init_images": [to_base64(init)], **fields}
+        payload = {**self.defaults, "denoising_strength": 0.5, "init_images": [to_base64(init)], **fields}
         return self.generate("img2img", payload)
 
     def names(self, what: str) -> list[str]:
