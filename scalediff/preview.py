@@ -9,7 +9,7 @@ from typing import Any
 from scalediff import cascade, estimate, presets, session
 from scalediff.cascade import Size, StagePlan
 from scalediff.config import ScaleDiffConfig
-from scalediff.models import ModelMap, base_window
+from scalediff.models import ModelMap
 from scalediff.params import Param, Value, shown
 
 NO_MODEL = "no model is loaded yet, so work and memory are not known"
@@ -59,7 +59,7 @@ def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
     cost = None
     if loaded is not None and note is None:
         try:
-            cost = _cost(plan, values, loaded)
+            cost = _cost(plan, values, config, loaded)
         except ValueError as error:  # layers that cannot be counted
             note = str(error)
     return {
@@ -87,7 +87,7 @@ def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
     if unknown:
         names = ", ".join(shown(key) for key in unknown[:5])
         raise ValueError(f"unknown field {names}; known are {', '.join(known)}")
-    settings = body.get(SETTINGS) or {}
+    settings = {} if body.get(SETTINGS) is None else body[SETTINGS]
     if not isinstance(settings, (Mapping, list)):
         raise ValueError(f"{SETTINGS} must be an object or a list, got {shown(settings)}")
     given = {param.attr: body.get(param.attr) for param in REQUEST}
@@ -133,8 +133,9 @@ def _plan(values: dict[str, Value], config: ScaleDiffConfig) -> StagePlan:
     target = (int(values["target_width"]), int(values["target_height"]))
     if not all(target):
         target = (int(width * scale), int(height * scale))
-    steps = int(values["hr_second_pass_steps"]) or cascade.stage_steps(int(values["steps"]), config.tau)
-    return session.make_plan(base, target, config, steps=steps)
+    return session.make_plan(
+        base, target, config, steps=int(values["steps"]), stage_steps=int(values["hr_second_pass_steps"])
+    )
 
 
 def _stage(stage: cascade.Stage) -> dict[str, int]:
@@ -147,7 +148,9 @@ def _unknown_because(loaded: Loaded | None) -> str | None:
     return None if loaded.model_map.supported else loaded.model_map.reason
 
 
-def _cost(plan: StagePlan, values: dict[str, Value], loaded: Loaded) -> estimate.PlanEstimate:
+def _cost(
+    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
+) -> estimate.PlanEstimate:
     run = estimate.Run(
         first_steps=int(values["steps"]),
         cfg=not (loaded.skips_uncond and values["cfg_scale"] == 1),
@@ -155,6 +158,5 @@ def _cost(plan: StagePlan, values: dict[str, Value], loaded: Loaded) -> estimate
         images=int(values["batch_size"]),
         vae_factor=session.CELL,
     )
-    base = (plan.base[1] // session.CELL, plan.base[0] // session.CELL)
-    window = base_window(loaded.model_map.native_size, base)
+    window = session.attention_window(loaded.model_map.native_size, plan.base, config)
     return estimate.plan_work(plan, loaded.network, run, window=window, vae=loaded.vae)

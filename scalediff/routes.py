@@ -90,5 +90,7 @@ def _request_body() -> dict[str, Any]:
     """The estimate's body for the host's /docs page."""
     described = schema.object_schema(preview.REQUEST)
     settings = schema.settings_schema()
-    described["properties"][preview.SETTINGS] = {k: v for k, v in settings.items() if k != "$schema"}
+    by_name = {key: value for key, value in settings.items() if key != "$schema"}
+    by_place = {"type": "array", "description": "The same values in the order of the object's properties."}
+    described["properties"][preview.SETTINGS] = {"anyOf": [by_name, by_place]}
     return {"requestBody": {"content": {"application/json": {"schema": described}}}}

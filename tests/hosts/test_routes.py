@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from scalediff import __version__, preview, routes, schema, session
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import PARAMS
+from scalediff.params import DEFAULTS, PARAMS
 from scalediff.session import Session
 from scalediff.settings import LEVELS, LOG_OPTION
 
@@ -101,6 +101,22 @@ def test_work_and_memory_come_with_a_model(client: TestClient) -> None:
     assert batch["ratio"] == pytest.approx(small["ratio"])
 
 
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_list_is_read_as_a_run_reads_it(
+    client: TestClient, with_model: bool, request: pytest.FixtureRequest
+) -> None:
+    """Its defaults are left to the preset; what an object names is meant."""
+    if not with_model:
+        request.getfixturevalue("unloaded")
+    values = [{**DEFAULTS, "enabled": True, "preset": "Faithful"}[param.attr] for param in PARAMS]
+    by_name = {"preset": "Faithful", "tau": DEFAULTS["tau"]}
+    taus = [
+        client.post(ESTIMATE, json={**JOB, "settings": given}).json()["settings"]["tau"]
+        for given in (values, {"preset": "Faithful"}, by_name)
+    ]
+    assert taus == [300, 300, 400]
+
+
 @pytest.mark.usefixtures("unloaded")
 def test_without_a_model_the_stages_are_still_answered(client: TestClient) -> None:
     answer = client.post(ESTIMATE, json={"width": 1024, "height": 1024, "hr_scale": 4, "steps": 50}).json()
@@ -159,7 +175,8 @@ def test_a_wrong_setting_is_refused_in_the_words_of_a_run(client: TestClient, wr
         ({"hr_scale": 100}, "hr_scale must be a number from 1 to 16, got 100"),
         ({"steps": "1.5"}, "steps must be a whole number from 1 to 1000, got '1.5'"),
         ({"widht": 512}, "unknown field 'widht'; known are width, height"),
-        ({"settings": [True]}, "settings must be an object, got [True]"),
+        ({"settings": "all"}, "settings must be an object or a list, got 'all'"),
+        ({"settings": [True, 5000]}, "Restart timestep (tau) must be a whole number from 1 to 999, got 5000"),
         ({"target_width": 100}, "target_width and target_height must be given together, got 100 and 0"),
         ({"hr_scale": 2, "target_width": 9, "target_height": 9}, "not both, got 2 and 9 x 9"),
         ({"target_width": 9, "target_height": 3}, "must be at least 8, got 9 and 3"),
