@@ -21,6 +21,9 @@ class ScaleDiffConfig:
     lfm_factor: float = DEFAULTS["lfm_factor"]
     sg_factor: float = DEFAULTS["sg_factor"]
     preset: str = DEFAULTS["preset"]
+    window_multiple: float = DEFAULTS["window_multiple"]
+    stage_tau: str = DEFAULTS["stage_tau"]
+    stage_steps: str = DEFAULTS["stage_steps"]
 
     # Names that the caller wrote down. Not a field: two configs with the same values are equal.
     _given: ClassVar[frozenset[str]] = frozenset()

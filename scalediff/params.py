@@ -193,6 +193,40 @@ PARAMS: tuple[Param, ...] = (
         help="Fills in what is left at its default, by the loaded model: Auto as published, Faithful closer "
         "to the first picture, Detail freer. Custom takes every value as it stands.",
     ),
+    Param(
+        attr="window_multiple",
+        label="Window multiple",
+        infotext_key="ScaleDiff window multiple",
+        kind=float,
+        default=1.0,
+        minimum=1.0,
+        maximum=2.0,
+        step=0.25,
+        advanced=True,
+        help="Side of the attention window, as a multiple of the model's native size. Larger: slower, more "
+        "of the picture seen at once.",
+    ),
+    Param(
+        attr="stage_tau",
+        label="Tau of each stage",
+        infotext_key="ScaleDiff stage tau",
+        kind=str,
+        default="",
+        entries=(1, 999),
+        advanced=True,
+        help="In place of the one above, as in 400 300; the last holds for further stages. Empty: as above.",
+    ),
+    Param(
+        attr="stage_steps",
+        label="Steps of each stage",
+        infotext_key="ScaleDiff stage steps",
+        kind=str,
+        default="",
+        entries=(1, 150),
+        advanced=True,
+        help="In place of Hires steps, as in 20 12; the last holds for further stages. Empty: Hires steps, or "
+        "the share of the sampling steps that tau leaves.",
+    ),
 )
 
 DEFAULTS: dict[str, Any] = {param.attr: param.default for param in PARAMS}

@@ -12,6 +12,7 @@ from typing import Any
 from scalediff import cascade, infotext
 from scalediff.cascade import Size, StagePlan
 from scalediff.config import ScaleDiffConfig
+from scalediff.models import base_window
 from scalediff.params import PARAMS
 
 ATTRIBUTE = "_scalediff"  # where `p` carries its Session
@@ -35,12 +36,53 @@ def read_config(args: Sequence[Any]) -> ScaleDiffConfig:
     return ScaleDiffConfig.from_values(list(args[: len(PARAMS)]))
 
 
-def make_plan(base: Size, target: Size, config: ScaleDiffConfig, *, steps: int) -> StagePlan:
-    """The plan from `base` to what the host will deliver for `target`, both (width, height) in pixels."""
+def make_plan(
+    base: Size, target: Size, config: ScaleDiffConfig, *, steps: int, stage_steps: int = 0
+) -> StagePlan:
+    """The plan from `base` to what the host will deliver for `target`, both (width, height) in pixels.
+
+    `steps` are those of the whole first pass, `stage_steps` those that the Hires panel asks for, 0 for none.
+    """
     delivered = (target[0] // CELL * CELL, target[1] // CELL * CELL)
+    count = len(cascade.stage_sizes(base, delivered, factor=config.stage_factor))
+    pairs = stage_values(config, count, steps=steps, stage_steps=stage_steps)
     return cascade.plan_stages(
-        base, delivered, factor=config.stage_factor, tau=config.tau, steps=steps, vae_factor=CELL
+        base,
+        delivered,
+        factor=config.stage_factor,
+        tau=[tau for tau, _ in pairs],
+        steps=[number for _, number in pairs],
+        vae_factor=CELL,
     )
+
+
+def stage_values(
+    config: ScaleDiffConfig, count: int | None = None, *, steps: int, stage_steps: int = 0
+) -> list[tuple[int, int]]:
+    """(tau, model steps) of `count` stages, or of as many as the settings tell apart; as in `make_plan`."""
+    taus = _numbers(config.stage_tau) or [config.tau]
+    listed = _numbers(config.stage_steps)
+    if count is None:
+        count = max(len(taus), len(listed))
+    pairs = []
+    for index in range(count):
+        tau = taus[min(index, len(taus) - 1)]
+        own = listed[min(index, len(listed) - 1)] if listed else stage_steps
+        pairs.append((tau, own or cascade.stage_steps(steps, tau)))
+    return pairs
+
+
+def attention_window(native_size: Size, base: Size, config: ScaleDiffConfig) -> tuple[int, int]:
+    """Window (h, w) in latent cells for a base picture of (width, height) pixels; `native_size` in cells.
+
+    Layers cut it to their own grid.
+    """
+    height, width = base_window(native_size, (max(1, base[1] // CELL), max(1, base[0] // CELL)))
+    return round(height * config.window_multiple), round(width * config.window_multiple)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split()]
 
 
 @dataclass

@@ -12,6 +12,7 @@ SECTION = ("scalediff", "ScaleDiff")
 LOG_OPTION = "scalediff_log_level"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEFAULT_LEVEL = "INFO"
+STAGES_OPTION = "scalediff_save_stages"
 
 
 def add_options() -> None:
@@ -32,6 +33,12 @@ def add_options() -> None:
             onchange=apply,
             section=SECTION,
         ).info(f"DEBUG adds a line for every stage; the environment variable {LOG_LEVEL} goes before this"),
+    )
+    shared.opts.add_option(
+        STAGES_OPTION,
+        shared.OptionInfo(False, "Save the picture of each stage", gr.Checkbox, {}, section=SECTION).info(
+            "beside the final one, with -scalediff-stage- and its number in the name"
+        ),
     )
     apply()
 

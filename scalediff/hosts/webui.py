@@ -24,7 +24,9 @@ from scalediff.hosts.webui_guidance import GuidanceCallbacks
 from scalediff.hosts.webui_pixels import resize_bicubic, resize_with_upscaler
 from scalediff.hosts.webui_rows import RowTracker
 from scalediff.hosts.webui_sampling import exact_schedule, stage_schedule
-from scalediff.models import ModelMap, base_window, layer_window
+from scalediff.hosts.webui_saving import save_stage
+from scalediff.models import ModelMap, layer_window
+from scalediff.session import attention_window
 from scalediff.windowed import Shift
 
 log = logging.getLogger("scalediff")
@@ -59,7 +61,7 @@ class WebUIHost:
         self.fallbacks: set[str] = set()
         self.rows = RowTracker(len(p.seeds))
         self.callbacks = GuidanceCallbacks(p, self.rows, shows_eps=self.eps_from_timestep_samplers)
-        self._text = ""
+        self._text, self._stage = "", 0
 
     # --- what a host does in its own way
 
@@ -138,7 +140,7 @@ class WebUIHost:
 
     def begin_stage(self, stage: Stage, count: int) -> None:
         """Next job on the progress bar. In img2img the first stage is the job that the host itself counts."""
-        self._text = f"ScaleDiff {stage.index + 1}/{count}"
+        self._text, self._stage = f"ScaleDiff {stage.index + 1}/{count}", stage.index
         if stage.index > 0 or getattr(self.p, "enable_hr", False):
             shared.state.nextjob()
 
@@ -161,7 +163,10 @@ class WebUIHost:
         decoded = decode_latent_batch(
             self.p.sd_model, latent, target_device=latent.device, check_for_nans=True
         )
-        return torch.stack(list(decoded)).float()
+        rgb = torch.stack(list(decoded)).float()
+        if self._stage > 0:  # what a stage starts from is the result of the one before
+            save_stage(self.p, rgb, self.plan.stages[self._stage - 1])
+        return rgb
 
     def upscale_rgb(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
         """RGB to `size` (width, height): by the chosen pixel upscaler, or bicubic on the unclamped tensor."""
@@ -235,8 +240,7 @@ class WebUIHost:
 
     def window(self) -> tuple[int, int]:
         """The attention window (h, w) in latent cells that belongs to the base picture."""
-        width, height = self.plan.base
-        return base_window(self.model_map.native_size, (height // 8, width // 8))
+        return attention_window(self.model_map.native_size, self.plan.base, self.config)
 
     def shift(self, stage: Stage, window: tuple[int, int]) -> Shift | None:
         """Random window shifts from each image's own seed, new in each layer and denoiser call (App. B.1)."""

@@ -1,11 +1,11 @@
 """Why ScaleDiff would not run on this job: one sentence each, found before anything is sampled."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from modules import sd_samplers, sd_unet
 
 from scalediff.cascade import StagePlan
-from scalediff.config import ScaleDiffConfig
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui_sampling import refuse_sampler
 
@@ -40,9 +40,15 @@ def refuse_model(p: Any) -> str | None:
     return None if model_map.supported else model_map.reason
 
 
-def refuse_job(p: Any, config: ScaleDiffConfig, sampler_name: str, steps: int) -> str | None:
-    """Sampler, then model, then whether the two go together."""
-    return refuse_sampler(sampler_name, steps, config.tau) or refuse_model(p) or _refuse_pair(p, sampler_name)
+def refuse_job(p: Any, sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:
+    """Sampler, then model, then whether the two go together; `stages` are (tau, model steps)."""
+    return refuse_stages(sampler_name, stages) or refuse_model(p) or _refuse_pair(p, sampler_name)
+
+
+def refuse_stages(sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:
+    """A sampler that cannot run one of the stages (tau, model steps)."""
+    reasons = (refuse_sampler(sampler_name, steps, tau) for tau, steps in stages)
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def refuse_size(p: Any, plan: StagePlan) -> str | None:

@@ -2,27 +2,28 @@
 
 from typing import Any
 
-from modules import devices, extra_networks, images, sd_samplers, shared
-from modules.processing import DecodedSamples, create_infotext, decode_latent_batch, opt_f
+from modules import devices, extra_networks, sd_samplers, shared
+from modules.processing import DecodedSamples, decode_latent_batch, opt_f
 from torch import Tensor
 
 from scalediff.cascade import StagePlan
 from scalediff.hosts import webui_pass as common
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import WebUIHost
-from scalediff.hosts.webui_checks import refuse_engine, refuse_job, refuse_sampler, refuse_size
+from scalediff.hosts.webui_checks import refuse_engine, refuse_job, refuse_size, refuse_stages
 from scalediff.hosts.webui_pixels import to_image
 from scalediff.hosts.webui_replace import original, replace
-from scalediff.session import Session, make_plan
+from scalediff.hosts.webui_saving import save_pictures
+from scalediff.session import Session, make_plan, stage_values
 
 
 def install(p: Any, session: Session) -> str | None:
     """Replace `p.sample_hr_pass`. Returns the reason instead when it is clear already that it cannot work."""
-    steps = common.stage_steps(p, session.config.tau)
+    stages = stage_values(session.config, **common.steps_of(p))  # sizes, hence the count, are not known yet
     if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
-        reason = refuse_job(p, session.config, sampler_of(p), steps)
+        reason = refuse_job(p, sampler_of(p), stages)
     else:  # another model will be loaded for the pass: it is looked at then
-        reason = refuse_sampler(sampler_of(p), steps, session.config.tau)
+        reason = refuse_stages(sampler_of(p), stages)
     if reason is not None:
         return reason
 
@@ -57,8 +58,8 @@ def sampler_of(p: Any) -> str:
 
 def plan_of(p: Any, session: Session, base: tuple[int, int]) -> StagePlan:
     """The plan from `base` (width, height) to the size of the Hires panel, before its crop."""
-    steps = common.stage_steps(p, session.config.tau)
-    return make_plan(base, (p.hr_upscale_to_x, p.hr_upscale_to_y), session.config, steps=steps)
+    target = (p.hr_upscale_to_x, p.hr_upscale_to_y)
+    return make_plan(base, target, session.config, **common.steps_of(p))
 
 
 def _base(samples: Tensor | None, rgb: Tensor | None) -> tuple[int, int]:
@@ -83,8 +84,8 @@ def _refuse_pass(p: Any, session: Session, plan: StagePlan, samples: Tensor | No
         return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
     if samples is not None and samples.ndim != 4:
         return "this model makes video, not pictures; use an image checkpoint"
-    steps = common.stage_steps(p, session.config.tau)
-    return refuse_engine() or refuse_job(p, session.config, sampler_of(p), steps) or refuse_size(p, plan)
+    stages = [(stage.tau, stage.steps) for stage in plan.stages]
+    return refuse_engine() or refuse_job(p, sampler_of(p), stages) or refuse_size(p, plan)
 
 
 def _second_pass(
@@ -152,23 +153,9 @@ def _save_first_pictures(p: Any, samples: Tensor | None, rgb: Tensor | None) -> 
     """The pictures of the first pass, where the settings ask for them."""
     if not (p.save_samples() and shared.opts.save_images_before_highres_fix):
         return
-    for index in range(len(p.seeds)):
-        if rgb is not None:
-            picture = to_image(rgb[index])
-        else:
-            assert samples is not None
-            picture = sd_samplers.sample_to_image(samples, index, approximation=0)
-        text = create_infotext(
-            p, p.all_prompts, p.all_seeds, p.all_subseeds, [], iteration=p.iteration, position_in_batch=index
-        )
-        images.save_image(
-            picture,
-            p.outpath_samples,
-            "",
-            p.seeds[index],
-            p.prompts[index],
-            shared.opts.samples_format,
-            info=text,
-            p=p,
-            suffix="-before-highres-fix",
-        )
+    if rgb is not None:
+        pictures = [to_image(one) for one in rgb]
+    else:
+        assert samples is not None
+        pictures = [sd_samplers.sample_to_image(samples, i, approximation=0) for i in range(len(p.seeds))]
+    save_pictures(p, pictures, "-before-highres-fix")

@@ -29,8 +29,7 @@ def install(p: Any, session: Session) -> str | None:
         prompts: list[str],
     ) -> Tensor:
         ordinary = original(p, "sample", sample)
-        steps = common.stage_steps(p, session.config.tau)
-        reason = refuse_engine() or refuse_job(p, session.config, p.sampler_name, steps)
+        reason = refuse_engine() or refuse_job(p, p.sampler_name, _stages(p, session))
         if reason is not None or shared.state.interrupted:
             common.unsign(p.extra_generation_params)
             if reason is not None:
@@ -53,7 +52,11 @@ def plan_of(p: Any, session: Session) -> StagePlan:
     """The plan from the first init image's own size to the tab's size."""
     target = (p.width, p.height)
     base = base_size(p.init_images[0].size, target, p.resize_mode)
-    return make_plan(base, target, session.config, steps=common.stage_steps(p, session.config.tau))
+    return make_plan(base, target, session.config, **common.steps_of(p))
+
+
+def _stages(p: Any, session: Session) -> list[tuple[int, int]]:
+    return [(stage.tau, stage.steps) for stage in plan_of(p, session).stages]
 
 
 def _refuse(p: Any, session: Session) -> str | None:
@@ -68,8 +71,7 @@ def _refuse(p: Any, session: Session) -> str | None:
             f"the init image of {width} x {height} is not smaller than the target of "
             f"{target[0]} x {target[1]}; raise the size or use Resize by"
         )
-    steps = common.stage_steps(p, session.config.tau)
-    return refuse_job(p, session.config, p.sampler_name, steps) or refuse_size(p, plan_of(p, session))
+    return refuse_job(p, p.sampler_name, _stages(p, session)) or refuse_size(p, plan_of(p, session))
 
 
 def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) -> Tensor:

@@ -29,9 +29,9 @@ def tell(p: Any, sentence: str) -> None:
     p.extra_generation_params[NOTE_KEY] = sentence
 
 
-def stage_steps(p: Any, tau: int) -> int:
-    """Model steps of a stage: what the Hires panel asks for, else the share of the steps that tau leaves."""
-    return getattr(p, "hr_second_pass_steps", 0) or cascade.stage_steps(p.steps, tau)
+def steps_of(p: Any) -> dict[str, int]:
+    """The steps of the job, as `session.make_plan` and `session.stage_values` take them."""
+    return {"steps": p.steps, "stage_steps": getattr(p, "hr_second_pass_steps", 0) or 0}
 
 
 def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
@@ -55,8 +55,6 @@ def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor |
     if result.finished == 0:
         unsign(p.extra_generation_params)
     elif host.windowed_calls == 0:
-        reasons = (
-            "; ".join(sorted(host.fallbacks)) or "the picture is not larger than the model's native size"
-        )
+        reasons = "; ".join(sorted(host.fallbacks)) or "the picture is not larger than one attention window"
         tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")
     return result

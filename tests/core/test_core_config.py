@@ -54,6 +54,9 @@ def test_the_defaults_of_the_paper() -> None:
         "lfm_factor": 0.125,
         "sg_factor": 0.125,
         "preset": "Auto",
+        "window_multiple": 1.0,
+        "stage_tau": "",
+        "stage_steps": "",
     }
 
 
@@ -86,6 +89,7 @@ def test_frozen() -> None:
         ({"tau": " 3e2 ", "structure_strength": 0}, {"tau": 300, "structure_strength": 0.0}),
         ({"tau": None, "enabled": 1}, {"enabled": True}),
         ([None, None, None, 4], {"stage_factor": 4.0}),
+        ({"stage_tau": " 400,0300 ", "stage_steps": "12"}, {"stage_tau": "400 300", "stage_steps": "12"}),
         ({"preset": " detail "}, {"preset": "Detail"}),
     ],
 )
@@ -121,6 +125,19 @@ def test_untyped_values(values: object, expected: dict) -> None:
         ([True] * (len(PARAMS) + 1), f"at most {len(PARAMS)} values, got {len(PARAMS) + 1}"),
         ({"preset": "Panic"}, "Preset must be one of Auto, Faithful, Balanced, Detail, Custom, got 'Panic'"),
         ({"preset": 3}, "Preset must be one of Auto, .*, got 3"),
+        (
+            {"stage_tau": "400 0"},
+            "Tau of each stage must be empty or up to 8 whole numbers from 1 to 999 .*'400 0'",
+        ),
+        ({"stage_tau": "400 1000"}, "from 1 to 999 with spaces"),
+        ({"stage_tau": 400}, "got 400"),
+        ({"stage_tau": [400]}, "got .400."),
+        ({"stage_tau": "9 " * 9}, "up to 8 whole numbers"),
+        ({"stage_tau": "4e2"}, "got '4e2'"),
+        ({"stage_tau": "\u0664"}, "Tau of each stage must be"),
+        ({"stage_tau": "9" * 5_000_000}, "Tau of each stage must be"),
+        ({"stage_steps": "151"}, "whole numbers from 1 to 150 .*'151'"),
+        ({"window_multiple": 2.1}, "Window multiple must be a number from 1 to 2, got 2.1"),
         ({"preset": ""}, "Preset must be one of Auto, .*, got ''"),
         ("True", "must be an object or a list"),
     ],

@@ -23,6 +23,9 @@ OTHER = {
     "lfm_factor": 0.25,
     "sg_factor": 0.0625,
     "preset": "detail",
+    "window_multiple": 1.5,
+    "stage_tau": "400, 300",
+    "stage_steps": "9 7",
 }
 
 

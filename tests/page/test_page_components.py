@@ -23,7 +23,7 @@ def another(param: Param) -> Any:
         return not param.default
     if param.kind is str:
         return param.choices[-1] if param.choices else "3 2"
-    return param.kind(param.minimum)
+    return param.kind(param.maximum if param.default == param.minimum else param.minimum)
 
 
 @pytest.fixture

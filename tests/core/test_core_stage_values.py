@@ -1,0 +1,49 @@
+"""Steps and tau of each stage, and the window, out of the settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from scalediff.config import ScaleDiffConfig
+from scalediff.session import attention_window, make_plan, stage_values
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [(400, 20), (400, 20), (400, 20)]),
+        ({"stage_steps": 7}, [(400, 7), (400, 7), (400, 7)]),
+        ({"stage_tau": "600 300"}, [(600, 30), (300, 15), (300, 15)]),
+        ({"stage_tau": "600 300", "hires": 7}, [(600, 7), (300, 7), (300, 7)]),
+        ({"texts": "9 8 7 6", "hires": 5}, [(400, 9), (400, 8), (400, 7)]),
+        ({"texts": "9", "stage_tau": "300"}, [(300, 9), (300, 9), (300, 9)]),
+    ],
+)
+def test_each_stage_has_its_own_or_the_last_one_listed(settings: dict, expected: list) -> None:
+    config = ScaleDiffConfig(stage_tau=settings.get("stage_tau", ""), stage_steps=settings.get("texts", ""))
+    asked = settings.get("hires", settings.get("stage_steps", 0))
+    assert stage_values(config, 3, steps=50, stage_steps=asked) == expected
+
+
+def test_without_a_count_as_many_as_the_settings_tell_apart() -> None:
+    assert stage_values(ScaleDiffConfig(), steps=50) == [(400, 20)]
+    config = ScaleDiffConfig(stage_tau="500 400", stage_steps="3 2 1")
+    assert stage_values(config, steps=50) == [(500, 3), (400, 2), (400, 1)]
+
+
+def test_a_plan_has_them() -> None:
+    config = ScaleDiffConfig(stage_tau="600 300", stage_steps="12 8")
+    plan = make_plan((1024, 1024), (4096, 4096), config, steps=50)
+    assert [(stage.tau, stage.steps) for stage in plan.stages] == [(600, 12), (300, 8)]
+    one = make_plan((1024, 1024), (2048, 2048), config, steps=50)
+    assert [(stage.tau, stage.steps) for stage in one.stages] == [(600, 12)]
+    assert make_plan((1024, 1024), (1024, 1024), config, steps=50).stages == ()
+
+
+@pytest.mark.parametrize(("multiple", "expected"), [(1.0, (64, 64)), (1.5, (96, 96)), (2.0, (128, 128))])
+def test_the_window_grows_with_its_multiple(multiple: float, expected: tuple[int, int]) -> None:
+    config = ScaleDiffConfig(window_multiple=multiple)
+    assert attention_window((64, 64), (512, 512), config) == expected
+    wide = attention_window((64, 64), (768, 512), config)
+    assert wide[0] < wide[1]
+    assert abs(wide[0] / wide[1] - 2 / 3) < 0.1
