@@ -1,0 +1,141 @@
+"""One stage on a host with a patcher: what is reset, whose patches survive, what is put back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import mini_forge
+import pytest
+import torch
+
+from scalediff.cascade import plan_stages
+from scalediff.config import ScaleDiffConfig
+
+CELLS = 16  # native size of the mini model: a stage of 32 x 32 cells is twice as large
+
+
+class ForgeObjects(SimpleNamespace):
+    """backend/diffusion_engine/base.py:7-20."""
+
+    def shallow_copy(self):
+        return ForgeObjects(**vars(self))
+
+
+class Runner:
+    """The host's script runner: one script that patches the model and may change the noise."""
+
+    def __init__(self, patch=None, noise=None):
+        self.patch, self.noise, self.seen = patch, noise, []
+
+    def process_before_every_sampling(self, p, x, noise, c, uc):
+        self.seen.append(p.sd_model.forge_objects.unet)
+        p.modified_noise = self.noise
+        if self.patch is not None:
+            unet = p.sd_model.forge_objects.unet.clone()
+            self.patch(unet)
+            p.sd_model.forge_objects.unet = unet
+
+
+@pytest.fixture
+def stage(booted, monkeypatch):
+    """A ForgeHost on a mini model, in the first stage of a plan to twice the size."""
+    from scalediff import models
+    from scalediff.hosts.forge import ForgeHost
+
+    monkeypatch.setitem(models.NATIVE_CELLS, "default", CELLS)
+    monkeypatch.setattr(ForgeHost, "kernel", classmethod(lambda cls: (mini_forge, "attention_function")))
+    torch.manual_seed(0)
+    sd_model = mini_forge.engine(mini_forge.MiniUNet().eval().requires_grad_(False))
+    after_lora = ForgeObjects(unet=sd_model.forge_objects.unet)
+    sd_model.forge_objects_after_applying_lora = after_lora
+    sd_model.forge_objects = ForgeObjects(unet=after_lora.unet.clone())
+    p = SimpleNamespace(sd_model=sd_model, seeds=[3, 4], scripts=Runner(), modified_noise=None)
+    plan = plan_stages((CELLS * 8, CELLS * 8), (CELLS * 16, CELLS * 16), steps=2)
+    host = ForgeHost(
+        p,
+        ScaleDiffConfig(enabled=True),
+        ForgeHost.inspect(sd_model),
+        plan,
+        sampler_name="Euler",
+        cond=None,
+        uncond=None,
+    )
+    return SimpleNamespace(host=host, p=p, sd_model=sd_model, after_lora=after_lora, first=plan.stages[0])
+
+
+def inputs():
+    source = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 4, 2 * CELLS, 2 * CELLS, generator=source)
+    return x, torch.randn(2, 3, mini_forge.CONTEXT, generator=source)
+
+
+def sample(stage):
+    return mini_forge.sample_once(stage.sd_model.forge_objects.unet, *inputs())
+
+
+def test_a_stage_starts_from_the_model_after_lora(stage):
+    leftover = stage.sd_model.forge_objects.unet
+    noise = torch.zeros(1)
+    assert stage.host.before_sampling(inputs()[0], noise) is noise
+    assert stage.p.scripts.seen == [stage.after_lora.unet]
+    assert stage.sd_model.forge_objects.unet is stage.after_lora.unet
+    assert stage.sd_model.forge_objects.unet is not leftover
+    assert stage.sd_model.forge_objects is not stage.after_lora
+
+
+def test_another_script_may_change_the_noise(stage):
+    theirs = torch.ones(1)
+    stage.p.scripts = Runner(noise=theirs)
+    assert stage.host.before_sampling(inputs()[0], torch.zeros(1)) is theirs
+    assert stage.p.modified_noise is None
+
+
+def test_windows_lie_on_top_of_other_scripts_and_are_taken_off(stage):
+    seen = []
+
+    def patch(unet):
+        unet.add_block_inner_modifier(lambda x, *rest: (seen.append(rest[0]), x)[1])
+
+    stage.p.scripts = Runner(patch)
+    plain = sample(stage)
+    stage.host.before_sampling(inputs()[0], torch.zeros(1))
+    theirs = stage.sd_model.forge_objects.unet
+    with stage.host.windows(stage.first):
+        assert stage.sd_model.forge_objects.unet is not theirs
+        windowed = sample(stage)
+    assert seen
+    assert stage.host.windowed_calls == len(stage.host.model_map.layers)
+    assert stage.sd_model.forge_objects.unet is theirs
+    assert not torch.allclose(plain, windowed, atol=1e-3)
+    assert torch.equal(sample(stage), plain)
+    assert "patches_replace" not in stage.after_lora.unet.model_options["transformer_options"]
+
+
+def test_an_exception_takes_the_windows_off(stage):
+    stage.host.before_sampling(inputs()[0], torch.zeros(1))
+    before = stage.sd_model.forge_objects.unet
+
+    def fail():
+        with stage.host.windows(stage.first):
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        fail()
+    assert stage.sd_model.forge_objects.unet is before
+
+
+def test_a_model_replaced_meanwhile_is_left_alone(stage):
+    stage.host.before_sampling(inputs()[0], torch.zeros(1))
+    with stage.host.windows(stage.first):
+        other = stage.sd_model.forge_objects.unet.clone()
+        stage.sd_model.forge_objects.unet = other
+    assert stage.sd_model.forge_objects.unet is other
+
+
+def test_the_network_is_counted_behind_the_patcher(stage):
+    with stage.host.installed():
+        sample(stage)
+        sample(stage)
+    assert stage.host.rows.calls == 2
+    sample(stage)
+    assert stage.host.rows.calls == 2
