@@ -45,16 +45,15 @@ def generator() -> Generate:
     """A function from a request body to a picture, on the pocket WebUI in this process."""
     from pocket_webui import boot
 
-    boot.boot(headless=True)
+    booted = boot.boot(headless=True)
     from modules import shared
-    from pocket_webui.server.page.runners import prepare_runners
 
     from pocket_webui.server.api import Api
     from pocket_webui.server.requests import Txt2ImgRequest
 
     shared.cmd_opts.disable_console_progressbars = True
-    prepare_runners()
-    api = Api()
+    runners = {"txt2img": booted.txt2img, "img2img": booted.img2img}
+    api = Api({tab: booted.script_args(runner) for tab, runner in runners.items()})
 
     def generate(body: dict[str, Any]) -> Image.Image:
         processed = api.generate_txt2img(Txt2ImgRequest(**body))
