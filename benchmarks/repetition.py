@@ -26,7 +26,7 @@ Generate = Callable[[dict[str, Any]], Image.Image]
 def requests(prompt: str, seed: int) -> dict[str, dict[str, Any]]:
     """The request body of each method."""
     native = {"prompt": prompt, "seed": seed, "steps": STEPS, "cfg_scale": 2.0, "sampler_name": "DPM++ 2M"}
-    native |= {"width": NATIVE, "height": NATIVE}
+    native |= {"width": NATIVE, "height": NATIVE, "scheduler": "Automatic"}
     hires = native | {
         "enable_hr": True,
         "hr_scale": FACTOR,

@@ -35,7 +35,7 @@ def payload(arguments: argparse.Namespace) -> dict[str, Any]:
         "negative_prompt": arguments.negative,
         "steps": arguments.steps,
         "sampler_name": arguments.sampler,
-        "scheduler": arguments.scheduler,
+        "scheduler": arguments.scheduler or "Automatic",
         "cfg_scale": arguments.cfg,
         "seed": arguments.seed,
         "batch_size": arguments.batch,
