@@ -45,7 +45,9 @@ def test_a_mask_is_refused_with_a_reason(webui: Webui, base_picture: np.ndarray)
     mask[: BASE // 2] = 255
     request = {"width": 2 * BASE, "height": 2 * BASE, "mask": to_base64(mask), "mask_blur": 0}
     stock = webui.img2img(base_picture, **request)
+    again = webui.img2img(base_picture, **request)
     made = webui.img2img(base_picture, **request, alwayson_scripts=scalediff())
     assert "mask" in made.note.lower()
     assert not made.ours
-    assert difference(made.image, stock.image) == 0
+    # Forge draws the noise of masked steps unseeded: there two stock pictures differ as well
+    assert difference(made.image, stock.image) <= 1.5 * difference(again.image, stock.image)
