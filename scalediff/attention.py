@@ -58,8 +58,8 @@ def _windowed(
     """The same for samples that share one offset.
 
     K and V are copied once per column of patches, as strips [B, heads, H, w, D]; in a strip the window of
-    every patch row is a run of whole rows, hence a view. No index tensor, and 1/(patch rows) of the memory of
-    a gather.
+    every patch row is a run of whole rows, hence a view. No index tensor, and beside the result only one strip
+    of each and one patch are alive at a time: 1/(patch rows) of the memory of a gather.
     """
     height, width = grid
     window_h, window_w = fitted_window(height, window[0]), fitted_window(width, window[1])
@@ -78,6 +78,8 @@ def _windowed(
             )
             # reshape refuses a result of another size, which an assignment might broadcast
             out_map[:, :, row.start : row.stop, column.start : column.stop] = result.reshape(patch.shape)
+            del result
+        del k_strip, v_strip  # before the next are copied, not after
     return out
 
 

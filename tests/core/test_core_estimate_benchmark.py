@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from live_bytes import LiveBytes
 
 from benchmarks import attention_core
 from benchmarks.attention_core import Level, measure, ratios, table
 from benchmarks.attention_methods import Problem, floor, gather, ours, slices, whole
+from scalediff.attention import neighborhood_attention
 
 CASES = [
     ((32, 32), (16, 16), 8),
@@ -52,6 +54,17 @@ def test_floor_computes_all_windows() -> None:
 def test_global_is_the_same_where_one_window_covers_the_grid() -> None:
     p = problem((8, 8), (8, 8), 8)
     assert torch.equal(whole(p)(), ours(p)())
+
+
+def test_extra_memory_is_one_strip_and_one_patch() -> None:
+    (height, width), window, heads, dim = (256, 256), 64, 10, 64
+    q, k, v = (torch.empty(1, heads, height * width, dim, device="meta") for _ in range(3))
+    with LiveBytes() as live:
+        neighborhood_attention(q, k, v, (height, width), (window, window), attend=lambda q, k, v: q.clone())
+    result, strips, patch = (
+        4 * heads * dim * n for n in (height * width, 2 * height * window, (window // 2) ** 2)
+    )
+    assert live.peak == result + strips + 2 * patch  # a patch of queries and its result
 
 
 def test_measures_every_method_in_turn() -> None:
