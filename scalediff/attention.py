@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,7 +13,11 @@ from scalediff.geometry import fitted_window, merged_spans
 from scalediff.joint_attention import joint_neighborhood_attention as joint_neighborhood_attention
 from scalediff.offsets import Offset, samples_by_offset
 
+log = logging.getLogger("scalediff")
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Fewer queries at once would hardly save memory: what is left then is the result and the strips.
+LEAST_QUERIES = 64
 
 
 def neighborhood_attention(
@@ -32,10 +37,13 @@ def neighborhood_attention(
     tokens (App. B.1), either one pair for all or one pair for each of the B samples. `attend(q, k, v)` gets
     [B, heads, n, D] tensors and defaults to torch's scaled_dot_product_attention.
 
+    Where a GPU's memory does not suffice for `attend`, it gets the queries of a patch in halves, quarters and so
+    on, which changes no result; below 64 queries the error goes to the caller.
+
     Returns [B, heads, H*W, D] in q's dtype. Raises ValueError where shapes and grid disagree.
     """
     _check_shapes(q, k, v, grid)
-    attend = attend or F.scaled_dot_product_attention
+    attend = _WithinMemory(attend or F.scaled_dot_product_attention)
     groups = samples_by_offset(offset, q.shape[0])
     if len(groups) == 1:
         return _windowed(q, k, v, grid=grid, window=window, offset=next(iter(groups)), attend=attend)
@@ -81,6 +89,29 @@ def _windowed(
             del result
         del k_strip, v_strip  # before the next are copied, not after
     return out
+
+
+class _WithinMemory:
+    """An attend function that takes its queries in ever shorter runs once memory did not suffice."""
+
+    def __init__(self, attend: Attend) -> None:
+        self._attend = attend
+        self._most: int | None = None  # queries at once, known after the first failure
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        while True:
+            most = min(q.shape[2], self._most or q.shape[2])
+            try:
+                if most == q.shape[2]:
+                    return self._attend(q, k, v)
+                return torch.cat([self._attend(run, k, v) for run in q.split(most, dim=2)], dim=2)
+            except torch.cuda.OutOfMemoryError:
+                if most < 2 * LEAST_QUERIES:
+                    raise
+            # not inside the except clause: the traceback keeps the failed call's tensors alive
+            self._most = -(-most // 2)
+            torch.cuda.empty_cache()
+            log.info("attention ran out of memory: going on with %d queries at once", self._most)
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> None:
