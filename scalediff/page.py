@@ -1,6 +1,8 @@
 """The accordion, built from PARAMS alone. `build` imports gradio itself: jobs run without a page, too."""
 
-from collections.abc import Callable
+import html
+import json
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +41,8 @@ def build(elem_id: Callable[[str], str]) -> Page:
         plain = sorted((param for param in rest if not param.advanced), key=lambda param: not param.on_top)
         advanced = [param for param in rest if param.advanced]
         made = {param.attr: _component(param, elem_id) for param in plain}
+        # no input of a job: it is not among the components that are returned
+        gr.HTML(_line(rest), elem_id=elem_id("estimate"))
         if advanced:
             with gr.Accordion(ADVANCED, open=False, elem_id=elem_id("advanced")):
                 made.update({param.attr: _component(param, elem_id) for param in advanced})
@@ -53,6 +57,12 @@ def pasted(param: Param, parameters: dict[str, Any]) -> Any:
         return param.parse(parameters.get(param.infotext_key, param.default))
     except ValueError:
         return param.default
+
+
+def _line(params: Iterable[Param]) -> str:
+    """The empty line that javascript/scalediff.js fills, with what it has to know of the settings."""
+    defaults = html.escape(json.dumps({param.attr: param.default for param in params}))
+    return f'<div class="scalediff-line" aria-live="polite" data-defaults="{defaults}"></div>'
 
 
 def _open_accordion(open_blocks: ExitStack, page: Page, enable: Param, elem_id: Callable[[str], str]) -> None:
@@ -89,5 +99,5 @@ def _component(param: Param, elem_id: Callable[[str], str]) -> Any:
     if param.choices:
         return gr.Dropdown(list(param.choices), **common)
     if param.kind is str:
-        return gr.Textbox(**common)
+        return gr.Textbox(max_lines=1, **common)
     return gr.Slider(minimum=param.minimum, maximum=param.maximum, step=param.step, **common)

@@ -1,0 +1,161 @@
+// The line in the accordion that says what a run will do and cost, before it runs. The page works without it.
+// Everything is inside one function: the host puts the scripts of all extensions on one page.
+
+(function () {
+    "use strict";
+
+    const EVERY_MS = 400;
+    const CELL = 8; // sizes are whole latent cells
+
+    function page() {
+        return typeof gradioApp === "function" ? gradioApp() : document;
+    }
+
+    function find(id, what) {
+        return page().querySelector(`#${CSS.escape(id)} ${what}`);
+    }
+
+    function number(id) {
+        const input = find(id, "input[type=number]");
+        return input && input.value !== "" ? Number(input.value) : null;
+    }
+
+    // a checkbox, a slider with its number, or any control that holds a text
+    function value(id) {
+        const box = find(id, "input[type=checkbox]");
+        if (box) return box.checked;
+        if (find(id, "input[type=number]")) return number(id);
+        const text = find(id, "textarea") || find(id, "input");
+        return text ? text.value : null;
+    }
+
+    // Only what differs from the default, as in a list of arguments: the rest is the preset's business.
+    function settings(tab, line) {
+        const changed = {};
+        for (const [name, usual] of Object.entries(JSON.parse(line.dataset.defaults))) {
+            const now = value(`script_${tab}_scalediff_${name}`);
+            if (now !== null && now !== usual) changed[name] = now;
+        }
+        return changed;
+    }
+
+    function hiresSizes() {
+        const on = find("txt2img_hr-checkbox", "input");
+        if (on && !on.checked) return {say: "Open Hires. fix and choose the size: ScaleDiff takes its place."};
+        const width = number("txt2img_width");
+        const height = number("txt2img_height");
+        const x = number("txt2img_hr_resize_x") || 0;
+        const y = number("txt2img_hr_resize_y") || 0;
+        if (!x && !y) return {width, height, hr_scale: number("txt2img_hr_scale")};
+        // the picture covers the size asked for and is cropped afterwards
+        const scale = Math.max(x / width, y / height);
+        const target_width = Math.floor(width * scale + 1e-6);
+        const target_height = Math.floor(height * scale + 1e-6);
+        return {width, height, target_width, target_height};
+    }
+
+    function initImage() {
+        const pictures = page().querySelectorAll("#img2img_image img");
+        return Array.from(pictures).find((picture) => picture.naturalWidth > 0);
+    }
+
+    function img2imgTarget(image) {
+        const byScale = page().querySelector("#img2img_tab_resize_by");
+        if (!byScale || byScale.offsetParent === null) return [number("img2img_width"), number("img2img_height")];
+        const scale = number("img2img_scale");
+        return [Math.floor(image.naturalWidth * scale), Math.floor(image.naturalHeight * scale)];
+    }
+
+    // The base is the part of the init image that img2img would use, as in hosts/webui_pixels.py.
+    function img2imgSizes() {
+        const image = initImage();
+        if (!image) return {say: "Put in a picture that is smaller than the size: it is enlarged to it."};
+        const [width, height] = img2imgTarget(image);
+        const x = image.naturalWidth / width;
+        const y = image.naturalHeight / height;
+        const modes = Array.from(page().querySelectorAll("#resize_mode input"));
+        const mode = modes.findIndex((input) => input.checked);
+        const scale = mode === 1 ? Math.min(x, y) : mode === 2 ? Math.max(x, y) : Math.sqrt(x * y);
+        if (scale >= 1) {
+            const size = `${image.naturalWidth}x${image.naturalHeight}`;
+            return {say: `The picture of ${size} is not smaller than ${width}x${height}: nothing to upscale.`};
+        }
+        const side = (length) => Math.max(CELL, Math.round((length * scale) / CELL) * CELL);
+        return {width: side(width), height: side(height), target_width: width, target_height: height};
+    }
+
+    function request(tab, line) {
+        const sizes = tab === "txt2img" ? hiresSizes() : img2imgSizes();
+        if (sizes.say) return sizes;
+        return {
+            ...sizes,
+            steps: number(`${tab}_steps`),
+            hr_second_pass_steps: tab === "txt2img" ? number("txt2img_hires_steps") : null,
+            cfg_scale: number(`${tab}_cfg_scale`),
+            batch_size: number(`${tab}_batch_size`),
+            settings: settings(tab, line),
+        };
+    }
+
+    // what the preset made of settings that were left alone
+    function preset(asked, line, used) {
+        const defaults = JSON.parse(line.dataset.defaults);
+        const parts = Object.keys(used)
+            .filter((name) => name in defaults && name !== "preset")
+            .filter((name) => name !== "tau" || !asked.stage_tau)
+            .filter((name) => used[name] !== (name in asked ? asked[name] : defaults[name]))
+            .map((name) => `${name.replaceAll("_", " ")} ${used[name]}`);
+        return parts.length ? ` Preset: ${parts.join(", ")}.` : "";
+    }
+
+    async function ask(body, line) {
+        const answer = await fetch("scalediff/v1/estimate", {
+            method: "POST",
+            headers: {"Content-Type": "application/json"},
+            body: JSON.stringify(body),
+        });
+        const told = await answer.json();
+        if (answer.status === 422) return {text: String(told.detail), wrong: true};
+        if (!answer.ok) throw new Error(`estimate: ${answer.status}`);
+        const note = told.note ? ` (${told.note})` : "";
+        return {text: `${told.line}${note}.${preset(body.settings, line, told.settings)}`, wrong: false};
+    }
+
+    function show(line, said) {
+        line.textContent = said.text;
+        line.classList.toggle("scalediff-wrong", said.wrong);
+    }
+
+    // Asked at intervals: values that a host's own script or a paste has put in raise no event. A request goes
+    // out once the values have stood still for one interval.
+    function follow(tab, line) {
+        let before = "";
+        let answered = "";
+        setInterval(async () => {
+            if (!line.isConnected || line.parentElement.offsetParent === null) return;
+            const body = request(tab, line);
+            const now = JSON.stringify([body, value("setting_sd_model_checkpoint")]);
+            const still = now === before;
+            before = now;
+            if (!still || now === answered) return;
+            answered = now;
+            try {
+                const said = body.say ? {text: body.say, wrong: false} : await ask(body, line);
+                if (answered === now) show(line, said);
+            } catch (error) {
+                console.warn("ScaleDiff", error);
+                show(line, {text: "", wrong: false});
+            }
+        }, EVERY_MS);
+    }
+
+    function start() {
+        for (const tab of ["txt2img", "img2img"]) {
+            const line = find(`script_${tab}_scalediff_estimate`, ".scalediff-line");
+            if (line) follow(tab, line);
+        }
+    }
+
+    if (typeof onUiLoaded === "function") onUiLoaded(start);
+    else window.addEventListener("load", start);
+})();
