@@ -23,8 +23,8 @@ class Count:
 
     @property
     def objects(self) -> int:
-        """The better signal of the two: touching bodies often merge, cores do not."""
-        return max(self.cores, self.bodies)
+        """Cores, the better signal: touching bodies merge, pale ones fall apart. Bodies where there is no core."""
+        return self.cores or self.bodies
 
     @property
     def repeated(self) -> bool:
@@ -37,8 +37,9 @@ def count(image: np.ndarray) -> Count:
         image = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
     small = Image.fromarray(image).resize((WORKING_PIXELS, WORKING_PIXELS), Image.Resampling.BOX)
     r, g, b = np.moveaxis(np.asarray(small, dtype=np.float32) / 255, -1, 0)
-    violet = (r - g > 0.06) & (b - g > 0.14) & (b - r > -0.02)
-    warm = (r - b > 0.14) & ~violet
+    # A model may tint its grey grounds a little: the colours must be clearly those of the world's ramps.
+    violet = (r - g > 0.09) & (b - g > 0.20) & (b - r > -0.02)
+    warm = (r - b > 0.22) & ~violet
     return Count(_regions(violet, MIN_CORE, holes=False), _regions(warm | violet, MIN_BODY, holes=True))
 
 
