@@ -8,7 +8,7 @@ generators. Sources: Karras et al. 2022 (Algorithms 1 and 2), Lu et al. 2022 (DP
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,56 +65,124 @@ def default_noise_sampler(x: Tensor) -> Callable[[Any, Any], Tensor]:
     return lambda sigma, sigma_next: torch.randn_like(x)
 
 
-class _Loop:
-    """What all samplers share: the model with its arguments, and the report after every step."""
+class _Point(NamedTuple):
+    """A place on the way down: latent, its noise level, the next level, and x0 as the model sees it here."""
 
-    def __init__(self, model: Model, x: Tensor, extra_args: dict | None, callback: Callback | None) -> None:
-        self.model, self.extra_args, self.callback = model, extra_args or {}, callback
-        self.ones = x.new_ones([x.shape[0]])
+    x: Tensor
+    sigma: Tensor
+    below: Tensor
+    x0: Tensor
+    denoise: Callable[[Tensor, Tensor], Tensor]  # (latent, level) -> x0, one more model call
 
-    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return self.model(x, sigma * self.ones, **self.extra_args)
+    def along(self, slope: Tensor, level: Tensor) -> Tensor:
+        """The latent at `level` on the straight line with that slope."""
+        return self.x + slope * (level - self.sigma)
 
-    def report(self, i: int, x: Tensor, sigma: Tensor, sigma_hat: Tensor, denoised: Tensor) -> None:
-        if self.callback is not None:
-            self.callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised})
-
-
-def _churn(
-    x: Tensor, sigmas: Tensor, i: int, churn: tuple[float, float, float, float]
-) -> tuple[Tensor, Tensor]:
-    """`x` lifted to a higher noise level, and that level (Karras et al. 2022, Algorithm 2, lines 4 to 6)."""
-    s_churn, s_tmin, s_tmax, s_noise = churn
-    sigma = sigmas[i]
-    gamma = min(s_churn / (len(sigmas) - 1), 2**0.5 - 1) if s_tmin <= sigma <= s_tmax else 0.0
-    sigma_hat = sigma * (gamma + 1)
-    noise = torch.randn_like(x) * s_noise  # drawn even if unused: the generators must advance as in the host
-    if gamma > 0:
-        x = x + noise * (sigma_hat**2 - sigma**2) ** 0.5
-    return x, sigma_hat
+    def slope(self) -> Tensor:
+        return to_d(self.x, self.sigma, self.x0)
 
 
-@torch.no_grad()
-def sample_euler(
+Step = Callable[[_Point], Tensor]
+Lift = Callable[[Tensor, Tensor], "tuple[Tensor, Tensor]"]
+
+
+def _stay(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    return x, sigma
+
+
+def _descend(
     model: Model,
     x: Tensor,
     sigmas: Tensor,
-    extra_args: dict | None = None,
-    callback: Callback | None = None,
-    disable: bool | None = None,
-    s_churn: float = 0.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = float("inf"),
-    s_noise: float = 1.0,
+    step: Step,
+    *,
+    lift: Lift = _stay,
+    extra_args: dict | None,
+    callback: Callback | None,
+    disable: bool | None,
 ) -> Tensor:
-    """Euler steps of the probability flow ODE."""
-    loop = _Loop(model, x, extra_args, callback)
+    """The latent after one `step` per interval of `sigmas`, each taken from where `lift` puts the latent."""
+    ones = x.new_ones([x.shape[0]])
+
+    def denoise(latent: Tensor, level: Tensor) -> Tensor:
+        return model(latent, level * ones, **(extra_args or {}))
+
     for i in trange(len(sigmas) - 1, disable=disable):
-        x, sigma_hat = _churn(x, sigmas, i, (s_churn, s_tmin, s_tmax, s_noise))
-        denoised = loop.denoise(x, sigma_hat)
-        loop.report(i, x, sigmas[i], sigma_hat, denoised)
-        x = x + to_d(x, sigma_hat, denoised) * (sigmas[i + 1] - sigma_hat)
+        x, level = lift(x, sigmas[i])
+        point = _Point(x, level, sigmas[i + 1], denoise(x, level), denoise)
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": level, "denoised": point.x0})
+        x = step(point)
     return x
+
+
+def _churn(intervals: int, s_churn: float, within: tuple[float, float], s_noise: float) -> Lift:
+    """Lifts a latent to a higher noise level by adding noise (Karras et al. 2022, Algorithm 2, lines 4 to
+    6)."""
+    share = min(s_churn / intervals, 2**0.5 - 1)
+
+    def lift(x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        gamma = share if within[0] <= sigma <= within[1] else 0.0
+        higher = sigma * (gamma + 1)
+        noise = torch.randn_like(x) * s_noise  # drawn even if unused: generators advance as in the host
+        return (x + noise * (higher**2 - sigma**2) ** 0.5 if gamma > 0 else x), higher
+
+    return lift
+
+
+def _churned(step: Step) -> Callable[..., Tensor]:
+    """The sampler that takes that step from levels lifted by churn."""
+
+    @torch.no_grad()
+    def sampler(
+        model: Model,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict | None = None,
+        callback: Callback | None = None,
+        disable: bool | None = None,
+        s_churn: float = 0.0,
+        s_tmin: float = 0.0,
+        s_tmax: float = float("inf"),
+        s_noise: float = 1.0,
+    ) -> Tensor:
+        lift = _churn(max(len(sigmas) - 1, 1), s_churn, (s_tmin, s_tmax), s_noise)
+        return _descend(
+            model, x, sigmas, step, lift=lift, extra_args=extra_args, callback=callback, disable=disable
+        )
+
+    sampler.__doc__ = step.__doc__
+    return sampler
+
+
+def _euler(point: _Point) -> Tensor:
+    """Euler steps of the probability flow ODE."""
+    return point.along(point.slope(), point.below)
+
+
+def _heun(point: _Point) -> Tensor:
+    """Heun's second-order steps (Karras et al. 2022, Algorithm 2); the last one, to zero, is an Euler
+    step."""
+    first = point.slope()
+    ahead = point.along(first, point.below)
+    if point.below == 0:
+        return ahead
+    second = to_d(ahead, point.below, point.denoise(ahead, point.below))
+    return point.along((first + second) / 2, point.below)
+
+
+def _dpm_2(point: _Point) -> Tensor:
+    """DPM-Solver-2: the slope of a step is taken at the geometric mean of its two noise levels."""
+    if point.below == 0:
+        return _euler(point)
+    middle = torch.lerp(point.sigma.log(), point.below.log(), 0.5).exp()
+    halfway = point.along(point.slope(), middle)
+    return point.along(to_d(halfway, middle, point.denoise(halfway, middle)), point.below)
+
+
+sample_euler = _churned(_euler)
+sample_heun = _churned(_heun)
+sample_dpm_2 = _churned(_dpm_2)
 
 
 @torch.no_grad()
@@ -130,75 +198,32 @@ def sample_euler_ancestral(
     noise_sampler: Callable[[Any, Any], Tensor] | None = None,
 ) -> Tensor:
     """Euler steps that go below the next noise level and come back up with fresh noise."""
-    noise_sampler = noise_sampler or default_noise_sampler(x)
-    loop = _Loop(model, x, extra_args, callback)
-    for i in trange(len(sigmas) - 1, disable=disable):
-        denoised = loop.denoise(x, sigmas[i])
-        sigma_down, sigma_up = get_ancestral_step(sigmas[i], sigmas[i + 1], eta)
-        loop.report(i, x, sigmas[i], sigmas[i], denoised)
-        x = x + to_d(x, sigmas[i], denoised) * (sigma_down - sigmas[i])
-        if sigmas[i + 1] > 0:
-            x = x + noise_sampler(sigmas[i], sigmas[i + 1]) * s_noise * sigma_up
-    return x
+    fresh = noise_sampler or default_noise_sampler(x)
+
+    def step(point: _Point) -> Tensor:
+        down, up = get_ancestral_step(point.sigma, point.below, eta)
+        landed = point.along(point.slope(), down)
+        return landed + fresh(point.sigma, point.below) * s_noise * up if point.below > 0 else landed
+
+    return _descend(model, x, sigmas, step, extra_args=extra_args, callback=callback, disable=disable)
 
 
-@torch.no_grad()
-def sample_heun(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict | None = None,
-    callback: Callback | None = None,
-    disable: bool | None = None,
-    s_churn: float = 0.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = float("inf"),
-    s_noise: float = 1.0,
-) -> Tensor:
-    """Heun's second-order steps (Karras et al. 2022, Algorithm 2); the last one, to zero, is an Euler
-    step."""
-    loop = _Loop(model, x, extra_args, callback)
-    for i in trange(len(sigmas) - 1, disable=disable):
-        x, sigma_hat = _churn(x, sigmas, i, (s_churn, s_tmin, s_tmax, s_noise))
-        denoised = loop.denoise(x, sigma_hat)
-        d = to_d(x, sigma_hat, denoised)
-        loop.report(i, x, sigmas[i], sigma_hat, denoised)
-        dt = sigmas[i + 1] - sigma_hat
-        if sigmas[i + 1] == 0:
-            x = x + d * dt
-            continue
-        ahead = x + d * dt
-        x = x + (d + to_d(ahead, sigmas[i + 1], loop.denoise(ahead, sigmas[i + 1]))) / 2 * dt
-    return x
+class _Multistep:
+    """Steps of DPM-Solver++(2M), which extrapolate x0 from the step before (lambda = -log sigma)."""
 
+    def __init__(self) -> None:
+        self.before: tuple[Tensor, Tensor] | None = None  # x0 and length of the previous step
 
-@torch.no_grad()
-def sample_dpm_2(
-    model: Model,
-    x: Tensor,
-    sigmas: Tensor,
-    extra_args: dict | None = None,
-    callback: Callback | None = None,
-    disable: bool | None = None,
-    s_churn: float = 0.0,
-    s_tmin: float = 0.0,
-    s_tmax: float = float("inf"),
-    s_noise: float = 1.0,
-) -> Tensor:
-    """DPM-Solver-2: the slope of a step is taken at the geometric mean of its two noise levels."""
-    loop = _Loop(model, x, extra_args, callback)
-    for i in trange(len(sigmas) - 1, disable=disable):
-        x, sigma_hat = _churn(x, sigmas, i, (s_churn, s_tmin, s_tmax, s_noise))
-        denoised = loop.denoise(x, sigma_hat)
-        d = to_d(x, sigma_hat, denoised)
-        loop.report(i, x, sigmas[i], sigma_hat, denoised)
-        if sigmas[i + 1] == 0:
-            x = x + d * (sigmas[i + 1] - sigma_hat)
-            continue
-        middle = torch.lerp(sigma_hat.log(), sigmas[i + 1].log(), 0.5).exp()
-        halfway = x + d * (middle - sigma_hat)
-        x = x + to_d(halfway, middle, loop.denoise(halfway, middle)) * (sigmas[i + 1] - sigma_hat)
-    return x
+    def __call__(self, point: _Point) -> Tensor:
+        if point.below == 0:
+            return point.x0  # the limit of the update below
+        length, x0 = point.sigma.log() - point.below.log(), point.x0
+        if self.before is not None:
+            older, older_length = self.before
+            ratio = length / (2 * older_length)
+            x0 = (1 + ratio) * x0 - ratio * older
+        self.before = point.x0, length
+        return point.below / point.sigma * point.x - torch.expm1(-length) * x0
 
 
 @torch.no_grad()
@@ -210,21 +235,5 @@ def sample_dpmpp_2m(
     callback: Callback | None = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M): multistep, data prediction, lambda = -log sigma (Lu et al. 2022, Algorithm 2)."""
-    loop = _Loop(model, x, extra_args, callback)
-    previous: Tensor | None = None
-    previous_h = sigmas.new_ones([])
-    for i in trange(len(sigmas) - 1, disable=disable):
-        denoised = loop.denoise(x, sigmas[i])
-        loop.report(i, x, sigmas[i], sigmas[i], denoised)
-        if sigmas[i + 1] == 0:
-            x = denoised  # the limit of the update below
-            continue
-        h = sigmas[i].log() - sigmas[i + 1].log()
-        data = denoised
-        if previous is not None:
-            ratio = h / (2 * previous_h)
-            data = (1 + ratio) * denoised - ratio * previous
-        x = sigmas[i + 1] / sigmas[i] * x - torch.expm1(-h) * data
-        previous, previous_h = denoised, h
-    return x
+    """DPM-Solver++(2M): multistep, data prediction (Lu et al. 2022, Algorithm 2)."""
+    return _descend(model, x, sigmas, _Multistep(), extra_args=extra_args, callback=callback, disable=disable)

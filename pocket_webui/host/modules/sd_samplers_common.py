@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from modules import devices, shared
+from modules.script_callbacks import ExtraNoiseParams, extra_noise_callback
 from modules.shared import opts, state
 
 
@@ -125,55 +126,84 @@ class TorchHijack:
         return self.rng.next()
 
 
-_CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")
-_CHURN_INFOTEXT = {
-    "s_churn": "Sigma churn",
-    "s_tmin": "Sigma tmin",
-    "s_tmax": "Sigma tmax",
-    "s_noise": "Sigma noise",
+# what a churn setting is called in infotext, and the samplers' default
+_CHURN: dict[str, tuple[str, float]] = {
+    "s_churn": ("Sigma churn", 0.0),
+    "s_tmin": ("Sigma tmin", 0.0),
+    "s_tmax": ("Sigma tmax", float("inf")),
+    "s_noise": ("Sigma noise", 1.0),
 }
 
 
+class Start(NamedTuple):
+    """Where a pass starts, how many steps it has, and its schedule by the argument names of samplers."""
+
+    latent: Tensor
+    steps: int
+    schedule: dict[str, Any]
+
+
 class Sampler:
-    """One pass of one sampler. `model_wrap_cfg` is the CFGDenoiser that `func` calls."""
+    """One pass of one sampler. `model_wrap_cfg` is the CFGDenoiser that `func` calls.
+
+    Subclasses say where a pass starts: `from_noise` and `from_latent`.
+    """
 
     def __init__(self, funcname: Any) -> None:
         self.funcname = self.func = funcname
-        self.extra_params: list[str] = []
-        self.sampler_noises = None
-        self.stop_at: int | None = None
-        self.eta: float | None = None
-        self.config: Any = None  # set by the function that calls the constructor
-        self.last_latent: Any = None
-        self.s_min_uncond: float | None = None
-        self.s_churn, self.s_tmin, self.s_tmax, self.s_noise = 0.0, 0.0, float("inf"), 1.0
-        self.eta_option_field, self.eta_infotext_field, self.eta_default = "eta_ancestral", "Eta", 1.0
-        self.conditioning_key = getattr(shared.sd_model.model, "conditioning_key", "crossattn")
         self.p: Any = None
+        self.config: Any = None  # set by the function that calls the constructor
         self.model_wrap_cfg: Any = None
         self.sampler_extra_args: dict[str, Any] = {}
-        self.options: dict[str, Any] = {}
+        self.last_latent: Any = None
+        self.eta: float | None = None
+        self.eta_option_field, self.eta_infotext_field, self.eta_default = "eta_ancestral", "Eta", 1.0
+
+    # -- what kinds of samplers differ in
+
+    def from_noise(self, p: Any, x: Tensor, steps: int) -> Start:
+        """For `x` of unit variance."""
+        raise NotImplementedError
+
+    def from_latent(self, p: Any, x: Tensor, noise: Tensor, steps: int | None) -> Start:
+        """For the clean latent `x`, to be noised as far as the job's denoising strength says."""
+        raise NotImplementedError
+
+    def extra_level(self, p: Any) -> int:
+        """1 if the schedule is to be made one level longer, its last but one then left out; else 0."""
+        if self.config.options.get("discard_next_to_last_sigma"):
+            return 1
+        if opts.always_discard_next_to_last_sigma:
+            p.extra_generation_params["Discard penultimate sigma"] = True
+            return 1
+        return 0
+
+    def add_extra_noise(self, p: Any, x: Tensor, noise: Tensor, noised: Tensor, scale: Any = 1.0) -> Tensor:
+        """`noised` with as much more noise as opts.img2img_extra_noise asks for."""
+        strength = opts.img2img_extra_noise
+        if strength <= 0:
+            return noised
+        p.extra_generation_params["Extra noise"] = strength
+        extra = ExtraNoiseParams(noise, x, noised)
+        extra_noise_callback(extra)
+        return noised + extra.noise * strength * scale
+
+    # -- a pass
 
     def callback_state(self, d: dict[str, Any]) -> None:
         """After each step of the sampler."""
-        if self.stop_at is not None and d["i"] > self.stop_at:
-            raise InterruptedException
         state.sampling_step = d["i"]
         shared.total_tqdm.update()
 
     def launch_sampling(self, steps: int, func: Callable[[], Tensor]) -> Tensor:
         """What `func` returns, or the last predicted clean latent if it was interrupted."""
-        self.model_wrap_cfg.steps = steps
-        self.model_wrap_cfg.total_steps = self.config.total_steps(steps)
-        state.sampling_steps = steps
-        state.sampling_step = 0
+        denoiser = self.model_wrap_cfg
+        denoiser.steps, denoiser.total_steps = steps, self.config.total_steps(steps)
+        state.sampling_steps, state.sampling_step = steps, 0
         try:
             return func()
         except InterruptedException:
             return self.last_latent
-
-    def number_of_needed_noises(self, p: Any) -> int:
-        return p.steps
 
     def initialize(self, p: Any) -> dict[str, Any]:
         """Readies the denoiser and the noise source for `p`; returns keyword arguments of `func`."""
@@ -181,60 +211,31 @@ class Sampler:
         denoiser = self.model_wrap_cfg
         denoiser.p, denoiser.step = p, 0
         denoiser.mask, denoiser.nmask = getattr(p, "mask", None), getattr(p, "nmask", None)
-        denoiser.image_cfg_scale = getattr(p, "image_cfg_scale", None)
         self.eta = p.eta if p.eta is not None else getattr(opts, self.eta_option_field, 0.0)
-        self.s_min_uncond = getattr(p, "s_min_uncond", 0.0)
         # the samplers look this name up in their module at each call
         setattr(k_diffusion.sampling, "torch", TorchHijack(p))  # noqa: B010
 
         accepted = inspect.signature(self.func).parameters
-        kwargs = {
-            name: getattr(p, name) for name in self.extra_params if hasattr(p, name) and name in accepted
-        }
+        kwargs: dict[str, Any] = {}
         if "eta" in accepted:
+            kwargs["eta"] = self.eta
             if self.eta != self.eta_default:
                 p.extra_generation_params[self.eta_infotext_field] = self.eta
-            kwargs["eta"] = self.eta
-        for name in _CHURN if self.extra_params else ():
-            self._apply_churn(p, name, kwargs)
+        if "s_churn" in accepted:
+            kwargs.update({name: self._churn_value(p, name) for name in _CHURN})
         return kwargs
 
-    def _apply_churn(self, p: Any, name: str, kwargs: dict[str, Any]) -> None:
+    def _churn_value(self, p: Any, name: str) -> float:
         """A setting that differs from the sampler's default overrides the value of `p` and is written
         down."""
-        value = getattr(opts, name, getattr(p, name))
+        key, default = _CHURN[name]
+        value = getattr(opts, name)
         if name == "s_tmax":
-            value = value or self.s_tmax  # 0 stands for infinity
-        if name in kwargs and value != getattr(self, name):
-            kwargs[name] = value
+            value = value or default  # 0 stands for infinity
+        if value != default:
             setattr(p, name, value)
-            p.extra_generation_params[_CHURN_INFOTEXT[name]] = value
-
-    def extra_args_for(self, p: Any, cond: Any, uncond: Any, image_conditioning: Any) -> dict[str, Any]:
-        """Arguments of every call of the denoiser."""
-        return {
-            "cond": cond,
-            "image_cond": image_conditioning,
-            "uncond": uncond,
-            "cond_scale": p.cfg_scale,
-            "s_min_uncond": self.s_min_uncond,
-        }
-
-    def run_func(self, steps: int, x: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """Runs the sampler from `x`; `last_latent` and `sampler_extra_args` are set already."""
-        samples = self.launch_sampling(
-            steps,
-            lambda: self.func(
-                self.model_wrap_cfg,
-                x,
-                extra_args=self.sampler_extra_args,
-                disable=shared.cmd_opts.disable_console_progressbars,
-                callback=self.callback_state,
-                **kwargs,
-            ),
-        )
-        self.add_infotext(self.p)
-        return samples
+            p.extra_generation_params[key] = value
+        return getattr(p, name)
 
     def sample(
         self,
@@ -245,7 +246,10 @@ class Sampler:
         steps: int | None = None,
         image_conditioning: Any = None,
     ) -> Tensor:
-        raise NotImplementedError
+        """Latents made from noise `x` of unit variance."""
+        start = self.from_noise(p, x, steps or p.steps)
+        texts = {"cond": conditioning, "uncond": unconditional_conditioning, "image_cond": image_conditioning}
+        return self._run(p, start, start.latent, texts)
 
     def sample_img2img(
         self,
@@ -257,10 +261,32 @@ class Sampler:
         steps: int | None = None,
         image_conditioning: Any = None,
     ) -> Tensor:
-        raise NotImplementedError
+        """Latents made from the clean latent `x`, noised with `noise`."""
+        start = self.from_latent(p, x, noise, steps)
+        self.model_wrap_cfg.init_latent = x
+        texts = {"cond": conditioning, "uncond": unconditional_conditioning, "image_cond": image_conditioning}
+        return self._run(p, start, x, texts)
 
-    def add_infotext(self, p: Any) -> None:
-        if self.model_wrap_cfg.padded_cond_uncond:
-            p.extra_generation_params["Pad conds"] = True
-        if self.model_wrap_cfg.padded_cond_uncond_v0:
-            p.extra_generation_params["Pad conds v0"] = True
+    def _run(self, p: Any, start: Start, fallback: Tensor, texts: dict[str, Any]) -> Tensor:
+        """Runs the sampler; an interrupt before its first call gives `fallback`."""
+        kwargs = self.initialize(p)
+        accepted = inspect.signature(self.func).parameters
+        kwargs.update((name, value) for name, value in start.schedule.items() if name in accepted)
+        self.last_latent = fallback
+        self.sampler_extra_args = {**texts, "cond_scale": p.cfg_scale, "s_min_uncond": p.s_min_uncond}
+
+        def run() -> Tensor:
+            return self.func(
+                self.model_wrap_cfg,
+                start.latent,
+                extra_args=self.sampler_extra_args,
+                disable=shared.cmd_opts.disable_console_progressbars,
+                callback=self.callback_state,
+                **kwargs,
+            )
+
+        samples = self.launch_sampling(start.steps, run)
+        for padded, key in (("padded_cond_uncond", "Pad conds"), ("padded_cond_uncond_v0", "Pad conds v0")):
+            if getattr(self.model_wrap_cfg, padded):
+                p.extra_generation_params[key] = True
+        return samples

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modules import devices, sd_samplers_common, sd_samplers_timesteps_impl, shared
-from modules.script_callbacks import ExtraNoiseParams, extra_noise_callback
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
-from modules.shared import opts
-
-samplers_timesteps: list[tuple[str, Any, list[str], dict[str, Any]]] = [
-    ("DDIM", sd_samplers_timesteps_impl.ddim, ["ddim"], {}),
-    ("DDIM CFG++", sd_samplers_timesteps_impl.ddim_cfgpp, ["ddim_cfgpp"], {}),
-    ("PLMS", sd_samplers_timesteps_impl.plms, ["plms"], {}),
-]
-
-
-def _make(funcname: Any, model: Any) -> Any:
-    return CompVisSampler(funcname, model)
-
-
-samplers_data_timesteps = [
-    sd_samplers_common.SamplerData(label, functools.partial(_make, funcname), aliases, options)
-    for label, funcname, aliases, options in samplers_timesteps
-]
 
 
 class CompVisTimestepsDenoiser(torch.nn.Module):
@@ -56,10 +36,11 @@ class CFGDenoiserTimesteps(CFGDenoiser):
     """Guidance over a model that returns eps; its `sigma` is a timestep, and masks are applied before the
     call."""
 
+    mask_before_denoising = True
+
     def __init__(self, sampler: Any) -> None:
         super().__init__(sampler)
         self.alphas = shared.sd_model.alphas_cumprod
-        self.mask_before_denoising = True
 
     def get_pred_x0(self, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
         alpha_bar = self.alphas[sigma.to(dtype=torch.int)][:, None, None, None]
@@ -68,9 +49,8 @@ class CFGDenoiserTimesteps(CFGDenoiser):
     @property
     def inner_model(self) -> Any:
         if self.model_wrap is None:
-            v_model = shared.sd_model.parameterization == "v"
-            wrapper = CompVisTimestepsVDenoiser if v_model else CompVisTimestepsDenoiser
-            self.model_wrap = wrapper(shared.sd_model)
+            views = {"eps": CompVisTimestepsDenoiser, "v": CompVisTimestepsVDenoiser}
+            self.model_wrap = views[shared.sd_model.parameterization](shared.sd_model)
         return self.model_wrap
 
 
@@ -85,66 +65,27 @@ class CompVisSampler(sd_samplers_common.Sampler):
 
     def get_timesteps(self, p: Any, steps: int) -> Tensor:
         """Ascending timesteps 1, 1 + 1000 // steps, ... (at least `steps` of them)."""
-        if opts.always_discard_next_to_last_sigma:
-            p.extra_generation_params["Discard penultimate sigma"] = True
-            steps += 1
-        return torch.arange(0, 1000, 1000 // steps, device=devices.device).add(1).clip(0, 999)
+        stride = 1000 // (steps + self.extra_level(p))
+        return torch.arange(0, 1000, stride, device=devices.device).add(1).clip(0, 999)
 
-    def _with_schedule(self, kwargs: dict[str, Any], timesteps: Tensor, is_img2img: bool) -> dict[str, Any]:
-        accepted = inspect.signature(self.func).parameters
-        if "timesteps" in accepted:
-            kwargs["timesteps"] = timesteps
-        if is_img2img and "is_img2img" in accepted:
-            kwargs["is_img2img"] = True
-        return kwargs
+    def from_noise(self, p: Any, x: Tensor, steps: int) -> sd_samplers_common.Start:
+        return sd_samplers_common.Start(x, steps, {"timesteps": self.get_timesteps(p, steps)})
 
-    def sample_img2img(
-        self,
-        p: Any,
-        x: Tensor,
-        noise: Tensor,
-        conditioning: Any,
-        unconditional_conditioning: Any,
-        steps: int | None = None,
-        image_conditioning: Any = None,
-    ) -> Tensor:
-        """From the clean latent `x` noised to timesteps[t_enc], over timesteps[:t_enc]."""
+    def from_latent(self, p: Any, x: Tensor, noise: Tensor, steps: int | None) -> sd_samplers_common.Start:
+        """Noised to timesteps[t_enc], to be sampled over timesteps[:t_enc]."""
         steps, t_enc = sd_samplers_common.setup_img2img_steps(p, steps)
         timesteps = self.get_timesteps(p, steps)
         alpha_bar = shared.sd_model.alphas_cumprod[timesteps[t_enc]]
-        xi = x * alpha_bar.sqrt() + noise * (1 - alpha_bar).sqrt()
-        if opts.img2img_extra_noise > 0:
-            p.extra_generation_params["Extra noise"] = opts.img2img_extra_noise
-            extra = ExtraNoiseParams(noise, x, xi)
-            extra_noise_callback(extra)
-            xi = xi + extra.noise * opts.img2img_extra_noise * alpha_bar.sqrt()
-
-        kwargs = self._with_schedule(self.initialize(p), timesteps[:t_enc], True)
-        self.model_wrap_cfg.init_latent = x
-        self.last_latent = x
-        self.sampler_extra_args = self.extra_args_for(
-            p, conditioning, unconditional_conditioning, image_conditioning
-        )
-        return self.run_func(t_enc + 1, xi, kwargs)
-
-    def sample(
-        self,
-        p: Any,
-        x: Tensor,
-        conditioning: Any,
-        unconditional_conditioning: Any,
-        steps: int | None = None,
-        image_conditioning: Any = None,
-    ) -> Tensor:
-        """From pure noise `x` of unit variance."""
-        steps = steps or p.steps
-        kwargs = self._with_schedule(self.initialize(p), self.get_timesteps(p, steps), False)
-        self.last_latent = x
-        self.sampler_extra_args = self.extra_args_for(
-            p, conditioning, unconditional_conditioning, image_conditioning
-        )
-        return self.run_func(steps, x, kwargs)
+        noised = x * alpha_bar.sqrt() + noise * (1 - alpha_bar).sqrt()
+        noised = self.add_extra_noise(p, x, noise, noised, alpha_bar.sqrt())
+        return sd_samplers_common.Start(noised, t_enc + 1, {"timesteps": timesteps[:t_enc]})
 
 
-sys.modules["modules.sd_samplers_compvis"] = sys.modules[__name__]
-VanillaStableDiffusionSampler = CompVisSampler
+samplers_data_timesteps = [
+    sd_samplers_common.SamplerData(name, functools.partial(CompVisSampler, function), [alias], {})
+    for name, function, alias in (
+        ("DDIM", sd_samplers_timesteps_impl.ddim, "ddim"),
+        ("DDIM CFG++", sd_samplers_timesteps_impl.ddim_cfgpp, "ddim_cfgpp"),
+        ("PLMS", sd_samplers_timesteps_impl.plms, "plms"),
+    )
+]
