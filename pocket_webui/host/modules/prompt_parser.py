@@ -15,7 +15,8 @@ from torch import Tensor
 from modules.prompt_schedule import get_learned_conditioning_prompt_schedules
 
 re_AND = re.compile(r"\bAND\b")  # noqa: N816 - the host's name
-re_weight = re.compile(r"^((?:\s|.)*?)(?:\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+)))?\s*$")
+_NUMBER = r"[-+]?(?=\.?\d)\d*\.?\d*"
+_WEIGHTED = re.compile(rf"(.*?)(?:\s*:\s*({_NUMBER}))?\s*", re.S)
 
 
 class ScheduledPromptConditioning(NamedTuple):
@@ -89,7 +90,7 @@ def get_multicond_prompt_list(
     for prompt in prompts:
         parts = []
         for part in re_AND.split(prompt):
-            match = re_weight.search(part)
+            match = _WEIGHTED.fullmatch(part)
             text, weight = match.groups() if match is not None else (part, None)
             if text not in numbers:
                 numbers[text] = len(flat)

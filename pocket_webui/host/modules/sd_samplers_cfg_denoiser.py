@@ -7,7 +7,7 @@ image.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,27 +26,15 @@ from modules.shared import opts, state
 Conds = list[list[tuple[int, float]]]
 
 
-def catenate_conds(conds: list[Any]) -> Any:
-    if not isinstance(conds[0], dict):
-        return torch.cat(conds)
-    return {key: torch.cat([cond[key] for cond in conds]) for key in conds[0]}
+class _Rows(NamedTuple):
+    """What the model is called with, apart from text: one row per call of an image with one prompt."""
 
+    x: Tensor
+    sigma: Tensor
+    image_cond: Tensor
 
-def subscript_cond(cond: Any, a: int, b: int) -> Any:
-    return {key: value[a:b] for key, value in cond.items()} if isinstance(cond, dict) else cond[a:b]
-
-
-def pad_cond(tensor: Any, repeats: int, empty: Tensor) -> Any:
-    """`tensor` [B, T, C] followed by `repeats` times the conditioning of the empty prompt."""
-    if isinstance(tensor, dict):
-        tensor["crossattn"] = pad_cond(tensor["crossattn"], repeats, empty)
-        return tensor
-    return torch.cat([tensor, empty.repeat(tensor.shape[0], repeats, 1)], dim=1)
-
-
-def make_condition_dict(cond: Any, image_cond: Tensor) -> dict[str, Any]:
-    text = cond if isinstance(cond, dict) else {"c_crossattn": [cond]}
-    return {**text, "c_concat": [image_cond]}
+    def part(self, start: int | None, end: int | None) -> _Rows:
+        return _Rows(*(tensor[start:end] for tensor in self))
 
 
 class CFGDenoiser(torch.nn.Module):
@@ -54,6 +42,10 @@ class CFGDenoiser(torch.nn.Module):
 
     `step` counts calls; `steps` is the number of sampler steps and `total_steps` of calls that are expected.
     """
+
+    mask_before_denoising = False
+    need_last_noise_uncond = False
+    cond_scale_miltiplier = 1.0  # spelled as in the host; DDIM CFG++ sets it
 
     def __init__(self, sampler: Any) -> None:
         super().__init__()
@@ -66,13 +58,8 @@ class CFGDenoiser(torch.nn.Module):
         self.steps: int | None = None
         self.total_steps: int | None = None
         self.step = 0
-        self.image_cfg_scale: float | None = None
-        self.padded_cond_uncond = False
-        self.padded_cond_uncond_v0 = False
-        self.cond_scale_miltiplier = 1.0  # spelled as in the host; DDIM CFG++ sets it
-        self.need_last_noise_uncond = False
+        self.padded_cond_uncond = self.padded_cond_uncond_v0 = False
         self.last_noise_uncond: Tensor | None = None
-        self.mask_before_denoising = False
 
     @property
     def inner_model(self) -> Any:
@@ -81,41 +68,34 @@ class CFGDenoiser(torch.nn.Module):
     def get_pred_x0(self, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
         return x_out
 
-    def update_inner_model(self) -> None:
-        """After the model was exchanged in the middle of a pass."""
-        self.model_wrap = None
-        cond, uncond = self.p.get_conds()
-        self.sampler.sampler_extra_args["cond"] = cond
-        self.sampler.sampler_extra_args["uncond"] = uncond
-
     def combine_denoised(self, x_out: Tensor, conds_list: Conds, uncond: Any, cond_scale: float) -> Tensor:
         """uncond + sum over conds of weight * scale * (cond - uncond), per image."""
         base = x_out[-uncond.shape[0] :]
-        denoised = base.clone()
-        for i, conds in enumerate(conds_list):
+        guided = []
+        for own, conds in zip(base, conds_list):
+            image = own
             for row, weight in conds:
-                denoised[i] += (x_out[row] - base[i]) * (weight * cond_scale)
-        return denoised
+                image = image + (x_out[row] - own) * (weight * cond_scale)
+            guided.append(image)
+        return torch.stack(guided)
 
-    def pad_cond_uncond(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
-        """Fills the shorter of the two with empty prompts."""
-        empty = shared.sd_model.cond_stage_model_empty_prompt
-        missing = (cond.shape[1] - uncond.shape[1]) // empty.shape[1]
-        self.padded_cond_uncond = missing != 0
-        if missing < 0:
-            return pad_cond(cond, -missing, empty), uncond
-        return cond, pad_cond(uncond, missing, empty) if missing else uncond
+    # -- lengths of prompts
 
-    def pad_cond_uncond_v0(self, cond: Any, uncond: Any) -> tuple[Any, Any]:
-        """Repeats the last token of uncond, or cuts it, to the length of cond."""
-        text = uncond["crossattn"] if isinstance(uncond, dict) else uncond
-        self.padded_cond_uncond_v0 = text.shape[1] != cond.shape[1]
-        missing = max(cond.shape[1] - text.shape[1], 0)
-        text = torch.cat([text, text[:, -1:].repeat(1, missing, 1)], dim=1)[:, : cond.shape[1]]
-        if isinstance(uncond, dict):
-            uncond["crossattn"] = text
-            return cond, uncond
-        return cond, text
+    def _even_out(self, text: Tensor, uncond: Tensor) -> tuple[Tensor, Tensor]:
+        """Both [*, T, C] at one length T, if settings want that and they are not."""
+        differ = text.shape[1] != uncond.shape[1]
+        self.padded_cond_uncond_v0 = differ and opts.pad_cond_uncond_v0
+        self.padded_cond_uncond = differ and opts.pad_cond_uncond and not self.padded_cond_uncond_v0
+        if self.padded_cond_uncond_v0:
+            # the older way: the last token of uncond is repeated, or what is too much cut off
+            last = torch.arange(text.shape[1], device=uncond.device).clamp(max=uncond.shape[1] - 1)
+            return text, uncond[:, last]
+        if self.padded_cond_uncond:
+            length = max(text.shape[1], uncond.shape[1])
+            return _pad(text, length), _pad(uncond, length)
+        return text, uncond
+
+    # -- one call
 
     def _blend(self, latent: Tensor, sigma: Tensor) -> Tensor:
         """Original content where the mask protects it."""
@@ -133,63 +113,36 @@ class CFGDenoiser(torch.nn.Module):
     def _skips_uncond(self, sigma: Tensor, s_min_uncond: float) -> bool:
         """Whether settings leave the negative prompt out of this call; what took effect goes into
         infotext."""
-        params = self.p.extra_generation_params
-        early = opts.skip_early_cond
-        if early != 0.0 and self.total_steps and self.step / self.total_steps <= early:
-            params["Skip Early CFG"] = early
-            return True
-        if (self.step % 2 or opts.s_min_uncond_all) and s_min_uncond > 0 and sigma[0] < s_min_uncond:
-            params["NGMS"] = s_min_uncond
-            if opts.s_min_uncond_all:
-                params["NGMS all steps"] = opts.s_min_uncond_all
-            return True
-        return False
+        early, every = opts.skip_early_cond, opts.s_min_uncond_all
+        taken: dict[str, Any] = {}
+        if early and self.total_steps and self.step / self.total_steps <= early:
+            taken["Skip Early CFG"] = early
+        elif 0 < s_min_uncond > sigma[0] and (every or self.step % 2):
+            taken["NGMS"] = s_min_uncond
+            if every:
+                taken["NGMS all steps"] = every
+        self.p.extra_generation_params.update(taken)
+        return bool(taken)
 
-    def _pad(self, tensor: Any, uncond: Any) -> tuple[Any, Any]:
-        self.padded_cond_uncond = self.padded_cond_uncond_v0 = False
-        if tensor.shape[1] == uncond.shape[1]:
-            return tensor, uncond
-        if opts.pad_cond_uncond_v0:
-            return self.pad_cond_uncond_v0(tensor, uncond)
-        if opts.pad_cond_uncond:
-            return self.pad_cond_uncond(tensor, uncond)
-        return tensor, uncond
+    def _run_model(self, rows: _Rows, texts: list[tuple[Tensor, int]]) -> Tensor:
+        """Output for all rows. Texts of one length come together, each with the rows per call it is cut
+        into."""
+        outputs = []
+        for text, size in texts:
+            for piece in text.split(size):
+                ours, rows = rows.part(None, len(piece)), rows.part(len(piece), None)
+                cond = {"c_crossattn": [piece], "c_concat": [ours.image_cond]}
+                outputs.append(self.inner_model(ours.x, ours.sigma, cond=cond))
+        return torch.cat(outputs)
 
-    def _call(self, x: Tensor, sigma: Tensor, cond: Any, image_cond: Tensor) -> Tensor:
-        return self.inner_model(x, sigma, cond=make_condition_dict(cond, image_cond))
-
-    def _run_model(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        image_cond: Tensor,
-        *,
-        tensor: Any,
-        uncond: Any | None,
-        batch_size: int,
-    ) -> Tensor:
-        """Output for all rows: in one call where lengths agree and opts.batch_cond_uncond allows, else in
-        parts.
-
-        `uncond` is None where its rows are left out.
-        """
-        count = x.shape[0]
-        if uncond is None or tensor.shape[1] == uncond.shape[1]:
-            cond = tensor if uncond is None else catenate_conds([tensor, uncond])
-            size = count if opts.batch_cond_uncond else batch_size
-            bounds = [(a, min(a + size, count)) for a in range(0, count, size)]
-            parts = [
-                self._call(x[a:b], sigma[a:b], subscript_cond(cond, a, b), image_cond[a:b]) for a, b in bounds
-            ]
-            return torch.cat(parts)
-        size = batch_size * 2 if opts.batch_cond_uncond else batch_size
-        rows = tensor.shape[0]
-        bounds = [(a, min(a + size, rows)) for a in range(0, rows, size)]
-        parts = [
-            self._call(x[a:b], sigma[a:b], subscript_cond(tensor, a, b), image_cond[a:b]) for a, b in bounds
-        ]
-        last = uncond.shape[0]
-        return torch.cat([*parts, self._call(x[-last:], sigma[-last:], uncond, image_cond[-last:])])
+    def _predict(self, rows: _Rows, text: Tensor, uncond: Tensor | None, images: int) -> Tensor:
+        """In one call where lengths agree and opts.batch_cond_uncond allows, else in parts of as many rows as
+        there are images. `uncond` is None where its rows are left out."""
+        if uncond is not None and text.shape[1] != uncond.shape[1]:
+            size = 2 * images if opts.batch_cond_uncond else images
+            return self._run_model(rows, [(text, size), (uncond, images)])
+        every = text if uncond is None else torch.cat([text, uncond])
+        return self._run_model(rows, [(every, len(every) if opts.batch_cond_uncond else images)])
 
     def forward(
         self,
@@ -204,58 +157,36 @@ class CFGDenoiser(torch.nn.Module):
         """Guided prediction for `x` [B, C, h, w] at `sigma` [B] (a timestep in CFGDenoiserTimesteps)."""
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException
-        conds_list, tensor = prompt_parser.reconstruct_multicond_batch(cond, self.step)
-        uncond = prompt_parser.reconstruct_cond_batch(uncond, self.step)
-        if self.mask_before_denoising and self.mask is not None:
+        composition, text = prompt_parser.reconstruct_multicond_batch(cond, self.step)
+        images = len(composition)
+        if self.mask is not None and self.mask_before_denoising:
             x = self._blend(x, sigma)
-
-        batch_size = len(conds_list)
-        owners = [i for i, conds in enumerate(conds_list) for _ in conds] + list(range(batch_size))
+        owners = [i for i, conds in enumerate(composition) for _ in conds] + list(range(images))
+        progress = (state.sampling_step, state.sampling_steps)
         params = CFGDenoiserParams(
-            x[owners],
-            image_cond[owners],
-            sigma[owners],
-            state.sampling_step,
-            state.sampling_steps,
-            tensor,
-            uncond,
+            *(x[owners], image_cond[owners], sigma[owners], *progress, text),
+            prompt_parser.reconstruct_cond_batch(uncond, self.step),
             self,
         )
         cfg_denoiser_callback(params)
-        x_in, image_cond_in, sigma_in = params.x, params.image_cond, params.sigma
-        tensor, uncond = params.text_cond, params.text_uncond
-
-        skip_uncond = self._skips_uncond(sigma, s_min_uncond)
-        if skip_uncond:
-            x_in, sigma_in, image_cond_in = (
-                x_in[:-batch_size],
-                sigma_in[:-batch_size],
-                image_cond_in[:-batch_size],
-            )
-        tensor, uncond = self._pad(tensor, uncond)
-        x_out = self._run_model(
-            x_in,
-            sigma_in,
-            image_cond_in,
-            tensor=tensor,
-            uncond=None if skip_uncond else uncond,
-            batch_size=batch_size,
-        )
-        firsts = [conds[0][0] for conds in conds_list]
-        if skip_uncond:
+        rows = _Rows(params.x, params.sigma, params.image_cond)
+        text, uncond = self._even_out(params.text_cond, params.text_uncond)
+        firsts = [conds[0][0] for conds in composition]
+        if self._skips_uncond(sigma, s_min_uncond):
+            rows, cond_scale = rows.part(None, -images), 1.0
+            x_out = self._predict(rows, text, None, images)
             x_out = torch.cat([x_out, x_out[firsts]])  # the cond output stands in for the uncond one
-        cfg_denoised_callback(
-            CFGDenoisedParams(x_out, state.sampling_step, state.sampling_steps, self.inner_model)
-        )
+        else:
+            x_out = self._predict(rows, text, uncond, images)
+            cond_scale *= self.cond_scale_miltiplier
+        cfg_denoised_callback(CFGDenoisedParams(x_out, *progress, self.inner_model))
         if self.need_last_noise_uncond:
-            self.last_noise_uncond = x_out[-uncond.shape[0] :].clone()
-        scale = 1.0 if skip_uncond else cond_scale * self.cond_scale_miltiplier
-        denoised = self.combine_denoised(x_out, conds_list, uncond, scale)
-        if not self.mask_before_denoising and self.mask is not None:
-            denoised = self._blend(denoised, sigma)
-        self._store_preview(x_in, x_out, denoised, rows=firsts, sigma=sigma)
-
-        after = AfterCFGCallbackParams(denoised, state.sampling_step, state.sampling_steps)
+            self.last_noise_uncond = x_out[-images:].clone()
+        guided = self.combine_denoised(x_out, composition, uncond, cond_scale)
+        if self.mask is not None and not self.mask_before_denoising:
+            guided = self._blend(guided, sigma)
+        self._store_preview(rows.x, x_out, guided, rows=firsts, sigma=sigma)
+        after = AfterCFGCallbackParams(guided, *progress)
         cfg_after_cfg_callback(after)
         self.step += 1
         return after.x
@@ -264,12 +195,17 @@ class CFGDenoiser(torch.nn.Module):
         self, x_in: Tensor, x_out: Tensor, denoised: Tensor, *, rows: list[int], sigma: Tensor
     ) -> None:
         """Keeps the cond prediction for interrupts, and what opts.live_preview_content names for previews."""
-        batch_size = len(rows)
-        self.sampler.last_latent = self.get_pred_x0(x_in[rows], x_out[rows], sigma)
-        if opts.live_preview_content == "Prompt":
-            preview = self.sampler.last_latent
-        elif opts.live_preview_content == "Negative prompt":
-            preview = self.get_pred_x0(x_in[-batch_size:], x_out[-batch_size:], sigma)
-        else:
+        images = len(rows)
+        self.sampler.last_latent = preview = self.get_pred_x0(x_in[rows], x_out[rows], sigma)
+        if opts.live_preview_content == "Negative prompt":
+            preview = self.get_pred_x0(x_in[-images:], x_out[-images:], sigma)
+        elif opts.live_preview_content != "Prompt":
             preview = self.get_pred_x0(x_in[rows], denoised, sigma)
         sd_samplers_common.store_latent(preview)
+
+
+def _pad(text: Tensor, length: int) -> Tensor:
+    """`text` [B, T, C] filled up with the conditioning of the empty prompt."""
+    empty = shared.sd_model.cond_stage_model_empty_prompt
+    repeats = (length - text.shape[1]) // empty.shape[1]
+    return torch.cat([text, empty.repeat(len(text), repeats, 1)], dim=1)
