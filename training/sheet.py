@@ -18,7 +18,7 @@ NATIVE, COLUMNS, GAP = 128, 8, 4
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m training.sheet", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/images/pocket_samples.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images/pocket_samples.jpg"))
     args = parser.parse_args()
     generate = generator()
     side = NATIVE + GAP
@@ -33,7 +33,7 @@ def main() -> None:
         sheet.paste(sampled.convert("RGB"), (column * side, row * side))
         sheet.paste(truth, (column * side, (row + 2) * side))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(args.out, optimize=True)
+    sheet.save(args.out, quality=92)
     print(args.out)
 
 
