@@ -14,23 +14,9 @@ from typing import Any
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+# arguments of the processing class that are not the client's to choose
 NOT_ALLOWED = frozenset(
-    {
-        "self",
-        "args",
-        "kwargs",
-        "sd_model",
-        "outpath_samples",
-        "outpath_grids",
-        "sampler_index",
-        "extra_generation_params",
-        "overlay_images",
-        "do_not_reload_embeddings",
-        "seed_enable_extras",
-        "prompt_for_display",
-        "sampler_noise_scheduler_override",
-        "ddim_discretize",
-    }
+    ("sd_model", "extra_generation_params", "outpath_samples", "outpath_grids", "seed_enable_extras")
 )
 
 # fields of the request that are no arguments of the processing class: (type, default)

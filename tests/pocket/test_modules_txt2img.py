@@ -295,7 +295,7 @@ def test_jobs_are_counted_per_pass(job):
 def test_prompts_may_be_lists_and_must_match(job):
     result = job.run(job.txt2img(prompt=["a red sun", "a star"], batch_size=2))
     assert result.all_prompts == ["a red sun", "a star"]
-    with pytest.raises(RuntimeError, match="different number of prompts"):
+    with pytest.raises(RuntimeError, match="as many negative prompts as prompts"):
         job.run(job.txt2img(prompt=["a", "b"], negative_prompt=["c"], batch_size=2))
 
 

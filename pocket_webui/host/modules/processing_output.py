@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from modules import images
-from modules.processing_result import create_infotext
+from modules.processing_result import Processed, create_infotext
 from modules.script_base import PostprocessImageArgs, PostProcessMaskOverlayArgs
 from modules.shared import opts
+
+
+def to_pil(pixels: Tensor) -> Image.Image:
+    """PIL image of [3, H, W] in [0, 1]."""
+    return Image.fromarray((255.0 * np.moveaxis(pixels.cpu().numpy(), 0, 2)).astype(np.uint8))
 
 
 def uncrop(
@@ -26,44 +33,33 @@ def apply_overlay(image: Image.Image, paste_loc: Any, overlay: Any) -> tuple[Ima
     """(image with the overlay on it, the same without)."""
     if overlay is None:
         return image, image.copy()
-    if paste_loc is not None:
-        image = uncrop(image, overlay.size, paste_loc)
-    original = image.copy()
-    image = image.convert("RGBA")
-    image.alpha_composite(overlay)
-    return image.convert("RGB"), original
+    original = image.copy() if paste_loc is None else uncrop(image, overlay.size, paste_loc)
+    return Image.alpha_composite(original.convert("RGBA"), overlay).convert("RGB"), original
 
 
 def infotext(p: Any, index: int = 0, use_main_prompt: bool = False) -> str:
-    return create_infotext(
-        p,
-        p.prompts,
-        p.seeds,
-        p.subseeds,
-        use_main_prompt=use_main_prompt,
-        index=index,
-        all_negative_prompts=p.negative_prompts,
-    )
+    batch = {"index": index, "all_negative_prompts": p.negative_prompts}
+    return create_infotext(p, p.prompts, p.seeds, p.subseeds, use_main_prompt=use_main_prompt, **batch)
 
 
 def compose(p: Any, image: Image.Image, i: int) -> tuple[Image.Image, Image.Image, Any]:
     """(final image, image without overlay, mask of the overlay) of image `i` of the batch."""
-    overlays = getattr(p, "overlay_images", None)
-    overlay = overlays[i] if opts.overlay_inpaint and overlays is not None and i < len(overlays) else None
-    mask = getattr(p, "mask_for_overlay", None)
-    if p.scripts is not None:
-        pp = PostprocessImageArgs(image)
-        p.scripts.postprocess_image(p, pp)
-        image = pp.image
-        ppmo = PostProcessMaskOverlayArgs(i, mask, overlay)
-        p.scripts.postprocess_maskoverlay(p, ppmo)
-        mask, overlay = ppmo.mask_for_overlay, ppmo.overlay_image
-    image, original = apply_overlay(image, p.paste_to, overlay)
-    if p.scripts is not None:
-        pp = PostprocessImageArgs(image)
-        p.scripts.postprocess_image_after_composite(p, pp)
-        image = pp.image
-    return image, original, mask
+    mask, overlay = getattr(p, "mask_for_overlay", None), _overlay(p, i)
+    if p.scripts is None:
+        return (*apply_overlay(image, p.paste_to, overlay), mask)
+    before = PostprocessImageArgs(image)
+    p.scripts.postprocess_image(p, before)
+    laid = PostProcessMaskOverlayArgs(i, mask, overlay)
+    p.scripts.postprocess_maskoverlay(p, laid)
+    image, original = apply_overlay(before.image, p.paste_to, laid.overlay_image)
+    after = PostprocessImageArgs(image)
+    p.scripts.postprocess_image_after_composite(p, after)
+    return after.image, original, laid.mask_for_overlay
+
+
+def _overlay(p: Any, i: int) -> Image.Image | None:
+    overlays = getattr(p, "overlay_images", None) or []
+    return overlays[i] if opts.overlay_inpaint and i < len(overlays) else None
 
 
 def save(p: Any, image: Image.Image, i: int, info: str, suffix: str = "") -> None:
@@ -73,50 +69,69 @@ def save(p: Any, image: Image.Image, i: int, info: str, suffix: str = "") -> Non
     )
 
 
-def mask_images(
-    p: Any, mask: Image.Image, original: Image.Image, i: int, *, text: str, to_disk: bool
-) -> list[Image.Image]:
-    """The mask and the masked part of the result, as far as settings ask for them."""
-    returned = []
-    if opts.return_mask or opts.save_mask:
-        picture = mask.convert("RGB")
-        if to_disk and opts.save_mask:
-            save(p, picture, i, text, suffix="-mask")
-        returned += [picture] if opts.return_mask else []
-    if opts.return_mask_composite or opts.save_mask_composite:
-        size = (original.width, original.height)
-        hole = images.resize_image(2, mask, *size).convert("L")
-        cut = Image.composite(original.convert("RGBA").convert("RGBa"), Image.new("RGBa", size), hole)
-        composite = cut.convert("RGBA")
-        if to_disk and opts.save_mask_composite:
-            save(p, composite, i, text, suffix="-mask-composite")
-        returned += [composite] if opts.return_mask_composite else []
-    return returned
+def _masked_part(mask: Image.Image, image: Image.Image) -> Image.Image:
+    """`image` where the mask is white, transparent elsewhere."""
+    hole = images.resize_image(2, mask, *image.size).convert("L")
+    nothing = Image.new("RGBa", image.size)
+    return Image.composite(image.convert("RGBA").convert("RGBa"), nothing, hole).convert("RGBA")
 
 
-def add_grid(p: Any, output: list[Image.Image], infotexts: list[str]) -> int:
-    """Puts the grid first, if settings want one; returns the index of the first single image."""
-    unwanted = len(output) < 2 and opts.grid_only_if_multiple
-    if not output or p.do_not_save_grid or unwanted or not (opts.return_grid or opts.grid_save):
-        return 0
-    grid = images.image_grid(output, p.batch_size)
-    text = infotext(p, use_main_prompt=True)
-    if opts.return_grid:
-        infotexts.insert(0, text)
+class Gallery:
+    """Finished images of a job, each with its infotext; masks, where asked for, come after their image."""
+
+    def __init__(self) -> None:
+        self.images: list[Image.Image] = []
+        self.infotexts: list[str] = []
+
+    def add(self, p: Any, decoded: Image.Image, i: int) -> None:
+        """Composes image `i` of the batch, saves it as settings say, and keeps it."""
+        image, original, mask = compose(p, decoded, i)
+        text, to_disk = infotext(p, i), p.save_samples()
+        if to_disk:
+            save(p, image, i, text)
+        self._keep(image, text)
+        if mask is None:
+            return
+        for name, make in (
+            ("mask", lambda: mask.convert("RGB")),
+            ("mask_composite", lambda: _masked_part(mask, original)),
+        ):
+            keep, on_disk = getattr(opts, f"return_{name}"), to_disk and getattr(opts, f"save_{name}")
+            if not keep and not on_disk:
+                continue
+            picture = make()
+            if on_disk:
+                save(p, picture, i, text, suffix=f"-{name.replace('_', '-')}")
+            if keep:
+                self.images.append(picture)
+
+    def _keep(self, image: Image.Image, text: str, index: int | None = None) -> None:
+        place = len(self.images) if index is None else index
+        self.infotexts.insert(len(self.infotexts) if index is None else index, text)
+        self.images.insert(place, image)
         if opts.enable_pnginfo:
-            grid.info["parameters"] = text
-        output.insert(0, grid)
-    if opts.grid_save:
-        images.save_image(
-            grid,
-            p.outpath_grids or opts.outdir_grids or opts.outdir_txt2img_grids,
-            "grid",
-            p.all_seeds[0],
-            p.all_prompts[0],
-            opts.grid_format,
-            info=text,
-            short_filename=not opts.grid_extended_filename,
-            p=p,
-            grid=True,
-        )
-    return 1 if opts.return_grid else 0
+            image.info["parameters"] = text
+
+    def finish(self, p: Any) -> int:
+        """Puts the grid first, if settings want one; returns the index of the first single image.
+
+        A job that made nothing still has one infotext.
+        """
+        if not self.infotexts:
+            self.infotexts.append(Processed(p, []).infotext(p, 0))
+        enough = len(self.images) > (1 if opts.grid_only_if_multiple else 0)
+        if not enough or p.do_not_save_grid or not (opts.return_grid or opts.grid_save):
+            return 0
+        grid, text = images.image_grid(self.images, p.batch_size), infotext(p, use_main_prompt=True)
+        if opts.return_grid:
+            self._keep(grid, text, index=0)
+        if opts.grid_save:
+            folder = p.outpath_grids or opts.outdir_grids or opts.outdir_txt2img_grids
+            images.save_image(
+                *(grid, folder, "grid", p.all_seeds[0], p.all_prompts[0], opts.grid_format),
+                info=text,
+                short_filename=not opts.grid_extended_filename,
+                p=p,
+                grid=True,
+            )
+        return 1 if opts.return_grid else 0

@@ -73,37 +73,50 @@ def program_version() -> str | None:
     return None if tag == "<none>" else tag
 
 
-def _builtin_params(p: Any, *, index: int, main: bool, all_seeds: list[int], all_subseeds: list[int]) -> dict:
-    """The host's own keys, in its order; None means left out."""
-    varied = p.subseed_strength != 0
-    resized = p.seed_resize_from_w > 0 and p.seed_resize_from_h > 0
-    clip_skip = getattr(p, "clip_skip", opts.CLIP_stop_at_last_layers)
-    ratio, ratio_hr = p.get_token_merging_ratio(), p.get_token_merging_ratio(for_hr=True)
-    delta = opts.eta_noise_seed_delta
-    uses_ensd = delta != 0 and sd_samplers_common.is_sampler_using_eta_noise_seed_delta(p)
+def _variation(p: Any, subseed: int) -> dict[str, Any]:
+    """Keys of images that are not their seed's first noise alone."""
+    found: dict[str, Any] = {}
+    if p.subseed_strength:
+        found = {"Variation seed": subseed, "Variation seed strength": p.subseed_strength}
+    if min(p.seed_resize_from_w, p.seed_resize_from_h) > 0:
+        found["Seed resize from"] = f"{p.seed_resize_from_w}x{p.seed_resize_from_h}"
+    return found
+
+
+def _names(p: Any) -> dict[str, Any]:
+    """Names and hashes of what made the images, as far as settings want them."""
     return {
-        "Steps": p.steps,
-        "Sampler": p.sampler_name,
-        "Schedule type": p.scheduler,
-        "CFG scale": p.cfg_scale,
-        "Seed": p.all_seeds[0] if main else all_seeds[index],
-        "Size": f"{p.width}x{p.height}",
-        "Model hash": p.sd_model_hash if opts.add_model_hash_to_info else None,
-        "Model": p.sd_model_name if opts.add_model_name_to_info else None,
-        "VAE hash": p.sd_vae_hash if opts.add_vae_hash_to_info else None,
-        "VAE": p.sd_vae_name if opts.add_vae_name_to_info else None,
-        "Variation seed": (p.all_subseeds[0] if main else all_subseeds[index]) if varied else None,
-        "Variation seed strength": p.subseed_strength if varied else None,
-        "Seed resize from": f"{p.seed_resize_from_w}x{p.seed_resize_from_h}" if resized else None,
-        "Denoising strength": p.extra_generation_params.get("Denoising strength"),
-        "Clip skip": None if clip_skip <= 1 else clip_skip,
-        "ENSD": delta if uses_ensd else None,
-        "Token merging ratio": ratio or None,
-        "Token merging ratio hr": ratio_hr or None if getattr(p, "enable_hr", False) else None,
-        "Init image hash": getattr(p, "init_img_hash", None),
-        "RNG": opts.randn_source if opts.randn_source != "GPU" else None,
-        "Tiling": "True" if p.tiling else None,
+        key: getattr(p, attribute)
+        for key, attribute, option in (
+            ("Model hash", "sd_model_hash", "add_model_hash_to_info"),
+            ("Model", "sd_model_name", "add_model_name_to_info"),
+            ("VAE hash", "sd_vae_hash", "add_vae_hash_to_info"),
+            ("VAE", "sd_vae_name", "add_vae_name_to_info"),
+        )
+        if getattr(opts, option)
     }
+
+
+def _unusual_settings(p: Any) -> dict[str, Any]:
+    """Settings that change the image and differ from what a reader would assume."""
+    clip_skip = getattr(p, "clip_skip", opts.CLIP_stop_at_last_layers)
+    found: dict[str, Any] = {}
+    if clip_skip > 1:
+        found["Clip skip"] = clip_skip
+    if opts.eta_noise_seed_delta and sd_samplers_common.is_sampler_using_eta_noise_seed_delta(p):
+        found["ENSD"] = opts.eta_noise_seed_delta
+    found["Init image hash"] = getattr(p, "init_img_hash", None)
+    if opts.randn_source != "GPU":
+        found["RNG"] = opts.randn_source
+    return {**found, "Tiling": "True"} if p.tiling else found
+
+
+def _builtin_params(p: Any, seed: int, subseed: int) -> dict[str, Any]:
+    """The host's own keys, in its order; None means left out."""
+    job = {"Steps": p.steps, "Sampler": p.sampler_name, "Schedule type": p.scheduler}
+    image = {"CFG scale": p.cfg_scale, "Seed": seed, "Size": f"{p.width}x{p.height}"}
+    strength = {"Denoising strength": p.extra_generation_params.get("Denoising strength")}
+    return {**job, **image, **_names(p), **_variation(p, subseed), **strength, **_unusual_settings(p)}
 
 
 def _resolve(key: str, value: Any, index: int, context: dict[str, Any]) -> Any:
@@ -111,12 +124,10 @@ def _resolve(key: str, value: Any, index: int, context: dict[str, Any]) -> Any:
     try:
         if isinstance(value, list):
             return value[index]
-        if callable(value):
-            return value(**context)
+        return value(**context) if callable(value) else value
     except Exception:
         errors.report(f'Error creating infotext for key "{key}"', exc_info=True)
         return None
-    return value
 
 
 def create_infotext(
@@ -136,50 +147,47 @@ def create_infotext(
     Values in `p.extra_generation_params` may be text, a list with one entry per image, or a function of what
     this function knows (p, index, prompt_text, negative_prompt, ...); None leaves the key out.
     """
-    if use_main_prompt:
-        index = 0
-    elif index is None:
-        index = position_in_batch + iteration * p.batch_size
-    all_negative_prompts = p.all_negative_prompts if all_negative_prompts is None else all_negative_prompts
-    prompt_text = p.main_prompt if use_main_prompt else all_prompts[index]
-    negative_prompt = p.main_negative_prompt if use_main_prompt else all_negative_prompts[index]
     context = dict(locals())
-    params = {
-        **_builtin_params(
-            p, index=index, main=use_main_prompt, all_seeds=all_seeds, all_subseeds=all_subseeds
-        ),
-        **p.extra_generation_params,
-        "Version": program_version() if opts.add_version_to_infotext else None,
-        "User": p.user if opts.add_user_name_to_info else None,
-    }
+    if use_main_prompt:  # of the whole job, for its grid
+        index, seed, subseed = 0, p.all_seeds[0], p.all_subseeds[0]
+        prompt, negative = p.main_prompt, p.main_negative_prompt
+    else:
+        index = iteration * p.batch_size + position_in_batch if index is None else index
+        seed, subseed, prompt = all_seeds[index], all_subseeds[index], all_prompts[index]
+        negative = (p.all_negative_prompts if all_negative_prompts is None else all_negative_prompts)[index]
+    context.update(index=index, prompt_text=prompt, negative_prompt=negative)
+    params = {**_builtin_params(p, seed, subseed), **p.extra_generation_params}
+    if opts.add_version_to_infotext:
+        params["Version"] = program_version()
+    if opts.add_user_name_to_info:
+        params["User"] = p.user
     resolved = {key: _resolve(key, value, index, context) for key, value in params.items()}
     texts = [
         key if key == value else f"{key}: {infotext_utils.quote(value)}"
         for key, value in resolved.items()
         if value is not None
     ]
-    negative = f"\nNegative prompt: {negative_prompt}" if negative_prompt else ""
-    return f"{prompt_text}{negative}\n{', '.join(texts)}".strip()
+    lines = [prompt, *([f"Negative prompt: {negative}"] if negative else []), ", ".join(texts)]
+    return "\n".join(lines).strip()
 
 
-# fields of a Processed that are taken from `p` as they are
-_COPIED = (
-    *("prompt", "negative_prompt", "subseed_strength", "width", "height", "sampler_name", "cfg_scale"),
-    *("steps", "batch_size", "restore_faces", "sd_model_name", "sd_model_hash", "sd_vae_name"),
-    *("sd_vae_hash", "seed_resize_from_w", "seed_resize_from_h", "extra_generation_params", "styles"),
-    *("token_merging_ratio", "token_merging_ratio_hr", "eta", "ddim_discretize", "s_churn", "s_tmin"),
-    *("s_tmax", "s_noise", "s_min_uncond", "sampler_noise_scheduler_override"),
-    *("is_using_inpainting_conditioning",),
-)
-
+# what `Processed.js` tells, in A1111's order
 _JSON = (
-    *("seed", "subseed", "subseed_strength", "width", "height", "sampler_name", "cfg_scale", "steps"),
-    *("batch_size", "restore_faces", "face_restoration_model", "sd_model_name", "sd_model_hash"),
-    *("sd_vae_name", "sd_vae_hash", "seed_resize_from_w", "seed_resize_from_h", "denoising_strength"),
-    *("extra_generation_params", "index_of_first_image", "infotexts", "styles", "job_timestamp"),
-    *("clip_skip", "is_using_inpainting_conditioning", "version", "all_prompts"),
-    *("all_negative_prompts", "all_seeds", "all_subseeds"),
+    *("prompt", "all_prompts", "negative_prompt", "all_negative_prompts", "seed"),
+    *("all_seeds", "subseed", "all_subseeds", "subseed_strength", "width"),
+    *("height", "sampler_name", "cfg_scale", "steps", "batch_size"),
+    *("restore_faces", "face_restoration_model", "sd_model_name", "sd_model_hash", "sd_vae_name"),
+    *(
+        "sd_vae_hash",
+        "seed_resize_from_w",
+        "seed_resize_from_h",
+        "denoising_strength",
+        "extra_generation_params",
+    ),
+    *("index_of_first_image", "infotexts", "styles", "job_timestamp", "clip_skip"),
+    *("is_using_inpainting_conditioning", "version"),
 )
+_PER_IMAGE = ("prompt", "negative_prompt", "seed", "subseed")
 
 
 def _first(value: Any) -> Any:
@@ -187,7 +195,16 @@ def _first(value: Any) -> Any:
 
 
 class Processed:
-    """Result of a job: images with their infotexts, and what they were made with."""
+    """Result of a job: images with their infotexts, and what they were made with.
+
+    It has every attribute of the job that `js` tells, and per-image lists: all_prompts, all_seeds, ...
+    """
+
+    all_prompts: list
+    all_seeds: list
+    all_subseeds: list
+    face_restoration_model = None
+    is_using_inpainting_conditioning = False
 
     def __init__(
         self,
@@ -204,45 +221,29 @@ class Processed:
         infotexts: list | None = None,
         comments: str = "",
     ) -> None:
-        for name in _COPIED:
-            setattr(self, name, getattr(p, name))
+        given = {"seed": seed, "subseed": subseed}
+        lists = (all_prompts, all_negative_prompts, all_seeds, all_subseeds)
+        vars(self).update({name: getattr(p, name) for name in _JSON if hasattr(p, name)})
+        for name, every in zip(_PER_IMAGE, lists):
+            own = _first(given.get(name, getattr(p, name)))
+            if name in given:
+                own = -1 if own is None else int(own)
+            setattr(self, name, own)
+            setattr(self, f"all_{name}s", every or getattr(p, f"all_{name}s") or [own])
         self.images, self.info = images_list, info
-        self.comments = "".join(f"{comment}\n" for comment in p.comments)
-        self.image_cfg_scale = getattr(p, "image_cfg_scale", None)
-        self.face_restoration_model = None
-        self.denoising_strength = getattr(p, "denoising_strength", None)
-        self.index_of_first_image = index_of_first_image
-        self.job_timestamp = state.job_timestamp
-        self.clip_skip = opts.CLIP_stop_at_last_layers
-        self.prompt: str = _first(p.prompt)
-        self.negative_prompt: str = _first(p.negative_prompt)
-        self.seed = int(_first(seed)) if seed is not None else -1
-        self.subseed = int(_first(subseed)) if subseed is not None else -1
-        self.all_prompts = all_prompts or p.all_prompts or [self.prompt]
-        self.all_negative_prompts = all_negative_prompts or p.all_negative_prompts or [self.negative_prompt]
-        self.all_seeds = all_seeds or p.all_seeds or [self.seed]
-        self.all_subseeds = all_subseeds or p.all_subseeds or [self.subseed]
         self.infotexts = infotexts or [info] * len(images_list)
-        self.version = program_version()
+        self.index_of_first_image = index_of_first_image
+        self.comments = "".join(f"{comment}\n" for comment in p.comments)
+        self.job_timestamp, self.version = state.job_timestamp, program_version()
+        self.clip_skip = opts.CLIP_stop_at_last_layers
 
     def js(self) -> str:
         """JSON text for the page and the API; what JSON cannot hold becomes null."""
-        data = {"prompt": self.all_prompts[0], "negative_prompt": self.all_negative_prompts[0]}
-        data.update({name: getattr(self, name) for name in _JSON})
+        data = {name: getattr(self, name) for name in _JSON}
+        data.update(prompt=data["all_prompts"][0], negative_prompt=data["all_negative_prompts"][0])
         return json.dumps(data, default=lambda o: None)
 
     def infotext(self, p: Any, index: int) -> str:
-        size = p.batch_size
-        return create_infotext(
-            p,
-            self.all_prompts,
-            self.all_seeds,
-            self.all_subseeds,
-            comments=[],
-            position_in_batch=index % size,
-            iteration=index // size,
-        )
-
-    def get_token_merging_ratio(self, for_hr: bool = False) -> float:
-        name = "token_merging_ratio_hr" if for_hr else "token_merging_ratio"
-        return getattr(self, name)
+        iteration, position = divmod(index, p.batch_size)
+        place = {"iteration": iteration, "position_in_batch": position}
+        return create_infotext(p, self.all_prompts, self.all_seeds, self.all_subseeds, **place)

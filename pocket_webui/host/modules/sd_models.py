@@ -8,8 +8,6 @@ import os
 import threading
 from typing import Any
 
-import torch
-
 from modules import devices, paths_internal, script_callbacks, sd_hijack, shared
 from pocket_webui.model.checkpoint import config_of, load_checkpoint
 
@@ -101,7 +99,6 @@ class SdModelData:
     def __init__(self) -> None:
         self.sd_model: Any = None
         self.loaded_sd_models: list[Any] = []
-        self.was_loaded_at_least_once = False
         self.lock = threading.RLock()
 
     def get_sd_model(self) -> Any:
@@ -112,16 +109,14 @@ class SdModelData:
         return self.sd_model
 
     def set_sd_model(self, v: Any) -> None:
-        self.sd_model = v
-        self.loaded_sd_models = [m for m in self.loaded_sd_models if m is not v]
-        if v is not None:
-            self.loaded_sd_models.insert(0, v)
+        others = [model for model in self.loaded_sd_models if model is not v]
+        self.sd_model, self.loaded_sd_models = v, [v, *others] if v is not None else others
 
 
 model_data = SdModelData()
 
 
-def load_model(checkpoint_info: CheckpointInfo | None = None, already_loaded_state_dict: Any = None) -> Any:
+def load_model(checkpoint_info: CheckpointInfo | None = None) -> Any:
     """Loads a checkpoint, hijacks it, makes it `shared.sd_model` and tells the scripts."""
     if not checkpoints_list:
         list_models()
@@ -136,7 +131,6 @@ def load_model(checkpoint_info: CheckpointInfo | None = None, already_loaded_sta
     shared.opts.data["sd_checkpoint_hash"] = info.sha256
     sd_hijack.model_hijack.hijack(sd_model)
     model_data.set_sd_model(sd_model)
-    model_data.was_loaded_at_least_once = True
     script_callbacks.model_loaded_callback(sd_model)
     return sd_model
 
@@ -171,42 +165,12 @@ def unload_model_weights(sd_model: Any = None, info: Any = None) -> Any:
     return sd_model
 
 
-class SkipWritingToConfig:
-    """Scope in which the host does not note a checkpoint change in the settings; here it never does."""
-
-    def __enter__(self) -> SkipWritingToConfig:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
-
-
 def apply_token_merging(sd_model: Any, token_merging_ratio: float) -> None:
-    """Token merging at that ratio, which needs the package tomesd; ratio 0 takes it off again."""
-    current = getattr(sd_model, "applied_token_merged_ratio", 0)
-    if current == token_merging_ratio:
-        return
-    import tomesd
-
-    if current > 0:
-        tomesd.remove_patch(sd_model)
+    """The pocket host merges no tokens: its model is small. What another function merged stays."""
     if token_merging_ratio > 0:
-        tomesd.apply_patch(
-            sd_model,
-            ratio=token_merging_ratio,
-            use_rand=False,
-            merge_attn=True,
-            merge_crossattn=False,
-            merge_mlp=False,
-        )
-    sd_model.applied_token_merged_ratio = token_merging_ratio
+        log.warning("the pocket host has no token merging; a ratio of %s is ignored", token_merging_ratio)
 
 
 def apply_alpha_schedule_override(sd_model: Any, p: Any = None) -> None:
-    """Puts the model's own noise schedule back, rounded to fp16 if opts.use_downcasted_alpha_bar says so."""
-    original = sd_model.alphas_cumprod_original
-    if shared.opts.use_downcasted_alpha_bar:
-        if p is not None:
-            p.extra_generation_params["Downcast alphas_cumprod"] = True
-        original = original.to(torch.float16).to(original.dtype)
-    sd_model.alphas_cumprod = original.to(sd_model.device)
+    """Puts the model's own noise schedule back."""
+    sd_model.alphas_cumprod = sd_model.alphas_cumprod_original.to(sd_model.device)
