@@ -217,7 +217,7 @@ def test_settings_behave_like_attributes(pocket, tmp_path):
     from modules.options import OptionInfo, Options
 
     changed = []
-    opts = Options({"size": OptionInfo(3, "Size", section=("a", "A"))}, set())
+    opts = Options({"size": OptionInfo(3, "Size", section=("a", "A"))})
     opts.onchange("size", lambda: changed.append(opts.size), call=False)
     assert opts.set("size", 5)
     assert not opts.set("size", 5)

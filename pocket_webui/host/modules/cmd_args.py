@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from modules.paths_internal import data_path, models_path, sd_default_config
+from modules.paths_internal import data_path, models_path
 
 parser = argparse.ArgumentParser(prog="pocket_webui", add_help=False)
 for flag in (
@@ -28,10 +28,8 @@ for flag in (
     "unix-filenames-sanitization",
 ):
     parser.add_argument(f"--{flag}", action="store_true")
-parser.add_argument("--no-prompt-history", action="store_true", default=True)
 parser.add_argument("--ckpt", default=None)
 parser.add_argument("--ckpt-dir", default=None)
-parser.add_argument("--config", default=sd_default_config)
 parser.add_argument("--models-dir", default=models_path)
 parser.add_argument("--data-dir", default=data_path)
 parser.add_argument("--device-id", default=None)

@@ -8,31 +8,22 @@ from typing import Any
 
 from modules import devices, options, shared_cmd_options, shared_items, shared_options
 from modules.paths_internal import data_path, extensions_builtin_dir, extensions_dir, models_path, script_path
+from modules.shared_items import list_checkpoint_tiles, list_samplers, refresh_checkpoints
 
 cmd_opts = shared_cmd_options.cmd_opts
 parser = shared_cmd_options.parser
 
-batch_cond_uncond = True  # an old field; the setting opts.batch_cond_uncond is what counts
 parallel_processing_allowed = True
 config_filename = cmd_opts.ui_settings_file
-hide_dirs = {"visible": not cmd_opts.hide_ui_dir_config}
 
 sd_model: Any  # no value here: a property of this module's class loads it when it is first read
 demo: Any = None
 loaded_scripts_once = False
 device = devices.device
-weight_load_location = None
-xformers_available = False
 
 hypernetworks: dict[str, str] = {}
 loaded_hypernetworks: list[Any] = []
-face_restorers: list[Any] = []
 sd_upscalers: list[Any] = []
-tab_names: list[str] = []
-settings_components: dict[str, Any] | None = None
-clip_model = None
-interrogator = None
-mem_mon = None
 
 latent_upscale_default_mode = "Latent"
 latent_upscale_modes = {
@@ -50,17 +41,12 @@ latent_upscale_modes = {
 progress_print_out = sys.stderr
 
 OptionInfo = options.OptionInfo
-OptionHTML = options.OptionHTML
 options_section = options.options_section
 options_templates = shared_options.options_templates
-restricted_opts = shared_options.restricted_opts
-opts = options.Options(options_templates, restricted_opts)
+opts = options.Options(options_templates)
 if os.path.exists(config_filename):
     opts.load(config_filename)
 
-list_checkpoint_tiles = shared_items.list_checkpoint_tiles
-refresh_checkpoints = shared_items.refresh_checkpoints
-list_samplers = shared_items.list_samplers
 
 sys.modules[__name__].__class__ = shared_items.Shared
 
@@ -72,17 +58,19 @@ total_tqdm = shared_total_tqdm.TotalTQDM()
 prompt_styles = styles.StyleDatabase()
 
 __all__ = [
-    "OptionHTML",
     "OptionInfo",
     "cmd_opts",
     "data_path",
     "device",
     "extensions_builtin_dir",
     "extensions_dir",
+    "list_checkpoint_tiles",
+    "list_samplers",
     "models_path",
     "options_section",
     "opts",
     "prompt_styles",
+    "refresh_checkpoints",
     "script_path",
     "state",
     "total_tqdm",

@@ -13,33 +13,30 @@ class TotalTQDM:
     def __init__(self) -> None:
         self._tqdm: tqdm.tqdm | None = None
 
-    def _off(self) -> bool:
-        return not shared.opts.multiple_tqdm or shared.cmd_opts.disable_console_progressbars
+    def _bar(self) -> tqdm.tqdm | None:
+        """The bar, drawn when first needed; None where there is to be none."""
+        if shared.cmd_opts.disable_console_progressbars or not shared.opts.multiple_tqdm:
+            return None
+        if self._tqdm is None:
+            self.reset()
+        return self._tqdm
 
     def reset(self) -> None:
-        self._tqdm = tqdm.tqdm(
-            desc="Total progress",
-            total=max(shared.state.job_count, 1) * shared.state.sampling_steps,
-            position=1,
-            file=shared.progress_print_out,
-        )
+        steps = max(shared.state.job_count, 1) * shared.state.sampling_steps
+        self._tqdm = tqdm.tqdm(desc="Total progress", total=steps, position=1, file=shared.progress_print_out)
 
     def update(self) -> None:
-        if self._off():
-            return
-        if self._tqdm is None:
-            self.reset()
-        self._tqdm.update()  # type: ignore[union-attr]
+        bar = self._bar()
+        if bar is not None:
+            bar.update()
 
     def updateTotal(self, new_total: int) -> None:  # noqa: N802 - the host's name
-        if self._off():
-            return
-        if self._tqdm is None:
-            self.reset()
-        self._tqdm.total = new_total  # type: ignore[union-attr]
+        bar = self._bar()
+        if bar is not None:
+            bar.total = new_total
 
     def clear(self) -> None:
-        if self._tqdm is not None:
-            self._tqdm.refresh()
-            self._tqdm.close()
-            self._tqdm = None
+        bar, self._tqdm = self._tqdm, None
+        if bar is not None:
+            bar.refresh()
+            bar.close()

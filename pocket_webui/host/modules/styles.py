@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+PLACE = "{prompt}"
+
 
 class PromptStyle(NamedTuple):
+    """What a style adds to prompts and negative prompts."""
+
     name: str
-    prompt: str | None
-    negative_prompt: str | None
-    path: str | None = None
+    prompt: str | None = None
+    negative_prompt: str | None = None
 
-
-def merge_prompts(style_prompt: str, prompt: str) -> str:
-    if "{prompt}" in style_prompt:
-        return style_prompt.replace("{prompt}", prompt)
-    return ", ".join(part for part in (prompt.strip(), style_prompt.strip()) if part)
+    def on(self, text: str, addition: str | None) -> str:
+        if addition and PLACE in addition:
+            return addition.replace(PLACE, text)
+        return ", ".join(filter(None, (text.strip(), addition.strip()))) if addition else text
 
 
 class StyleDatabase:
@@ -24,14 +26,15 @@ class StyleDatabase:
     def __init__(self) -> None:
         self.styles: dict[str, PromptStyle] = {}
 
-    def _apply(self, prompt: str, names: list[str], field: str) -> str:
-        for name in names:
-            addition = getattr(self.styles.get(name), field, None)
-            prompt = merge_prompts(addition, prompt) if addition else prompt
-        return prompt
+    def _chosen(self, names: list[str]) -> list[PromptStyle]:
+        return [self.styles[name] for name in names if name in self.styles]
 
     def apply_styles_to_prompt(self, prompt: str, styles: list[str]) -> str:
-        return self._apply(prompt, styles, "prompt")
+        for style in self._chosen(styles):
+            prompt = style.on(prompt, style.prompt)
+        return prompt
 
     def apply_negative_styles_to_prompt(self, prompt: str, styles: list[str]) -> str:
-        return self._apply(prompt, styles, "negative_prompt")
+        for style in self._chosen(styles):
+            prompt = style.on(prompt, style.negative_prompt)
+        return prompt
