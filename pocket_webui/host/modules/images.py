@@ -254,7 +254,7 @@ def read(fp: Any, **kwargs: Any) -> Image.Image:
 
 
 def fix_image(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image) or image
     if image.mode in ("RGB", "P") and isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")
     return image

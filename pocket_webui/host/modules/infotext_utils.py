@@ -4,6 +4,7 @@ controls."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import logging
@@ -16,33 +17,25 @@ from modules import errors, prompt_parser, script_callbacks, shared
 sys.modules["modules.generation_parameters_copypaste"] = sys.modules[__name__]  # its older name
 log = logging.getLogger("pocket_webui")
 
-re_param_code = r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)'
-re_param = re.compile(re_param_code)
-re_imagesize = re.compile(r"^(\d+)x(\d+)$")
+_KEY, _QUOTED, _PLAIN = r"\w[\w \-/]+", r'"(?:\\.|[^\\"])+"', "[^,]*"
+_PARAMETER = re.compile(rf"\s*({_KEY}):\s*({_QUOTED}|{_PLAIN})(?:,|$)")
+_SIZE = re.compile(r"(\d+)x(\d+)")
 
 # what a missing key means
 _DEFAULTS: dict[str, Any] = {
+    "Schedule type": "Automatic",
     "Clip skip": "1",
-    "Hires resize-1": 0,
-    "Hires resize-2": 0,
-    "Hires sampler": "Use same sampler",
+    "RNG": "GPU",
+    **dict.fromkeys(("Hires resize-1", "Hires resize-2"), 0),
+    **dict.fromkeys(("Hires prompt", "Hires negative prompt"), ""),
+    **{f"Hires {key}": f"Use same {key}" for key in ("sampler", "checkpoint")},
     "Hires schedule type": "Use same scheduler",
-    "Hires checkpoint": "Use same checkpoint",
-    "Hires prompt": "",
-    "Hires negative prompt": "",
-    "Mask mode": "Inpaint masked",
-    "Masked content": "original",
     "Inpaint area": "Whole picture",
     "Masked area padding": 32,
-    "RNG": "GPU",
-    "Schedule type": "Automatic",
-    "Schedule max sigma": 0,
-    "Schedule min sigma": 0,
-    "Schedule rho": 0,
-    "VAE Encoder": "Full",
-    "VAE Decoder": "Full",
-    "FP8 weight": "Disable",
-    "Refiner switch by sampling steps": False,
+    "Mask mode": "Inpaint masked",
+    "Masked content": "original",
+    **dict.fromkeys(("Schedule max sigma", "Schedule min sigma", "Schedule rho"), 0),
+    **dict.fromkeys(("VAE Encoder", "VAE Decoder"), "Full"),
 }
 
 
@@ -77,12 +70,11 @@ def quote(text: Any) -> Any:
 
 
 def unquote(text: str) -> Any:
-    if len(text) == 0 or text[0] != '"' or text[-1] != '"':
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    """The value of a quoted JSON text; anything else as it is."""
+    quoted = len(text) > 0 and text.startswith('"') and text.endswith('"')
+    with contextlib.suppress(ValueError):
+        return json.loads(text) if quoted else text
+    return text
 
 
 def image_from_url_text(filedata: Any) -> Any:
@@ -123,43 +115,34 @@ def _split_prompts(lines: list[str]) -> tuple[str, str]:
     return "\n".join(parts[0]), "\n".join(parts[1])
 
 
+def _split_parameters(pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """Values by key; "64x32" becomes "64" and "32" under keys that end in -1 and -2."""
+    found: dict[str, Any] = {}
+    for key, raw in pairs:
+        value = unquote(raw)
+        size = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        found.update({key: value} if size is None else {f"{key}-1": size[1], f"{key}-2": size[2]})
+    return found
+
+
+def _is_weighted(prompt: str) -> bool:
+    pieces = prompt_parser.parse_prompt_attention(prompt)
+    return any(weight != 1.0 for text, weight in pieces if text != "BREAK")
+
+
 def parse_generation_parameters(x: str, skip_fields: list[str] | None = None) -> dict[str, Any]:
     """Infotext as a dict; "Size: 64x32" gives "Size-1" and "Size-2". Keys in `skip_fields` are left out."""
-    *lines, last = x.strip().split("\n")
-    if len(re_param.findall(last)) < 3:
-        lines, last = [*lines, last], ""
-    res: dict[str, Any] = {}
-    for key, raw in re_param.findall(last):
-        value = unquote(raw)
-        size = re_imagesize.match(value) if isinstance(value, str) else None
-        if size is not None:
-            res[f"{key}-1"], res[f"{key}-2"] = size.groups()
-        else:
-            res[key] = value
-    res["Prompt"], res["Negative prompt"] = _split_prompts(lines)
-    _restore_old_hires_fix(res)
-    for key, value in _DEFAULTS.items():
-        res.setdefault(key, value)
-    attention = [
-        pair
-        for key in ("Prompt", "Negative prompt")
-        for pair in prompt_parser.parse_prompt_attention(res[key])
-    ]
-    if any(weight != 1.0 and text != "BREAK" for text, weight in attention):
-        res.setdefault("Emphasis", "Original")
-    for key in shared.opts.infotext_skip_pasting if skip_fields is None else skip_fields:
-        res.pop(key, None)
-    return res
-
-
-def _restore_old_hires_fix(res: dict[str, Any]) -> None:
-    """Infotext from before the Hires panel names the first pass's size; now Size is that, and the rest the
-    target."""
-    first = res.pop("First pass size-1", None), res.pop("First pass size-2", None)
-    if None in first:
-        return
-    res["Hires resize-1"], res["Hires resize-2"] = int(res.get("Size-1", 512)), int(res.get("Size-2", 512))
-    res["Size-1"], res["Size-2"] = int(str(first[0])), int(str(first[1]))
+    lines = x.strip().split("\n")
+    pairs = _PARAMETER.findall(lines[-1])
+    if len(pairs) < 3:  # too few to be the parameters: still the prompt
+        pairs = []
+    prompt, negative = _split_prompts(lines[:-1] if pairs else lines)
+    usual = (
+        {**_DEFAULTS, "Emphasis": "Original"} if _is_weighted(prompt) or _is_weighted(negative) else _DEFAULTS
+    )
+    res = {**usual, **_split_parameters(pairs), "Prompt": prompt, "Negative prompt": negative}
+    skipped = shared.opts.infotext_skip_pasting if skip_fields is None else skip_fields
+    return {key: value for key, value in res.items() if key not in skipped}
 
 
 infotext_to_setting_name_mapping: list[tuple[str, str]] = []

@@ -158,15 +158,13 @@ class Script:
 
     def on_before_component(self, callback: Callable, *, elem_id: str) -> None:
         """Asks for `callback(OnComponent)` before the component with that id is made."""
-        if self.on_before_component_elem_id is None:
-            self.on_before_component_elem_id = []
-        self.on_before_component_elem_id.append((elem_id, callback))
+        asked = self.on_before_component_elem_id or []
+        self.on_before_component_elem_id = [*asked, (elem_id, callback)]
 
     def on_after_component(self, callback: Callable, *, elem_id: str) -> None:
         """Asks for `callback(OnComponent)` after the component with that id is made."""
-        if self.on_after_component_elem_id is None:
-            self.on_after_component_elem_id = []
-        self.on_after_component_elem_id.append((elem_id, callback))
+        asked = self.on_after_component_elem_id or []
+        self.on_after_component_elem_id = [*asked, (elem_id, callback)]
 
     def describe(self) -> str:
         return ""

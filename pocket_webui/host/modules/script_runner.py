@@ -5,31 +5,42 @@ Whatever a script raises is reported and does not stop the job.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from modules import errors
 from modules.api.models import ScriptArg, ScriptInfo
-from modules.script_base import (
-    AlwaysVisible,
-    MaskBlendArgs,
-    OnComponent,
-    PostprocessBatchListArgs,
-    PostprocessImageArgs,
-    PostProcessMaskOverlayArgs,
-    PostSampleArgs,
-    Script,
-)
+from modules.script_base import AlwaysVisible, OnComponent, Script
+
+
+@contextlib.contextmanager
+def _reporting(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside is reported, and that is all."""
+    try:
+        yield
+    except Exception:
+        errors.report(what, exc_info=True)
 
 
 def wrap_call(func: Callable, filename: str | None, funcname: str, *args: Any, default: Any = None) -> Any:
-    try:
+    """What `func(*args)` returns, or `default` after a reported failure."""
+    with _reporting(f"Error calling: {filename}/{funcname}"):
         return func(*args)
-    except Exception:
-        errors.report(f"Error calling: {filename}/{funcname}", exc_info=True)
     return default
+
+
+def _hook(name: str) -> Callable[..., None]:
+    """A method of the runner that calls the method of that name on all AlwaysOn scripts that have it."""
+
+    def call(self: ScriptRunner, p: Any, *first: Any, **kwargs: Any) -> None:
+        for script in self.ordered_scripts(name):
+            self._call(script, name, p, *first, **kwargs)
+
+    call.__name__ = name
+    return call
 
 
 def _describe_control(control: Any) -> ScriptArg:
@@ -61,30 +72,24 @@ class ScriptRunner:
         """Fresh instances of all loaded script classes that show themselves in this tab."""
         from modules import scripts
 
-        for known in (
-            self.scripts,
-            self.alwayson_scripts,
-            self.selectable_scripts,
-            self.infotext_fields,
-            self.paste_field_names,
-        ):
+        for known in (self.scripts, self.alwayson_scripts, self.selectable_scripts):
             known.clear()
+        self.infotext_fields.clear()
+        self.paste_field_names.clear()
         for data in scripts.scripts_data:
-            try:
-                script = data.script_class()
-            except Exception:
-                errors.report(f"Error # failed to initialize Script {data.module}: ", exc_info=True)
-                continue
-            script.filename = data.path
-            script.is_txt2img, script.is_img2img = not is_img2img, is_img2img
-            script.tabname = "img2img" if is_img2img else "txt2img"
-            visibility = script.show(is_img2img)
-            if not visibility:
-                continue
-            script.alwayson = visibility == AlwaysVisible
+            with _reporting(f"Error # failed to initialize Script {data.module}: "):
+                self._add(data.script_class(), data.path, is_img2img)
+        self.apply_on_before_component_callbacks()
+
+    def _add(self, script: Script, path: str, is_img2img: bool) -> None:
+        script.filename = path
+        script.is_txt2img, script.is_img2img = not is_img2img, is_img2img
+        script.tabname = "img2img" if is_img2img else "txt2img"
+        shown = script.show(is_img2img)
+        script.alwayson = shown == AlwaysVisible
+        if shown:
             self.scripts.append(script)
             (self.alwayson_scripts if script.alwayson else self.selectable_scripts).append(script)
-        self.apply_on_before_component_callbacks()
 
     def apply_on_before_component_callbacks(self) -> None:
         """Takes over what scripts asked for with on_before_component and on_after_component."""
@@ -104,29 +109,25 @@ class ScriptRunner:
         self.inputs = [None]
 
     def create_script_ui(self, script: Script) -> None:
+        """Lets the script make its controls and notes where they stand among the arguments of a job."""
         script.args_from = script.args_to = len(self.inputs)
-        try:
-            self._create_script_ui_inner(script)
-        except Exception:
-            errors.report(f"Error creating UI for {script.name}: ", exc_info=True)
+        with _reporting(f"Error creating UI for {script.name}: "):
+            script.controls = wrap_call(script.ui, script.filename, "ui", script.is_img2img)
+            if script.controls is not None:
+                self._take_controls(script, script.controls)
 
-    def _create_script_ui_inner(self, script: Script) -> None:
-        controls = wrap_call(script.ui, script.filename, "ui", script.is_img2img)
-        script.controls = controls
-        if controls is None:
-            return
-        script.name = wrap_call(script.title, script.filename, "title", default=script.filename).lower()
+    def _take_controls(self, script: Script, controls: list[Any]) -> None:
+        title = wrap_call(script.title, script.filename, "title") or script.filename or ""
+        script.name = title.lower()
+        described = [_describe_control(control) for control in controls]
+        script.api_info = ScriptInfo(
+            name=script.name, is_alwayson=script.alwayson, is_img2img=script.is_img2img, args=described
+        )
         for control in controls:
             control.custom_script_source = os.path.basename(script.filename or "")
-        script.api_info = ScriptInfo(
-            name=script.name,
-            is_alwayson=script.alwayson,
-            is_img2img=script.is_img2img,
-            args=[_describe_control(control) for control in controls],
-        )
-        self.infotext_fields += script.infotext_fields or []
-        self.paste_field_names += script.paste_field_names or []
-        self.inputs += controls
+        self.infotext_fields.extend(script.infotext_fields or [])
+        self.paste_field_names.extend(script.paste_field_names or [])
+        self.inputs.extend(controls)
         script.args_to = len(self.inputs)
 
     def setup_ui_for_section(self, section: str | None, scriptlist: list[Script] | None = None) -> None:
@@ -137,9 +138,9 @@ class ScriptRunner:
             if not script.create_group:
                 self.create_script_ui(script)
                 continue
-            with gr.Group(visible=script.alwayson) as group:
+            script.group = gr.Group(visible=script.alwayson)
+            with script.group:
                 self.create_script_ui(script)
-            script.group = group
 
     def setup_ui(self) -> list[Any]:
         """Builds the controls of all scripts and the dropdown of selectable ones; returns `inputs`."""
@@ -170,100 +171,64 @@ class ScriptRunner:
 
     def run(self, p: Any, *args: Any) -> Any:
         """What the selected script returns, or None if none is selected (`args[0]` is its number, from 1)."""
-        from modules import shared
-
         if not args[0]:
             return None
+        from modules import shared
+
         script = self.selectable_scripts[args[0] - 1]
-        processed = script.run(p, *args[script.args_from : script.args_to])
-        shared.total_tqdm.clear()
-        return processed
+        try:
+            return script.run(p, *args[script.args_from : script.args_to])
+        finally:
+            shared.total_tqdm.clear()
 
     def ordered_scripts(self, method_name: str) -> list[Script]:
         """AlwaysOn scripts (all scripts for component hooks) that define the method."""
         everyone = method_name in ("before_component", "after_component")
-        candidates = self.scripts if everyone else self.alwayson_scripts
+        inherited = getattr(Script, method_name, None)
         return [
-            s
-            for s in candidates
-            if getattr(type(s), method_name, None) is not getattr(Script, method_name, None)
+            script
+            for script in (self.scripts if everyone else self.alwayson_scripts)
+            if getattr(type(script), method_name, None) is not inherited
         ]
 
-    def _call(self, method_name: str, p: Any, *first: Any, **kwargs: Any) -> None:
-        for script in self.ordered_scripts(method_name):
-            try:
-                script_args = p.script_args[script.args_from : script.args_to]
-                getattr(script, method_name)(p, *first, *script_args, **kwargs)
-            except Exception:
-                errors.report(f"Error running {method_name}: {script.filename}", exc_info=True)
+    def _call(self, script: Script, method_name: str, p: Any, *first: Any, **kwargs: Any) -> None:
+        with _reporting(f"Error running {method_name}: {script.filename}"):
+            own = p.script_args[script.args_from : script.args_to]
+            getattr(script, method_name)(p, *first, *own, **kwargs)
 
     def setup_scrips(self, p: Any, *, is_ui: bool = True) -> None:
         for script in self.ordered_scripts("setup"):
-            if not is_ui and script.setup_for_ui_only:
-                continue
-            try:
-                script.setup(p, *p.script_args[script.args_from : script.args_to])
-            except Exception:
-                errors.report(f"Error running setup: {script.filename}", exc_info=True)
-
-    def before_process(self, p: Any) -> None:
-        self._call("before_process", p)
-
-    def process(self, p: Any) -> None:
-        self._call("process", p)
-
-    def process_before_every_sampling(self, p: Any, **kwargs: Any) -> None:
-        self._call("process_before_every_sampling", p, **kwargs)
-
-    def before_process_batch(self, p: Any, **kwargs: Any) -> None:
-        self._call("before_process_batch", p, **kwargs)
-
-    def after_extra_networks_activate(self, p: Any, **kwargs: Any) -> None:
-        self._call("after_extra_networks_activate", p, **kwargs)
-
-    def process_batch(self, p: Any, **kwargs: Any) -> None:
-        self._call("process_batch", p, **kwargs)
-
-    def postprocess(self, p: Any, processed: Any) -> None:
-        self._call("postprocess", p, processed)
+            if is_ui or not script.setup_for_ui_only:
+                self._call(script, "setup", p)
 
     def postprocess_batch(self, p: Any, images: Any, **kwargs: Any) -> None:
-        self._call("postprocess_batch", p, images=images, **kwargs)
+        for script in self.ordered_scripts("postprocess_batch"):
+            self._call(script, "postprocess_batch", p, images=images, **kwargs)
 
-    def postprocess_batch_list(self, p: Any, pp: PostprocessBatchListArgs, **kwargs: Any) -> None:
-        self._call("postprocess_batch_list", p, pp, **kwargs)
-
-    def post_sample(self, p: Any, ps: PostSampleArgs) -> None:
-        self._call("post_sample", p, ps)
-
-    def on_mask_blend(self, p: Any, mba: MaskBlendArgs) -> None:
-        self._call("on_mask_blend", p, mba)
-
-    def postprocess_image(self, p: Any, pp: PostprocessImageArgs) -> None:
-        self._call("postprocess_image", p, pp)
-
-    def postprocess_maskoverlay(self, p: Any, ppmo: PostProcessMaskOverlayArgs) -> None:
-        self._call("postprocess_maskoverlay", p, ppmo)
-
-    def postprocess_image_after_composite(self, p: Any, pp: PostprocessImageArgs) -> None:
-        self._call("postprocess_image_after_composite", p, pp)
-
-    def before_hr(self, p: Any) -> None:
-        self._call("before_hr", p)
+    before_process = _hook("before_process")
+    process = _hook("process")
+    before_process_batch = _hook("before_process_batch")
+    after_extra_networks_activate = _hook("after_extra_networks_activate")
+    process_batch = _hook("process_batch")
+    before_hr = _hook("before_hr")
+    process_before_every_sampling = _hook("process_before_every_sampling")
+    on_mask_blend = _hook("on_mask_blend")
+    post_sample = _hook("post_sample")
+    postprocess_batch_list = _hook("postprocess_batch_list")
+    postprocess_image = _hook("postprocess_image")
+    postprocess_maskoverlay = _hook("postprocess_maskoverlay")
+    postprocess_image_after_composite = _hook("postprocess_image_after_composite")
+    postprocess = _hook("postprocess")
 
     # -- the page
 
     def _component(self, method_name: str, table: dict[str, list], component: Any, kwargs: dict) -> None:
         for callback, script in table.get(kwargs.get("elem_id", ""), []):
-            try:
+            with _reporting(f"Error running on_{method_name}: {script.filename}"):
                 callback(OnComponent(component=component))
-            except Exception:
-                errors.report(f"Error running on_{method_name}: {script.filename}", exc_info=True)
         for script in self.ordered_scripts(method_name):
-            try:
+            with _reporting(f"Error running {method_name}: {script.filename}"):
                 getattr(script, method_name)(component, **kwargs)
-            except Exception:
-                errors.report(f"Error running {method_name}: {script.filename}", exc_info=True)
 
     def before_component(self, component: Any, **kwargs: Any) -> None:
         self._component("before_component", self.on_before_component_elem_id, component, kwargs)

@@ -33,7 +33,6 @@ class ScriptClassData(NamedTuple):
 
 
 scripts_data: list[ScriptClassData] = []
-postprocessing_scripts_data: list[ScriptClassData] = []
 
 current_basedir = paths.script_path
 scripts_txt2img = ScriptRunner()
@@ -65,7 +64,6 @@ def load_scripts() -> None:
     While a file runs, its extension's folder is first on sys.path, and only then.
     """
     scripts_data.clear()
-    postprocessing_scripts_data.clear()
     script_callbacks.clear_callbacks()
     for file in list_scripts("scripts", ".py"):
         saved_path = sys.path

@@ -45,10 +45,8 @@ class StableDiffusionModelHijack:
 
     def apply_circular(self, enable: bool) -> None:
         """Wraps all convolutions around the image's edges (tiling)."""
-        if self.circular_enabled == enable:
-            return
-        self.circular_enabled = enable
-        for layer in self.layers:
+        changed, self.circular_enabled = self.circular_enabled != enable, enable
+        for layer in self.layers if changed else ():
             if type(layer) is torch.nn.Conv2d:
                 layer.padding_mode = "circular" if enable else "zeros"
 

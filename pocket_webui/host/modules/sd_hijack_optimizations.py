@@ -38,11 +38,11 @@ def scaled_dot_product_attention_forward(
     )
     if mask is not None:
         mask = rearrange(mask, "b ... -> b 1 1 (...)")
-    dtype = q.dtype
-    if shared.opts.upcast_attn:
-        q, k, v = q.float(), k.float(), v.float()
-    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return self.to_out(rearrange(out, "b h n d -> b n (h d)").to(dtype))
+    precision = torch.float32 if shared.opts.upcast_attn else q.dtype
+    out = torch.nn.functional.scaled_dot_product_attention(
+        q.to(precision), k.to(precision), v.to(precision), attn_mask=mask
+    )
+    return self.to_out(rearrange(out, "b h n d -> b n (h d)").to(q.dtype))
 
 
 def sdp_attnblock_forward(self: Any, x: Tensor) -> Tensor:
