@@ -1,0 +1,22 @@
+"""The settings as a Markdown table, from PARAMS: `python -m scalediff.settings_table` prints what the README shows."""
+
+from __future__ import annotations
+
+from scalediff.params import PARAMS, Param
+
+
+def row(param: Param) -> str:
+    """One line: label, default, what is allowed, help."""
+    default = ("on" if param.default else "off") if param.kind is bool else param.default or "empty"
+    label = f"{param.label} *(advanced)*" if param.advanced else param.label
+    return f"| {label} | {default} | {param.allowed} | {param.help} |"
+
+
+def table() -> str:
+    """The whole table, in the order of the page's arguments."""
+    head = ("| setting | default | allowed | what it does |", "|---|---|---|---|")
+    return "\n".join((*head, *(row(param) for param in PARAMS)))
+
+
+if __name__ == "__main__":
+    print(table())
