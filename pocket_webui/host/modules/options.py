@@ -114,4 +114,4 @@ class Options:
         kind = type(getattr(self, key) if default is None else default)
         if value is None or kind is type(None):
             return None
-        return kind(value) if kind is not bool else value not in ("False", False, 0)
+        return kind(value) if kind is not bool else value not in ("False", "", 0)
