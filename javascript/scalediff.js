@@ -114,11 +114,21 @@
             headers: {"Content-Type": "application/json"},
             body: JSON.stringify(body),
         });
-        const told = await answer.json();
-        if (answer.status === 422) return {text: String(told.detail), wrong: true};
+        const found = await answer.json();
+        if (answer.status === 422) return {text: String(found.detail), wrong: true};
         if (!answer.ok) throw new Error(`estimate: ${answer.status}`);
-        const note = told.note ? ` (${told.note})` : "";
-        return {text: `${told.line}${note}.${preset(body.settings, line, told.settings)}`, wrong: false};
+        const note = found.note ? ` (${found.note})` : "";
+        return {text: `${found.line}${note}.${preset(body.settings, line, found.settings)}`, wrong: false};
+    }
+
+    async function told(body, line) {
+        if (body.say) return {text: body.say, wrong: false};
+        try {
+            return await ask(body, line);
+        } catch (error) {
+            console.warn("ScaleDiff", error);
+            return {text: "", wrong: false};
+        }
     }
 
     function show(line, said) {
@@ -127,33 +137,33 @@
     }
 
     // Asked at intervals: values that a host's own script or a paste has put in raise no event. A request goes
-    // out once the values have stood still for one interval.
-    function follow(tab, line) {
+    // out once the values have stood still for one interval. The line is looked up every time and filled again
+    // where need be: gradio makes it anew, empty, when it draws the accordion afresh.
+    function follow(tab) {
         let before = "";
         let answered = "";
+        let said = null;
         setInterval(async () => {
-            if (!line.isConnected || line.parentElement.offsetParent === null) return;
+            const line = find(`script_${tab}_scalediff_estimate`, ".scalediff-line");
+            if (!line || line.parentElement.offsetParent === null) return;
             const body = request(tab, line);
             const now = JSON.stringify([body, value("setting_sd_model_checkpoint")]);
             const still = now === before;
             before = now;
-            if (!still || now === answered) return;
-            answered = now;
-            try {
-                const said = body.say ? {text: body.say, wrong: false} : await ask(body, line);
-                if (answered === now) show(line, said);
-            } catch (error) {
-                console.warn("ScaleDiff", error);
-                show(line, {text: "", wrong: false});
+            if (now === answered) {
+                if (said && line.textContent !== said.text) show(line, said);
+                return;
             }
+            if (!still) return;
+            answered = now;
+            said = null;
+            const answer = await told(body, line);
+            if (answered === now) said = answer; // shown at the next interval
         }, EVERY_MS);
     }
 
     function start() {
-        for (const tab of ["txt2img", "img2img"]) {
-            const line = find(`script_${tab}_scalediff_estimate`, ".scalediff-line");
-            if (line) follow(tab, line);
-        }
+        ["txt2img", "img2img"].forEach(follow);
     }
 
     if (typeof onUiLoaded === "function") onUiLoaded(start);
