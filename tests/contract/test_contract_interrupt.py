@@ -25,7 +25,7 @@ def in_second_pass(state: dict) -> bool:
 def run_and_interrupt(webui: Webui, when: Callable[[dict], bool]) -> Answer:
     """Starts a long ScaleDiff run, interrupts it once /progress shows `when`, returns the host's answer."""
     answers: list[Answer] = []
-    other = Webui(webui.url)  # one connection pool per thread
+    other = Webui(webui.url, webui.needed)  # one connection pool per thread
     run = threading.Thread(target=lambda: answers.append(other.hires(**LONG, alwayson_scripts=scalediff())))
     run.start()
     deadline = time.monotonic() + 300

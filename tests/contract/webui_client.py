@@ -94,7 +94,8 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 class Webui:
     def __init__(self, url: str, needed: dict[str, Any] | None = None) -> None:
         self.url = url
-        self.defaults = {**DEFAULTS, **(needed or {})}
+        self.needed = needed or {}
+        self.defaults = {**DEFAULTS, **self.needed}
         self.http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False)
         self.hires_fields = {**HIRES, **self._demanded_by_forge()}
 
