@@ -25,9 +25,9 @@ class Upscaler:
         return img
 
     def upscale(self, img: Image.Image, scale: float, selected_model: Any = None) -> Image.Image:
-        """`img` enlarged to `scale` times its size, both sides rounded down to a multiple of 8."""
+        """`img` enlarged to `scale` times its size, both sides rounded down to a multiple of 8, at least 8."""
         self.scale = scale
-        size = int(img.width * scale // 8 * 8), int(img.height * scale // 8 * 8)
+        size = max(8, int(img.width * scale // 8 * 8)), max(8, int(img.height * scale // 8 * 8))
         for i in range(3):
             if (
                 img.width >= size[0] and img.height >= size[1] and (i > 0 or scale != 1)
