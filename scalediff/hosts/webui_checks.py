@@ -21,6 +21,10 @@ OWN_LOOPS = (
     "img2img alternative test",
 )
 
+# AlwaysOn scripts whose first argument switches them on and which cut the canvas of every sampler into tiles,
+# at the size of the first pass: the latents of our stages would not fit them.
+TILERS = ("tiled diffusion",)
+
 
 def refuse_engine() -> str | None:
     """An engine that runs in place of the model; the host switches it only after `process`."""
@@ -41,8 +45,24 @@ def refuse_model(p: Any) -> str | None:
 
 
 def refuse_job(p: Any, sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:
-    """Sampler, then model, then whether the two go together; `stages` are (tau, model steps)."""
-    return refuse_stages(sampler_name, stages) or refuse_model(p) or _refuse_pair(p, sampler_name)
+    """Other scripts, sampler, model, then whether the two go together; `stages` are (tau, model steps)."""
+    return (
+        refuse_tilers(p)
+        or refuse_stages(sampler_name, stages)
+        or refuse_model(p)
+        or _refuse_pair(p, sampler_name)
+    )
+
+
+def refuse_tilers(p: Any) -> str | None:
+    """Another extension that takes the canvas apart itself."""
+    args = p.script_args or ()
+    for script in getattr(p.scripts, "alwayson_scripts", ()):
+        first = script.args_from
+        on = first is not None and first < len(args) and args[first] is True
+        if on and str(script.title()).lower() in TILERS:
+            return f"{script.title()} is switched on and cuts the picture into tiles itself; switch it off"
+    return None
 
 
 def refuse_stages(sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:

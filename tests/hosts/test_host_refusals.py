@@ -118,3 +118,19 @@ def test_a_hires_checkpoint_is_judged_in_the_pass(host, monkeypatch):
     host.model.is_sd3 = False
     processed = host.run(p)
     assert "ScaleDiff: True" in processed.infotexts[0]
+
+
+@pytest.mark.parametrize(
+    ("title", "enabled", "refused"),
+    [
+        ("Tiled Diffusion", True, True),
+        ("Tiled Diffusion", False, False),
+        ("ADetailer", True, False),
+    ],
+)
+def test_an_extension_that_cuts_tiles_itself(host, title, enabled, refused):
+    from scalediff.hosts.webui_checks import refuse_tilers
+
+    script = SimpleNamespace(title=lambda: title, args_from=1)
+    p = SimpleNamespace(scripts=SimpleNamespace(alwayson_scripts=[script]), script_args=[0, enabled])
+    assert (refuse_tilers(p) is not None) == refused
