@@ -24,6 +24,11 @@ class ScaleDiffConfig:
     window_multiple: float = DEFAULTS["window_multiple"]
     stage_tau: str = DEFAULTS["stage_tau"]
     stage_steps: str = DEFAULTS["stage_steps"]
+    mode: str = DEFAULTS["mode"]
+    upscale_prompt: str = DEFAULTS["upscale_prompt"]
+    size_conditioning: str = DEFAULTS["size_conditioning"]
+    fit_init: bool = DEFAULTS["fit_init"]
+    vae_tiling: str = DEFAULTS["vae_tiling"]
 
     # Names that the caller wrote down. Not a field: two configs with the same values are equal.
     _given: ClassVar[frozenset[str]] = frozenset()

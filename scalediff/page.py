@@ -27,10 +27,11 @@ class Page:
         self.paste_field_names.append(param.infotext_key)
 
 
-def build(elem_id: Callable[[str], str]) -> Page:
-    """Make the components inside whatever block is open. No side effects: the API builds them once more.
+def build(elem_id: Callable[[str], str], tab: str) -> Page:
+    """Make the components of a tab ("txt2img" or "img2img") inside whatever block is open.
 
-    `elem_id` turns a short name into the host's full element id: the script object's method.
+    No side effects: the API builds them once more. What another tab shows is made, too, but hidden: the order
+    of the arguments is the same everywhere. `elem_id` turns a short name into the host's full element id: the script object's method.
     """
     import gradio as gr
 
@@ -40,12 +41,12 @@ def build(elem_id: Callable[[str], str]) -> Page:
         _open_accordion(open_blocks, page, enable, elem_id)
         plain = sorted((param for param in rest if not param.advanced), key=lambda param: not param.on_top)
         advanced = [param for param in rest if param.advanced]
-        made = {param.attr: _component(param, elem_id) for param in plain}
+        made = {param.attr: _component(param, elem_id, tab) for param in plain}
         # no input of a job: it is not among the components that are returned
         gr.HTML(_line(rest), elem_id=elem_id("estimate"))
         if advanced:
             with gr.Accordion(ADVANCED, open=False, elem_id=elem_id("advanced")):
-                made.update({param.attr: _component(param, elem_id) for param in advanced})
+                made.update({param.attr: _component(param, elem_id, tab) for param in advanced})
     for param in rest:
         page.add(param, made[param.attr])
     return page
@@ -84,7 +85,7 @@ def _open_accordion(open_blocks: ExitStack, page: Page, enable: Param, elem_id: 
     )
 
 
-def _component(param: Param, elem_id: Callable[[str], str]) -> Any:
+def _component(param: Param, elem_id: Callable[[str], str], tab: str) -> Any:
     """The control for the parameter's kind of value, with its help text."""
     import gradio as gr
 
@@ -93,11 +94,12 @@ def _component(param: Param, elem_id: Callable[[str], str]) -> Any:
         "label": param.label,
         "info": param.help,
         "elem_id": elem_id(param.attr),
+        "visible": tab in param.tabs,
     }
     if param.kind is bool:
         return gr.Checkbox(**common)
     if param.choices:
         return gr.Dropdown(list(param.choices), **common)
     if param.kind is str:
-        return gr.Textbox(max_lines=1, **common)
+        return gr.Textbox(max_lines=1 if param.entries else 3, **common)
     return gr.Slider(minimum=param.minimum, maximum=param.maximum, step=param.step, **common)

@@ -10,14 +10,21 @@ Value = bool | int | float | str
 SHOWN_CHARACTERS = 60
 MOST_ENTRIES = 8  # more stages than any plan has
 LONGEST_TEXT = 200
-AUTO, FAITHFUL, BALANCED, DETAIL, CUSTOM = PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Custom")
+LONGEST_PROMPT = 4000
+PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Panorama", "Custom")
+AUTO, FAITHFUL, BALANCED, DETAIL, PANORAMA, CUSTOM = PRESETS
+STAGED, DIRECT = MODES = ("Stages", "Direct")
+BASE, STAGE = CONDITIONINGS = ("Base", "Stage")
+TILING_AUTO, TILING_ON, TILING_OFF = TILINGS = ("Auto", "On", "Off")
+TABS = ("txt2img", "img2img")
 
 
 @dataclass(frozen=True)
 class Param:
     """One setting. Labels and infotext keys are public: saved pages and pictures refer to them.
 
-    A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces.
+    A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces, or
+    free, up to `longest` characters.
     """
 
     attr: str
@@ -33,6 +40,8 @@ class Param:
     entries: tuple[int, int] | None = None
     advanced: bool = False
     on_top: bool = False  # before the others on the page; the order of arguments is the table's
+    longest: int = LONGEST_TEXT
+    tabs: tuple[str, ...] = TABS  # where the page shows it; the API takes it everywhere
 
     @property
     def allowed(self) -> str:
@@ -46,6 +55,8 @@ class Param:
             return (
                 f"empty or up to {MOST_ENTRIES} whole numbers from {low} to {high} with spaces between them"
             )
+        if self.kind is str:
+            return f"empty or a text of up to {self.longest} characters"
         noun = "a whole number" if self.kind is int else "a number"
         return f"{noun} from {self.minimum:g} to {self.maximum:g}"
 
@@ -65,12 +76,14 @@ class Param:
 
     def _as_text(self, value: Any) -> str | None:
         """The text in its one spelling; None where it is not allowed."""
-        if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+        if not isinstance(value, str) or len(value) > self.longest:
             return None
         if self.choices:
             return next((choice for choice in self.choices if choice.lower() == value.strip().lower()), None)
+        if not self.entries:
+            return value.strip()
         words = value.replace(",", " ").split()
-        low, high = self.entries or (0, 0)
+        low, high = self.entries
         allowed = all(word.isascii() and word.isdigit() and low <= int(word) <= high for word in words)
         return " ".join(str(int(word)) for word in words) if allowed and len(words) <= MOST_ENTRIES else None
 
@@ -191,7 +204,7 @@ PARAMS: tuple[Param, ...] = (
         choices=PRESETS,
         on_top=True,
         help="Fills in what is left at its default, by the loaded model: Auto as published, Faithful closer "
-        "to the first picture, Detail freer. Custom takes every value as it stands.",
+        "to the first picture, Detail freer. Panorama: Direct mode. Custom takes every value as it stands.",
     ),
     Param(
         attr="window_multiple",
@@ -226,6 +239,61 @@ PARAMS: tuple[Param, ...] = (
         advanced=True,
         help="In place of Hires steps, as in 20 12; the last holds for further stages. Empty: Hires steps, or "
         "the share of the sampling steps that tau leaves.",
+    ),
+    Param(
+        attr="mode",
+        label="Mode",
+        infotext_key="ScaleDiff mode",
+        kind=str,
+        default=STAGED,
+        choices=MODES,
+        advanced=True,
+        help="Stages: enlarge a finished picture. Direct: sample at the full size from the start, with windowed "
+        "attention alone, for panoramas and patterns; Hires. fix is not needed.",
+    ),
+    Param(
+        attr="upscale_prompt",
+        label="Prompt of the stages",
+        infotext_key="ScaleDiff prompt",
+        kind=str,
+        default="",
+        longest=LONGEST_PROMPT,
+        advanced=True,
+        tabs=("img2img",),
+        help="In place of the prompt while enlarging: leave the subject out and it is not drawn twice. Empty: "
+        "the prompt. In txt2img the Hires prompt does this.",
+    ),
+    Param(
+        attr="size_conditioning",
+        label="Size conditioning",
+        infotext_key="ScaleDiff size conditioning",
+        kind=str,
+        default=BASE,
+        choices=CONDITIONINGS,
+        advanced=True,
+        help="The picture size that an SDXL model is told in the stages: that of the base, as published, or the "
+        "size of the stage. Other models are told none.",
+    ),
+    Param(
+        attr="fit_init",
+        label="Shrink large init images",
+        infotext_key="ScaleDiff shrink init",
+        kind=bool,
+        default=False,
+        advanced=True,
+        tabs=("img2img",),
+        help="Start from the native size of the model where the init image is larger: slower, and its details "
+        "are drawn anew.",
+    ),
+    Param(
+        attr="vae_tiling",
+        label="VAE tiling",
+        infotext_key="ScaleDiff VAE tiling",
+        kind=str,
+        default=TILING_AUTO,
+        choices=TILINGS,
+        advanced=True,
+        help="Decode and encode in tiles, which needs far less memory. Auto: as the settings page says.",
     ),
 )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from scalediff.config import ScaleDiffConfig
 from scalediff.flow import FAMILY_DEFAULTS, UNET_DEFAULTS
-from scalediff.params import AUTO, BALANCED, CUSTOM, DETAIL, FAITHFUL
+from scalediff.params import AUTO, BALANCED, CUSTOM, DETAIL, DIRECT, FAITHFUL, PANORAMA
 
 # Preset -> change of the family's tau, structure strength
 FREEDOM = {AUTO: (0, 1.0), FAITHFUL: (-100, 1.0), BALANCED: (0, 0.8), DETAIL: (100, 0.6)}
@@ -21,6 +21,8 @@ def values(preset: str, family: str) -> dict[str, Any]:
     """Settings of a preset by name for a model family (see `flow.FAMILY_DEFAULTS`); nothing for Custom."""
     if preset == CUSTOM:
         return {}
+    if preset == PANORAMA:  # attention alone (paper B.3): nothing is restarted, mixed or guided
+        return {"mode": DIRECT}
     own = FAMILY_DEFAULTS.get(family, UNET_DEFAULTS)
     change, strength = FREEDOM[preset]
     return {

@@ -18,7 +18,7 @@ class ScaleDiffScript(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img):
-        built = page.build(self.elem_id)
+        built = page.build(self.elem_id, "img2img" if is_img2img else "txt2img")
         self.infotext_fields = built.infotext_fields
         self.paste_field_names = built.paste_field_names
         return built.components

@@ -27,6 +27,8 @@ def values_of(param: Param) -> st.SearchStrategy:
         return st.lists(st.integers(*param.entries), max_size=MOST_ENTRIES).map(
             lambda numbers: " ".join(map(str, numbers))
         )
+    if param.kind is str:
+        return st.text(st.characters(exclude_categories=["Cs"]), max_size=50).map(str.strip)
     assert param.minimum is not None
     assert param.maximum is not None
     if param.kind is int:
@@ -57,6 +59,11 @@ def test_the_defaults_of_the_paper() -> None:
         "window_multiple": 1.0,
         "stage_tau": "",
         "stage_steps": "",
+        "mode": "Stages",
+        "upscale_prompt": "",
+        "size_conditioning": "Base",
+        "fit_init": False,
+        "vae_tiling": "Auto",
     }
 
 
@@ -123,7 +130,10 @@ def test_untyped_values(values: object, expected: dict) -> None:
         ({"lfm_factor": 0.03}, "Frequency mixing factor must be a number from 0.03125 to 0.5, got 0.03"),
         ({"taau": 400}, "unknown ScaleDiff setting 'taau'; known are enabled, tau,"),
         ([True] * (len(PARAMS) + 1), f"at most {len(PARAMS)} values, got {len(PARAMS) + 1}"),
-        ({"preset": "Panic"}, "Preset must be one of Auto, Faithful, Balanced, Detail, Custom, got 'Panic'"),
+        (
+            {"preset": "Panic"},
+            "Preset must be one of Auto, Faithful, Balanced, Detail, Panorama, Custom, got 'Panic'",
+        ),
         ({"preset": 3}, "Preset must be one of Auto, .*, got 3"),
         (
             {"stage_tau": "400 0"},

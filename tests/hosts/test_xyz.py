@@ -26,6 +26,11 @@ OTHER = {
     "window_multiple": 1.5,
     "stage_tau": "400, 300",
     "stage_steps": "9 7",
+    "mode": "direct",
+    "upscale_prompt": "green bark",
+    "size_conditioning": "stage",
+    "fit_init": "True",
+    "vae_tiling": "on",
 }
 
 

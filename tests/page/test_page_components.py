@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 
 from scalediff import page
-from scalediff.params import PARAMS, Param
+from scalediff.params import PARAMS, TABS, Param
 
 IDS = [param.attr for param in PARAMS]
 
@@ -28,7 +28,7 @@ def another(param: Param) -> Any:
 
 @pytest.fixture
 def built(with_accordion: None, blocks: gr.Blocks) -> page.Page:
-    return page.build(elem_id)
+    return page.build(elem_id, "txt2img")
 
 
 def test_one_component_per_setting_in_table_order(built: page.Page) -> None:
@@ -72,14 +72,14 @@ def test_enabling_comes_first_and_is_off(built: page.Page) -> None:
 
 def test_building_again_gives_the_same(built: page.Page) -> None:
     with gr.Blocks(analytics_enabled=False):  # the API calls ui() afresh for its defaults
-        again = page.build(elem_id)
+        again = page.build(elem_id, "txt2img")
     assert [(c.label, c.value) for c in again.components] == [(c.label, c.value) for c in built.components]
     assert not set(map(id, again.components)) & set(map(id, built.components))
 
 
 def test_page_configuration_lists_every_component(with_accordion: None) -> None:
     with gr.Blocks(analytics_enabled=False) as demo:
-        built = page.build(elem_id)
+        built = page.build(elem_id, "txt2img")
     shown = {entry["id"]: entry["props"] for entry in demo.get_config_file()["components"]}
     for component, param in zip(built.components, PARAMS):
         assert shown[component._id]["label"] == param.label
@@ -88,7 +88,7 @@ def test_page_configuration_lists_every_component(with_accordion: None) -> None:
 
 
 def test_an_old_host_gets_a_checkbox_in_an_accordion(host_modules: object, blocks: gr.Blocks) -> None:
-    built = page.build(elem_id)
+    built = page.build(elem_id, "txt2img")
     enable = built.components[0]
     assert type(enable) is gr.Checkbox
     assert enable.visible is not False
@@ -104,7 +104,15 @@ def test_pasting_reads_text_and_falls_back_to_the_default(built: page.Page, inde
     assert other != param.default
     assert read({param.infotext_key: str(other)}) == other
     assert read({}) == param.default
-    assert read({param.infotext_key: "nonsense"}) == param.default
+    free_text = param.kind is str and not param.choices and not param.entries
+    assert read({param.infotext_key: "nonsense"}) == ("nonsense" if free_text else param.default)
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_a_tab_shows_its_own_settings(with_accordion: None, blocks: gr.Blocks, tab: str) -> None:
+    built = page.build(elem_id, tab)
+    shown = [param.attr for param, component in zip(PARAMS, built.components) if component.visible]
+    assert shown == [param.attr for param in PARAMS if tab in param.tabs]
 
 
 @pytest.mark.parametrize("index", range(len(PARAMS)), ids=IDS)

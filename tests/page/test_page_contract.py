@@ -29,6 +29,8 @@ def values_of(param: Param) -> st.SearchStrategy:
     if param.entries:
         numbers = st.lists(st.integers(*param.entries), max_size=MOST_ENTRIES)
         return numbers.map(lambda chosen: " ".join(map(str, chosen)))
+    if param.kind is str:
+        return st.text(st.characters(exclude_categories=["Cs"]), max_size=50).map(str.strip)
     assert param.minimum is not None
     assert param.maximum is not None
     assert param.step is not None
@@ -111,7 +113,7 @@ def test_bad_arguments_are_a_short_sentence_or_a_config(args: Any) -> None:
 
 
 def test_few_controls_are_shown_at_first(with_accordion: None, blocks: gr.Blocks) -> None:
-    page.build(elem_id)
+    page.build(elem_id, "txt2img")
     assert len([param for param in PARAMS if not param.advanced]) <= MOST_SHOWN
 
 
@@ -122,7 +124,7 @@ def line_of(demo: gr.Blocks) -> str:
 
 
 def test_the_line_knows_every_setting_and_is_no_argument(with_accordion: None, blocks: gr.Blocks) -> None:
-    built = page.build(elem_id)
+    built = page.build(elem_id, "txt2img")
     assert not any(isinstance(component, gr.HTML) for component in built.components)
     found = re.search(r'data-defaults="([^"]*)"', line_of(blocks))
     assert found is not None
@@ -130,7 +132,7 @@ def test_the_line_knows_every_setting_and_is_no_argument(with_accordion: None, b
 
 
 def test_the_script_and_the_style_name_what_is_on_the_page(with_accordion: None, blocks: gr.Blocks) -> None:
-    page.build(elem_id)
+    page.build(elem_id, "txt2img")
     script = (ROOT / "javascript" / "scalediff.js").read_text(encoding="utf8")
     assert "script_${tab}_scalediff_estimate" in script
     assert "script_${tab}_scalediff_${name}" in script
