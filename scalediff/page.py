@@ -31,7 +31,8 @@ def build(elem_id: Callable[[str], str], tab: str) -> Page:
     """Make the components of a tab ("txt2img" or "img2img") inside whatever block is open.
 
     No side effects: the API builds them once more. What another tab shows is made, too, but hidden: the order
-    of the arguments is the same everywhere. `elem_id` turns a short name into the host's full element id: the script object's method.
+    of the arguments is the same everywhere. `elem_id` turns a short name into the host's full element id: the
+    script object's method.
     """
     import gradio as gr
 
