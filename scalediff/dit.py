@@ -247,6 +247,12 @@ def host_kernel(module: ModuleType, name: str = "attention_function") -> Attend:
     return attend
 
 
+def is_swapped(module: ModuleType, name: str) -> bool:
+    """Whether a replacement of ours is in force on module.name."""
+    swap = getattr(module.__dict__.get(name), _MARK, None)
+    return swap is not None and swap.live
+
+
 def token_grid(latent_size: tuple[int, int], patch: int = 2) -> tuple[int, int]:
     """Tokens (H, W) of a latent of (h, w) cells: odd sides are padded up to whole patches by the models."""
     return (-(-latent_size[0] // patch), -(-latent_size[1] // patch))

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from scalediff import flow, schedule, seeding
 from scalediff.cascade import Stage
-from scalediff.dit import JointWindow
+from scalediff.dit import JointWindow, is_swapped
 from scalediff.dit import token_grid as tokens_of
 from scalediff.geometry import patch_length
-from scalediff.hosts.patcher_dit import TOKEN, Target, exact_rope, unet_in_place, with_wrapper
+from scalediff.hosts.patcher_dit import TOKEN, Target, block_count, exact_rope, unet_in_place, with_wrapper
 from scalediff.hosts.patcher_models import Loaded, is_unet, map_transformer, map_unet, refuse_size
-from scalediff.hosts.patcher_windows import PatcherWindows, attend_with
+from scalediff.hosts.patcher_windows import PatcherWindows, attend_with, windowed_layers
 from scalediff.hosts.webui import WebUIHost
 from scalediff.hosts.webui_scope import no_extra_noise, no_refiner
 from scalediff.models import ModelMap, layer_window
@@ -155,6 +155,16 @@ class PatcherHost(WebUIHost):
         with unet_in_place(self.p.sd_model, patched):
             yield
         self.note_windows(stage, windows.calls, windows.fallbacks)
+
+    def windowed_now(self) -> tuple[int, int]:
+        """Counted in the patcher's options, or by the function that a transformer's blocks call."""
+        layers = self.model_map.layers
+        if layers:
+            return windowed_layers(self.p.sd_model.forge_objects.unet, self.model_map), len(layers)
+        blocks = block_count(self.unet())
+        target = self.joint_target(self.model_map.family)
+        swapped = target is not None and any(is_swapped(*place) for place in target.places)
+        return blocks if swapped else 0, blocks
 
     def _unet_windows(self, stage: Stage) -> PatcherWindows:
         window = self.window()

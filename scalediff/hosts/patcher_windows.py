@@ -106,6 +106,13 @@ class PatcherWindows:
         self.fallbacks[reason] += 1
 
 
+def windowed_layers(unet: Any, model_map: ModelMap) -> int:
+    """How many of the map's layers run one of our replacements in the patcher `unet` as it is now."""
+    used = _replaced(unet.model_options)
+    keys = (key_of(layer.name) for layer in model_map.layers)
+    return sum(getattr(used.get(key, used.get(key[:2])), "__module__", "") == __name__ for key in keys)
+
+
 def late_kernel(module: ModuleType, name: str) -> Callable[..., Tensor]:
     """module.name looked up at each call: whatever kernel the host or another extension chose stays."""
 

@@ -26,6 +26,7 @@ from scalediff.hosts.webui_rows import RowTracker
 from scalediff.hosts.webui_sampling import exact_schedule, stage_schedule
 from scalediff.hosts.webui_saving import save_stage
 from scalediff.models import ModelMap, layer_window
+from scalediff.patch import is_replaced
 from scalediff.session import attention_window
 from scalediff.windowed import Shift
 
@@ -255,6 +256,11 @@ class WebUIHost:
             )
 
         return offsets
+
+    def windowed_now(self) -> tuple[int, int]:
+        """(layers that are windowed at this moment, self-attention layers of the model)."""
+        layers = self.model_map.layers
+        return sum(is_replaced(layer.module) for layer in layers), len(layers)
 
     def note_windows(self, stage: Stage, calls: int, fallbacks: Any) -> None:
         """Add up what a stage's attention did, and log it."""

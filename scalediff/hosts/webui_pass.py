@@ -9,7 +9,6 @@ from torch import Tensor
 from scalediff import cascade
 from scalediff.cascade import CascadeResult, StagePlan
 from scalediff.hosts.webui import WebUIHost
-from scalediff.patch import is_replaced
 from scalediff.session import NOTE_KEY, Session, unsign
 
 log = logging.getLogger("scalediff")
@@ -47,9 +46,7 @@ def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
 def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
     """Run the cascade on `latent` and set the infotext by what came of it."""
     session.sign(p.extra_generation_params)
-    layers = host.model_map.layers
-    windowed = sum(is_replaced(layer.module) for layer in layers)
-    log.debug("before the stages: %d of %d attention layers windowed", windowed, len(layers))
+    log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())
     with host.installed():
         result = cascade.run(host, host.plan, session.config, latent, rgb)
     if result.finished == 0:

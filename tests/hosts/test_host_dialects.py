@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from scalediff.config import ScaleDiffConfig
+from scalediff.dit import FunctionSwap
 from scalediff.flow import sigma_of_tau
 
 
@@ -91,6 +92,18 @@ def test_flux_defaults_and_noise_level(adapters, flux_module, guided, mu, family
 def test_flux_tau_600_is_the_papers_noise_level(adapters):
     host = hollow(adapters.forge, SimpleNamespace(sd_model=flux_engine(True, 1.15)), "flow")
     assert host.sigma(600) == pytest.approx(0.8257, abs=1e-4)
+
+
+def test_windowed_blocks_of_flux_are_counted_as_they_are_now(adapters, flux_module):
+    engine = flux_engine(True, 1.15)
+    network = engine.forge_objects.unet.model.diffusion_model
+    network.double_blocks, network.single_blocks = [None] * 2, [None] * 3
+    host = hollow(adapters.forge, SimpleNamespace(sd_model=engine), "flow")
+    host.model_map = adapters.forge.inspect(engine)
+    assert host.windowed_now() == (0, 5)
+    with FunctionSwap([(flux_module, "attention")], lambda previous, *args: previous(*args)):
+        assert host.windowed_now() == (5, 5)
+    assert host.windowed_now() == (0, 5)
 
 
 @pytest.mark.parametrize(("top", "exact"), [(1.0, False), (9999.0, True)])

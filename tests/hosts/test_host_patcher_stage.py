@@ -111,6 +111,16 @@ def test_windows_lie_on_top_of_other_scripts_and_are_taken_off(stage):
     assert "patches_replace" not in stage.after_lora.unet.model_options["transformer_options"]
 
 
+def test_windowed_layers_are_counted_as_they_are_now(stage):
+    layers = len(stage.host.model_map.layers)
+    stage.p.scripts = Runner(lambda unet: unet.set_model_attn1_replace(lambda q, *rest: q, "middle", 0))
+    stage.host.before_sampling(inputs()[0], torch.zeros(1))
+    assert stage.host.windowed_now() == (0, layers)
+    with stage.host.windows(stage.first):
+        assert stage.host.windowed_now() == (layers - 1, layers)
+    assert stage.host.windowed_now() == (0, layers)
+
+
 def test_an_exception_takes_the_windows_off(stage):
     stage.host.before_sampling(inputs()[0], torch.zeros(1))
     before = stage.sd_model.forge_objects.unet
