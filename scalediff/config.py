@@ -29,6 +29,8 @@ class ScaleDiffConfig:
     size_conditioning: str = DEFAULTS["size_conditioning"]
     fit_init: bool = DEFAULTS["fit_init"]
     vae_tiling: str = DEFAULTS["vae_tiling"]
+    negative_share: float = DEFAULTS["negative_share"]
+    feature_reuse: int = DEFAULTS["feature_reuse"]
 
     # Names that the caller wrote down. Not a field: two configs with the same values are equal.
     _given: ClassVar[frozenset[str]] = frozenset()

@@ -42,6 +42,7 @@ class Param:
     on_top: bool = False  # before the others on the page; the order of arguments is the table's
     longest: int = LONGEST_TEXT
     tabs: tuple[str, ...] = TABS  # where the page shows it; the API takes it everywhere
+    modes: tuple[str, ...] = MODES  # where it takes effect
 
     @property
     def allowed(self) -> str:
@@ -126,6 +127,7 @@ _FACTOR = {
     "maximum": 0.5,
     "step": 0.03125,
     "advanced": True,
+    "modes": (STAGED,),
 }
 
 PARAMS: tuple[Param, ...] = (
@@ -146,6 +148,7 @@ PARAMS: tuple[Param, ...] = (
         minimum=1,
         maximum=999,
         step=1,
+        modes=(STAGED,),
         help="Noise level at which each stage restarts, used in place of Denoising strength. "
         "Higher: more new detail, and more repeated objects.",
     ),
@@ -158,6 +161,7 @@ PARAMS: tuple[Param, ...] = (
         minimum=0.0,
         maximum=1.0,
         step=0.05,
+        modes=(STAGED,),
         help="How firmly the layout of the smaller picture is kept. 0 switches the guidance off.",
     ),
     Param(
@@ -170,6 +174,7 @@ PARAMS: tuple[Param, ...] = (
         maximum=4.0,
         step=0.25,
         advanced=True,
+        modes=(STAGED,),
         help="How much each stage enlarges. Smaller: more stages, slower, safer.",
     ),
     Param(
@@ -227,6 +232,7 @@ PARAMS: tuple[Param, ...] = (
         default="",
         entries=(1, 999),
         advanced=True,
+        modes=(STAGED,),
         help="In place of the one above, as in 400 300; the last holds for further stages. Empty: as above.",
     ),
     Param(
@@ -237,6 +243,7 @@ PARAMS: tuple[Param, ...] = (
         default="",
         entries=(1, 150),
         advanced=True,
+        modes=(STAGED,),
         help="In place of Hires steps, as in 20 12; the last holds for further stages. Empty: Hires steps, or "
         "the share of the sampling steps that tau leaves.",
     ),
@@ -260,6 +267,7 @@ PARAMS: tuple[Param, ...] = (
         longest=LONGEST_PROMPT,
         advanced=True,
         tabs=("img2img",),
+        modes=(STAGED,),
         help="In place of the prompt while enlarging: leave the subject out and it is not drawn twice. Empty: "
         "the prompt. In txt2img the Hires prompt does this.",
     ),
@@ -271,6 +279,7 @@ PARAMS: tuple[Param, ...] = (
         default=BASE,
         choices=CONDITIONINGS,
         advanced=True,
+        modes=(STAGED,),
         help="The picture size that an SDXL model is told in the stages: that of the base, as published, or the "
         "size of the stage. Other models are told none.",
     ),
@@ -282,6 +291,7 @@ PARAMS: tuple[Param, ...] = (
         default=False,
         advanced=True,
         tabs=("img2img",),
+        modes=(STAGED,),
         help="Start from the native size of the model where the init image is larger: slower, and its details "
         "are drawn anew.",
     ),
@@ -293,7 +303,32 @@ PARAMS: tuple[Param, ...] = (
         default=TILING_AUTO,
         choices=TILINGS,
         advanced=True,
+        modes=(STAGED,),
         help="Decode and encode in tiles, which needs far less memory. Auto: as the settings page says.",
+    ),
+    Param(
+        attr="negative_share",
+        label="Share of steps with negative prompt",
+        infotext_key="ScaleDiff negative share",
+        kind=float,
+        default=1.0,
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+        advanced=True,
+        help="The first steps of each stage use it (CFG), the others leave it out and take half the time.",
+    ),
+    Param(
+        attr="feature_reuse",
+        label="Reuse deep features",
+        infotext_key="ScaleDiff feature reuse",
+        kind=int,
+        default=1,
+        minimum=1,
+        maximum=4,
+        step=1,
+        advanced=True,
+        help="Compute the coarse half of a UNet in every n-th step only and reuse it in between. 1: in every step.",
     ),
 )
 

@@ -17,6 +17,7 @@ log = logging.getLogger("scalediff")
 
 # A start this little above the host's highest level is rounding, not another noise level.
 RELATIVE_SLACK = 1e-3
+ROUNDING = 1e-6  # 0.3 of 10 steps are 3
 
 
 def stage_steps(total: int, tau: int) -> int:
@@ -74,6 +75,23 @@ def stage_timesteps(tau: int, steps: int) -> Tensor:
     # whole-number rounding: with a spacing of 1 or more no two entries meet
     points = [low + (2 * i * (tau - low) + steps) // (2 * steps) for i in range(steps + 1)]
     return torch.tensor([*points, tau], dtype=torch.long)
+
+
+def step_levels(values: Tensor, steps: int) -> list[float]:
+    """The level of each step, descending, out of a stage's schedule: sigmas down to 0 or ascending timesteps."""
+    distinct: list[float] = sorted({float(value) for value in values.flatten().tolist() if value > 0})
+    return distinct[::-1][:steps]
+
+
+def last_guided_level(levels: Sequence[float], share: float) -> float:
+    """A level between the last step with and the first one without the negative prompt.
+
+    Of n steps ceil(share * n) keep it; 0 where all do, above the first level where none does.
+    """
+    kept = math.ceil(share * len(levels) - ROUNDING)
+    if kept >= len(levels):
+        return 0.0
+    return levels[0] * 2 if kept == 0 else (levels[kept - 1] + levels[kept]) / 2
 
 
 def sigma_of_timestep(alphas_cumprod: Tensor, tau: float) -> float:

@@ -23,10 +23,13 @@ from scalediff.guidance import StructureGuidance
 from scalediff.hosts.webui_guidance import GuidanceCallbacks
 from scalediff.hosts.webui_pixels import resize_bicubic, resize_with_upscaler
 from scalediff.hosts.webui_rows import RowTracker
-from scalediff.hosts.webui_sampling import exact_schedule, stage_schedule
+from scalediff.hosts.webui_sampling import exact_schedule, is_timestep_sampler, stage_schedule
 from scalediff.hosts.webui_saving import save_stage
+from scalediff.hosts.webui_savings import savings
+from scalediff.hosts.webui_scope import no_extra_noise
 from scalediff.models import ModelMap, layer_window
 from scalediff.patch import is_replaced
+from scalediff.schedule import step_levels
 from scalediff.session import attention_window
 from scalediff.windowed import Shift
 
@@ -36,8 +39,8 @@ log = logging.getLogger("scalediff")
 class WebUIHost:
     """Implements `scalediff.hosts.protocol.Host`; `run` the cascade inside `with host.installed()`.
 
-    `cond` and `uncond` are the host's own conditioning objects of this pass, `sampler_name` and `upscaler`
-    the names the user chose (upscaler None: plain bicubic).
+    `cond` and `uncond` are the host's own conditioning objects of this pass (not needed where the host samples
+    by itself), `sampler_name` and `upscaler` the names the user chose (upscaler None: plain bicubic).
     """
 
     name = "webui"
@@ -51,8 +54,8 @@ class WebUIHost:
         plan: StagePlan,
         *,
         sampler_name: str,
-        cond: Any,
-        uncond: Any,
+        cond: Any = None,
+        uncond: Any = None,
         upscaler: str | None = None,
     ):
         self.p, self.config, self.model_map, self.plan = p, config, model_map, plan
@@ -97,9 +100,15 @@ class WebUIHost:
         """Noise level of timestep `tau`, read now: the host may change the schedule for an image."""
         raise NotImplementedError
 
-    def stage_scope(self) -> AbstractContextManager[None]:
-        """Features of the host that would spoil a stage, off inside the `with`."""
+    def window_scope(self) -> AbstractContextManager[None]:
+        """Features of the host that would go round the windows, off inside the `with`."""
         raise NotImplementedError
+
+    @contextmanager
+    def stage_scope(self) -> Iterator[None]:
+        """Features of the host that would spoil a stage, off inside the `with`."""
+        with self.window_scope(), no_extra_noise():
+            yield
 
     def windows(self, stage: Stage) -> AbstractContextManager[None]:
         """Windowed self-attention on the model that is loaded now."""
@@ -210,6 +219,7 @@ class WebUIHost:
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
                 self.windows(stage),
+                self.savings(stage, sampler, values),
                 self.callbacks.using(guidance),
                 exact_schedule(sampler, p, values) as steps,
             ):
@@ -222,6 +232,15 @@ class WebUIHost:
                     steps=steps,
                     image_conditioning=image_conditioning,
                 )
+
+    def savings(self, stage: Stage, sampler: Any, values: Tensor) -> AbstractContextManager[None]:
+        """What the settings leave out of a stage to save time."""
+        levels = step_levels(values, stage.steps)
+        if is_timestep_sampler(sampler) and not self.eps_from_timestep_samplers:
+            levels = [
+                self.sigma(level) for level in levels
+            ]  # this host's denoiser compares sigmas throughout
+        return savings(self.p, self.config, sampler, levels=levels, unet=self.unet(), rows=self.rows)
 
     def _new_noise(self, like: Tensor) -> Tensor:
         """Fresh generators: ancestral samplers draw from `p.rng`, whose shape is fixed when it is made."""

@@ -21,12 +21,12 @@ def no_refiner(p: Any) -> Iterator[None]:
 @contextmanager
 def no_extra_noise() -> Iterator[None]:
     """The noise that img2img adds on request would lie above the stage's noise level."""
-    with _option("img2img_extra_noise", 0.0):
+    with host_option("img2img_extra_noise", 0.0):
         yield
 
 
 @contextmanager
-def _option(name: str, value: Any) -> Iterator[None]:
+def host_option(name: str, value: Any) -> Iterator[None]:
     """Another value for one host option. Written to the data: assigning an attribute asks for permissions."""
     data = shared.opts.data
     missing = name not in data

@@ -31,6 +31,8 @@ OTHER = {
     "size_conditioning": "stage",
     "fit_init": "True",
     "vae_tiling": "on",
+    "negative_share": 0.5,
+    "feature_reuse": 2,
 }
 
 
