@@ -72,6 +72,16 @@ def stage_values(
     return pairs
 
 
+def shrunk(base: Size, native_size: Size) -> Size:
+    """`base` (width, height) with the area of `native_size` (h, w in cells) where it has more, in whole cells."""
+    area = native_size[0] * native_size[1] * CELL**2
+    if base[0] * base[1] <= area:
+        return base
+    scale = (area / (base[0] * base[1])) ** 0.5
+    width, height = (max(1, round(side * scale / CELL)) * CELL for side in base)
+    return width, height
+
+
 def attention_window(native_size: Size, base: Size, config: ScaleDiffConfig) -> tuple[int, int]:
     """Window (h, w) in latent cells for a base picture of (width, height) pixels; `native_size` in cells.
 
@@ -94,6 +104,10 @@ class Session:
 
     def __post_init__(self) -> None:
         self.keys = dict(infotext.write(self.config))
+
+    def withdraw(self, name: str) -> None:
+        """The setting `name` had no effect: pictures are not to say it had."""
+        self.keys.pop(next(param.infotext_key for param in PARAMS if param.attr == name), None)
 
     def sign(self, parameters: dict[str, Any]) -> None:
         """Write our infotext keys, fully, into the dict that the host prints into the pictures."""

@@ -5,7 +5,7 @@ what has to be prepared before the sampler is called.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -40,7 +40,8 @@ class WebUIHost:
     """Implements `scalediff.hosts.protocol.Host`; `run` the cascade inside `with host.installed()`.
 
     `cond` and `uncond` are the host's own conditioning objects of this pass (not needed where the host samples
-    by itself), `sampler_name` and `upscaler` the names the user chose (upscaler None: plain bicubic).
+    by itself), `sampler_name` and `upscaler` the names the user chose (upscaler None: plain bicubic). `told`:
+    (cond, uncond) of each stage where they are not the same throughout.
     """
 
     name = "webui"
@@ -57,9 +58,11 @@ class WebUIHost:
         cond: Any = None,
         uncond: Any = None,
         upscaler: str | None = None,
+        told: Sequence[tuple[Any, Any]] = (),
     ):
         self.p, self.config, self.model_map, self.plan = p, config, model_map, plan
         self.sampler_name, self.cond, self.uncond, self.upscaler = sampler_name, cond, uncond, upscaler
+        self.told = told
         self.prediction = model_map.prediction
         self.windowed_calls = 0
         self.fallbacks: set[str] = set()
@@ -208,6 +211,8 @@ class WebUIHost:
         Returns the latent; after an interrupt whatever the host had then.
         """
         p = self.p
+        if self.told:
+            self.cond, self.uncond = self.told[stage.index]
         noise = self._new_noise(reference)
         sampler = p.sampler = sd_samplers.create_sampler(self.sampler_name, p.sd_model)
         width, height = stage.size

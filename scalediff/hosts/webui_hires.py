@@ -6,11 +6,12 @@ from modules import devices, extra_networks, sd_samplers, shared
 from modules.processing import DecodedSamples, decode_latent_batch, opt_f
 from torch import Tensor
 
-from scalediff.cascade import StagePlan
+from scalediff.cascade import CascadeResult, StagePlan
 from scalediff.hosts import webui_pass as common
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import WebUIHost
 from scalediff.hosts.webui_checks import refuse_engine, refuse_job, refuse_size, refuse_stages
+from scalediff.hosts.webui_conditioning import Told, stage_conditioning
 from scalediff.hosts.webui_pixels import to_image
 from scalediff.hosts.webui_replace import original, replace
 from scalediff.hosts.webui_saving import save_pictures
@@ -26,6 +27,7 @@ def install(p: Any, session: Session) -> str | None:
         reason = refuse_stages(sampler_of(p), stages)
     if reason is not None:
         return reason
+    session.withdraw("fit_init")  # there is no init image
 
     def sample_hr_pass(
         samples: Tensor | None,
@@ -97,20 +99,9 @@ def _second_pass(
         p.sampler = sd_samplers.create_sampler(sampler_of(p), p.sd_model)
         _save_first_pictures(p, samples, rgb)
         _prepare_conditioning(p)
-        host = host_class()(
-            p,
-            session.config,
-            host_class().inspect(p.sd_model),
-            plan,
-            sampler_name=sampler_of(p),
-            cond=p.hr_c,
-            uncond=p.hr_uc,
-            upscaler=p.hr_upscaler if p.latent_scale_mode is None else None,
-        )
-        latent, rgb = _on_device(host, samples, rgb)
-        if p.scripts is not None:
-            p.scripts.before_hr(p)
-        result = common.run(p, session, host, latent, rgb)
+        own = (p.hr_c, p.hr_uc)
+        with stage_conditioning(p, session, plan, own, sampler_name=sampler_of(p)) as told:
+            result = _stages(p, session, plan, told, samples, rgb)
         cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
         devices.torch_gc()
         shared.state.textinfo = "ScaleDiff: decoding"
@@ -120,6 +111,30 @@ def _second_pass(
         p.sampler = None
         shared.state.textinfo = None
         devices.torch_gc()
+
+
+def _stages(
+    p: Any,
+    session: Session,
+    plan: StagePlan,
+    told: list[Told],
+    samples: Tensor | None,
+    rgb: Tensor | None,
+) -> CascadeResult:
+    """The cascade on what the first pass made, or on an uploaded picture."""
+    host = host_class()(
+        p,
+        session.config,
+        host_class().inspect(p.sd_model),
+        plan,
+        sampler_name=sampler_of(p),
+        told=told,
+        upscaler=p.hr_upscaler if p.latent_scale_mode is None else None,
+    )
+    latent, rgb = _on_device(host, samples, rgb)
+    if p.scripts is not None:
+        p.scripts.before_hr(p)
+    return common.run(p, session, host, latent, rgb)
 
 
 def _prepare_conditioning(p: Any) -> None:

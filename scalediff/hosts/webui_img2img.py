@@ -9,9 +9,10 @@ from scalediff.cascade import StagePlan
 from scalediff.hosts import webui_pass as common
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui_checks import refuse_engine, refuse_img2img, refuse_job, refuse_size
+from scalediff.hosts.webui_conditioning import stage_conditioning
 from scalediff.hosts.webui_pixels import base_images, base_size, own_scale
 from scalediff.hosts.webui_replace import original, replace
-from scalediff.session import Session, make_plan
+from scalediff.session import Session, make_plan, shrunk
 
 
 def install(p: Any, session: Session) -> str | None:
@@ -19,6 +20,8 @@ def install(p: Any, session: Session) -> str | None:
     reason = _refuse(p, session)
     if reason is not None:
         return reason
+    if _base(p, session) == _own_size(p):
+        session.withdraw("fit_init")
 
     def sample(
         conditioning: Any,
@@ -51,8 +54,20 @@ def install(p: Any, session: Session) -> str | None:
 def plan_of(p: Any, session: Session) -> StagePlan:
     """The plan from the first init image's own size to the tab's size."""
     target = (p.width, p.height)
-    base = base_size(p.init_images[0].size, target, p.resize_mode)
-    return make_plan(base, target, session.config, **common.steps_of(p))
+    return make_plan(_base(p, session), target, session.config, **common.steps_of(p))
+
+
+def _base(p: Any, session: Session) -> tuple[int, int]:
+    """Where the stages start: the init image's own size, or the model's native one where that is asked for."""
+    own = _own_size(p)
+    if not session.config.fit_init:
+        return own
+    return shrunk(own, host_class().inspect(p.sd_model).native_size)
+
+
+def _own_size(p: Any) -> tuple[int, int]:
+    """Size of the first init image, as much of it as is used."""
+    return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode)
 
 
 def _stages(p: Any, session: Session) -> list[tuple[int, int]]:
@@ -64,33 +79,44 @@ def _refuse(p: Any, session: Session) -> str | None:
     reason = refuse_img2img(p)
     if reason is not None:
         return reason
-    target = (p.width, p.height)
-    if own_scale(p.init_images[0].size, target, p.resize_mode) >= 1 or not plan_of(p, session).stages:
-        width, height = p.init_images[0].size
-        return (
-            f"the init image of {width} x {height} is not smaller than the target of "
-            f"{target[0]} x {target[1]}; raise the size or use Resize by"
-        )
-    return refuse_job(p, p.sampler_name, _stages(p, session)) or refuse_size(p, plan_of(p, session))
+    plan = plan_of(p, session)
+    shrinks = session.config.fit_init
+    if not plan.stages or (own_scale(p.init_images[0].size, plan.target, p.resize_mode) >= 1 and not shrinks):
+        return _too_small(p, plan, shrinks=shrinks)
+    return refuse_job(p, p.sampler_name, _stages(p, session)) or refuse_size(p, plan)
+
+
+def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
+    """Why nothing can be enlarged, and what would help."""
+    target = f"the target of {plan.target[0]} x {plan.target[1]}"
+    width, height = p.init_images[0].size
+    if shrinks:
+        base = f"{plan.base[0]} x {plan.base[1]}"
+        return f"{target} is not larger than the {base} that the init image starts from; raise the size"
+    return (
+        f"the init image of {width} x {height} is not smaller than {target}; "
+        "raise the size, use Resize by or switch on Shrink large init images"
+    )
 
 
 def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) -> Tensor:
     """The latent at the tab's size, or at the size of the last finished stage."""
     plan = plan_of(p, session)
-    host = host_class()(
-        p,
-        session.config,
-        host_class().inspect(p.sd_model),
-        plan,
-        sampler_name=p.sampler_name,
-        cond=conditioning,
-        uncond=unconditional,
-        upscaler=shared.opts.upscaler_for_img2img,
-    )
-    rgb = base_images(p.init_images, plan.base, resize_mode=p.resize_mode, batch=len(p.seeds)).to(
-        shared.device
-    )
-    latent = host.encode_images(rgb, -1)
-    result = common.run(p, session, host, latent, rgb)
+    own = (conditioning, unconditional)
+    with stage_conditioning(p, session, plan, own, sampler_name=p.sampler_name) as told:
+        host = host_class()(
+            p,
+            session.config,
+            host_class().inspect(p.sd_model),
+            plan,
+            sampler_name=p.sampler_name,
+            told=told,
+            upscaler=shared.opts.upscaler_for_img2img,
+        )
+        rgb = base_images(p.init_images, plan.base, resize_mode=p.resize_mode, batch=len(p.seeds)).to(
+            shared.device
+        )
+        latent = host.encode_images(rgb, -1)
+        result = common.run(p, session, host, latent, rgb)
     devices.torch_gc()
     return result.latent
