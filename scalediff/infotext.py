@@ -12,14 +12,17 @@ ENABLE = PARAMS[0]
 
 
 def write(config: ScaleDiffConfig) -> dict[str, Value]:
-    """Infotext of a config: the enable key and what differs from its default; nothing when disabled."""
+    """Infotext of a config: the enable key, and what takes effect in its mode and differs from its default.
+
+    Nothing when disabled.
+    """
     if not config.enabled:
         return {}
     values = {param: getattr(config, param.attr) for param in PARAMS}
     return {
         param.infotext_key: value
         for param, value in values.items()
-        if param is ENABLE or value != param.default
+        if param is ENABLE or (value != param.default and config.mode in param.modes)
     }
 
 

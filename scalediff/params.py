@@ -316,6 +316,7 @@ PARAMS: tuple[Param, ...] = (
         maximum=1.0,
         step=0.05,
         advanced=True,
+        modes=(STAGED,),
         help="The first steps of each stage use it (CFG), the others leave it out and take half the time.",
     ),
     Param(
@@ -328,6 +329,7 @@ PARAMS: tuple[Param, ...] = (
         maximum=4,
         step=1,
         advanced=True,
+        modes=(STAGED,),
         help="Compute the coarse half of a UNet in every n-th step only and reuse it in between. 1: in every step.",
     ),
 )

@@ -11,7 +11,7 @@ from torch import nn
 from scalediff import models, schedule
 from scalediff.cascade import Stage
 from scalediff.hosts.webui import WebUIHost
-from scalediff.hosts.webui_scope import no_extra_noise, no_refiner
+from scalediff.hosts.webui_scope import no_refiner
 from scalediff.models import ModelMap
 from scalediff.windowed import WindowedAttention
 
@@ -36,9 +36,9 @@ class A1111Host(WebUIHost):
         return schedule.sigma_of_timestep(self.p.sd_model.alphas_cumprod, tau)
 
     @contextmanager
-    def stage_scope(self) -> Iterator[None]:
-        """Token merging, refiner and extra noise off."""
-        with _no_token_merging(self.p.sd_model), no_refiner(self.p), no_extra_noise():
+    def window_scope(self) -> Iterator[None]:
+        """Token merging and refiner off."""
+        with _no_token_merging(self.p.sd_model), no_refiner(self.p):
             yield
 
     @contextmanager

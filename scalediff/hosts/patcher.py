@@ -21,7 +21,7 @@ from scalediff.hosts.patcher_dit import TOKEN, Target, block_count, exact_rope, 
 from scalediff.hosts.patcher_models import Loaded, is_unet, map_transformer, map_unet, refuse_size
 from scalediff.hosts.patcher_windows import PatcherWindows, attend_with, windowed_layers
 from scalediff.hosts.webui import WebUIHost
-from scalediff.hosts.webui_scope import no_extra_noise, no_refiner
+from scalediff.hosts.webui_scope import no_refiner
 from scalediff.models import ModelMap, layer_window
 from scalediff.windowed import Shift
 
@@ -123,9 +123,9 @@ class PatcherHost(WebUIHost):
         raise NotImplementedError
 
     @contextmanager
-    def stage_scope(self) -> Iterator[None]:
-        """Refiner and extra noise off; token merging is off because nobody switches it on for a stage."""
-        with no_refiner(self.p), no_extra_noise():
+    def window_scope(self) -> Iterator[None]:
+        """Refiner off; token merging is off because nobody switches it on for a sampler call of ours."""
+        with no_refiner(self.p):
             yield
 
     def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:

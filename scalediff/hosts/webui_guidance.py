@@ -56,6 +56,7 @@ class GuidanceCallbacks:
         self.rows = rows
         self.shows_eps = shows_eps
         self.guidance: Guidance | None = None
+        self.following = False
         self.error: Exception | None = None
         self._seen: tuple[Tensor, Tensor, Any] | None = None
 
@@ -72,19 +73,22 @@ class GuidanceCallbacks:
             script_callbacks.remove_callbacks_for_function(after)
 
     @contextmanager
-    def using(self, guidance: Guidance) -> Iterator[None]:
-        """Apply `guidance` inside the `with`; its errors, which the host only logs, are raised at the end."""
-        self.guidance, self.error = guidance, None
+    def using(self, guidance: Guidance | None) -> Iterator[None]:
+        """Follow the rows inside the `with` and apply `guidance`, if any.
+
+        Its errors, which the host only logs, are raised at the end.
+        """
+        self.guidance, self.following, self.error = guidance, True, None
         try:
             yield
         finally:
-            self.guidance, self._seen = None, None
+            self.guidance, self.following, self._seen = None, False, None
         if self.error is not None:
             raise self.error
 
     def _before(self, params: Any) -> None:
         self._seen = None
-        if self.guidance is None or params.denoiser.p is not self.p:
+        if not self.following or params.denoiser.p is not self.p:
             return
         batch = self.rows.batch
         self.rows.expect(params.x)

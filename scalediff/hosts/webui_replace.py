@@ -1,11 +1,11 @@
-"""Replace a method on one `p` only, with a way back that finds its own work even on a copy of `p`."""
+"""Replace a method on one `p`, or its sampler, only; the way back finds its own work even on a copy."""
 
 from collections.abc import Callable
 from typing import Any
 
 # sd-webui-controlnet keeps the `sample` it wraps under this name and calls it from its own `sample`.
 CONTROLNET_SAMPLE = "sample_before_CN_hack"
-NAMES = ("sample_hr_pass", "sample", CONTROLNET_SAMPLE)
+NAMES = ("sample_hr_pass", "sample", CONTROLNET_SAMPLE, "sample_img2img", "get_token_merging_ratio")
 MARK = "_scalediff_previous"
 
 

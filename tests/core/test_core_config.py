@@ -172,7 +172,8 @@ def test_messages_stay_short(values: dict) -> None:
 @given(config=CONFIGS)
 def test_infotext_round_trip(config: ScaleDiffConfig) -> None:
     written = infotext.write(config)
-    expected = config if config.enabled else ScaleDiffConfig()
+    idle = {param.attr: param.default for param in PARAMS if config.mode not in param.modes}
+    expected = dataclasses.replace(config, **idle) if config.enabled else ScaleDiffConfig()
     assert infotext.read(written) == expected
     # as a host hands it back: texts, among other programs' keys
     texts = {key: str(value) for key, value in written.items()} | {"Steps": "20", "Size": "64x64"}
@@ -184,6 +185,13 @@ def test_infotext_leaves_defaults_out() -> None:
     assert infotext.write(ScaleDiffConfig(tau=300)) == {}
     assert infotext.write(ScaleDiffConfig(enabled=True)) == {"ScaleDiff": True}
     assert infotext.write(ScaleDiffConfig(enabled=True, tau=300)) == {"ScaleDiff": True, "ScaleDiff tau": 300}
+
+
+def test_infotext_names_only_what_takes_effect() -> None:
+    direct = ScaleDiffConfig(
+        enabled=True, mode="Direct", tau=300, lfm_factor=0.25, stage_steps="5", shift=True
+    )
+    assert infotext.write(direct) == {"ScaleDiff": True, "ScaleDiff mode": "Direct", "ScaleDiff shift": True}
 
 
 def test_infotext_of_a_foreign_picture_is_off() -> None:

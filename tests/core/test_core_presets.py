@@ -71,10 +71,11 @@ def test_what_a_caller_names_wins(request: dict, family: str) -> None:
 def test_resolving_again_and_a_pictures_parameters_lead_back(request: dict, family: str) -> None:
     config = resolved(request, family)
     assert presets.resolve(config, family) == config
-    assert presets.resolve(infotext.read(infotext.write(config)), family) == config
-    # as the page sends it after a paste: every value, in a list
-    page_values = [asdict(infotext.read(infotext.write(config)))[name] for name in DEFAULTS]
-    assert presets.resolve(ScaleDiffConfig.from_values(page_values), family) == config
+    told = infotext.write(config)
+    # as read by the API, and as the page sends it after a paste: every value, in a list
+    page_values = [asdict(infotext.read(told))[name] for name in DEFAULTS]
+    for again in (infotext.read(told), ScaleDiffConfig.from_values(page_values)):
+        assert infotext.write(presets.resolve(again, family)) == told
 
 
 def test_a_default_named_by_an_api_caller_becomes_custom() -> None:
