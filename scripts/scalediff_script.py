@@ -36,6 +36,9 @@ class ScaleDiffScript(scripts.Script):
     def process_batch(self, p, *args, **kwargs):
         webui_job.announce(p, kwargs.get("batch_number", 0))
 
+    def process_before_every_sampling(self, p, *args, **kwargs):
+        webui_job.before_sampling(p)
+
     def postprocess(self, p, processed, *args):
         webui_job.uninstall(p)
 

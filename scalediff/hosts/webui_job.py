@@ -6,13 +6,19 @@ from typing import Any
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
 from scalediff.config import ScaleDiffConfig
-from scalediff.hosts import webui_hires, webui_img2img
+from scalediff.hosts import webui_direct, webui_hires, webui_img2img
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui_pass import add_jobs, refuse, tell
 from scalediff.hosts.webui_replace import restore
+from scalediff.params import DIRECT
 from scalediff.session import ATTRIBUTE, NOTE_KEY, Session, unsign
 
 log = logging.getLogger("scalediff")
+
+NOTHING_TO_UPSCALE = (
+    "ScaleDiff is enabled but Hires. fix is off: nothing to upscale. Switch Hires. fix on, or choose the preset "
+    "Panorama (Mode: Direct) to sample at this size with windowed attention."
+)
 
 
 def clean(p: Any) -> None:
@@ -29,23 +35,26 @@ def uninstall(p: Any) -> None:
 
 
 def install(p: Any, config: ScaleDiffConfig) -> None:
-    """Replace the pass of `p` that enlarges, or tell the user why not.
+    """Replace the pass of `p` that enlarges, or ready it for Direct mode, or tell the user why not.
 
     By the kind of the job and not by the tab: other extensions run img2img jobs with the scripts of txt2img.
     """
     host = host_class()
     session = Session(host.settle(p.sd_model, config))
-    if isinstance(p, StableDiffusionProcessingImg2Img):
-        reason = webui_img2img.install(p, session)
-    elif not isinstance(p, StableDiffusionProcessingTxt2Img):
+    if not isinstance(p, (StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img)):
         log.debug("nothing to do for a %s", type(p).__name__)
         return
-    elif not p.enable_hr:
-        tell(p, "ScaleDiff is enabled but Hires. fix is off: nothing to upscale.")
-        return
-    else:
+    if getattr(p, "enable_hr", False):
         host.prepare_job(p)
+    if session.config.mode == DIRECT:
+        reason = webui_direct.install(p, session)
+    elif isinstance(p, StableDiffusionProcessingImg2Img):
+        reason = webui_img2img.install(p, session)
+    elif p.enable_hr:
         reason = webui_hires.install(p, session)
+    else:
+        tell(p, NOTHING_TO_UPSCALE)
+        return
     if reason is not None:
         refuse(p, reason)
         return
@@ -57,7 +66,7 @@ def install(p: Any, config: ScaleDiffConfig) -> None:
 def announce(p: Any, batch_number: int) -> None:
     """Before the first batch, when the host knows its sizes: make room for the stages on the progress bar."""
     session = p.__dict__.get(ATTRIBUTE)
-    if session is None or batch_number != 0:
+    if session is None or session.config.mode == DIRECT or batch_number != 0:
         return
     if isinstance(p, StableDiffusionProcessingImg2Img):
         strength = 1.0 if p.denoising_strength is None else p.denoising_strength
@@ -65,3 +74,10 @@ def announce(p: Any, batch_number: int) -> None:
     else:
         plan = webui_hires.plan_of(p, session, (p.width, p.height))
         add_jobs(p, plan, ordinary_steps=p.hr_second_pass_steps or p.steps)
+
+
+def before_sampling(p: Any) -> None:
+    """The host is about to call its sampler, in whichever pass."""
+    session = p.__dict__.get(ATTRIBUTE)
+    if session is not None and session.config.mode == DIRECT:
+        webui_direct.before_sampling(p, session)

@@ -102,7 +102,8 @@ def test_nothing_to_enlarge(host):
 
 def test_hires_is_off(host):
     comment = refused(host, True, enable_hr=False, steps=3)
-    assert comment == "ScaleDiff is enabled but Hires. fix is off: nothing to upscale."
+    assert comment.startswith("ScaleDiff is enabled but Hires. fix is off: nothing to upscale. ")
+    assert "Mode: Direct" in comment
 
 
 def test_a_hires_checkpoint_is_judged_in_the_pass(host, monkeypatch):
