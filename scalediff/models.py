@@ -1,7 +1,7 @@
 """Which layers of a loaded model get windows, and how large, or why the model is refused.
 
-Classes are recognised by name, so that ldm, sgm and a token-merging subclass all match and no host is
-imported.
+Classes are recognised by name, so that ldm, sgm, diffusers and a token-merging subclass all match and no
+host is imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from torch import nn
 Cells = tuple[int, int]
 
 NATIVE_CELLS = {"sdxl": 128, "sd2-v": 96, "default": 64}
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out")
+PROJECTIONS = ("to_q", "to_k", "to_v")
+LDM_PARTS = ("input_blocks", "middle_block", "output_blocks")
+DIFFUSERS_PARTS = ("down_blocks", "mid_block", "up_blocks")
+DOWN, UP = ("Downsample", "Downsample2D"), ("Upsample", "Upsample2D")
+OWNERS = ("SpatialTransformer", "Transformer2DModel")  # ldm and its kin, diffusers
 # Widths by which families are told apart
 REFINER_CHANNELS, REFINER_CONTEXT, SDXL_CONTEXT, SD2_CONTEXT = 384, 1280, 2048, 1024
 
@@ -103,8 +107,8 @@ def _unet_of(model: Any) -> Any:
 
 
 def _has_unet_blocks(unet: Any) -> bool:
-    return isinstance(unet, nn.Module) and all(
-        hasattr(unet, name) for name in ("input_blocks", "middle_block", "output_blocks")
+    return isinstance(unet, nn.Module) and any(
+        all(hasattr(unet, name) for name in parts) for parts in (LDM_PARTS, DIFFUSERS_PARTS)
     )
 
 
@@ -132,6 +136,8 @@ def _native_size(model: Any, unet: Any, family: str, *, prediction: str) -> Cell
         side = NATIVE_CELLS["sdxl"]
         return (side, side)
     size = None if model is unet else getattr(model, "image_size", None)
+    if hasattr(unet, DIFFUSERS_PARTS[0]):
+        size = _configured(unet, "sample_size")
     pair = _pair(size)
     # the stock 768 px config of SD2 says 64 cells although it was trained at 96
     if family == "sd2" and prediction == "v" and pair in (None, (64, 64)):
@@ -173,12 +179,17 @@ def _refusal(model: Any, unet: Any, layers: tuple[AttentionLayer, ...], *, predi
 
 def _latent_channels(unet: Any) -> int:
     """Channels that the UNet predicts, 4 where it does not say."""
-    return getattr(unet, "out_channels", None) or 4
+    return _configured(unet, "out_channels") or 4
 
 
 def _extra_channels(unet: Any) -> int:
     """Input channels beyond the latent's own: a mask, a masked picture, a depth map, a picture to edit."""
-    return max(0, (getattr(unet, "in_channels", None) or 0) - _latent_channels(unet))
+    return max(0, (_configured(unet, "in_channels") or 0) - _latent_channels(unet))
+
+
+def _configured(unet: Any, name: str) -> Any:
+    """A number that ldm keeps on the network and diffusers in its config."""
+    return getattr(unet if hasattr(unet, LDM_PARTS[0]) else getattr(unet, "config", unet), name, None)
 
 
 def _context_width(unet: nn.Module) -> int | None:
@@ -194,7 +205,7 @@ def _attention_layers(unet: nn.Module) -> Iterator[AttentionLayer]:
     """Self-attention layers in the order of the forward pass."""
     for block_name, block, stride in _blocks_with_stride(unet):
         for owner_name, owner in block.named_modules():
-            if not has_class_name(owner, "SpatialTransformer"):
+            if not any(has_class_name(owner, class_name) for class_name in OWNERS):
                 continue
             for name, module in owner.named_modules():
                 if has_class_name(module, "BasicTransformerBlock") and _is_self_attention(module):
@@ -205,20 +216,20 @@ def _attention_layers(unet: nn.Module) -> Iterator[AttentionLayer]:
 def _blocks_with_stride(unet: nn.Module) -> Iterator[tuple[str, nn.Module, int]]:
     """Every child of the UNet's blocks with the latent cells per token side that hold where it runs."""
     stride = 1
-    for part in ("input_blocks", "middle_block", "output_blocks"):
+    for part in LDM_PARTS if hasattr(unet, LDM_PARTS[0]) else DIFFUSERS_PARTS:
         blocks = getattr(unet, part)
         # the middle block is one sequence of layers, the others are lists of such sequences
-        for name, block in blocks.named_children() if part != "middle_block" else [("", blocks)]:
+        for name, block in blocks.named_children() if part[0] != "m" else [("", blocks)]:
             for child_name, child in block.named_children():
                 yield ".".join(p for p in (part, name, child_name) if p), child, stride
-                if _contains(child, "Downsample"):
+                if _contains(child, DOWN):
                     stride *= 2
-                elif _contains(child, "Upsample"):
+                elif _contains(child, UP):
                     stride = max(1, stride // 2)
 
 
-def _contains(module: nn.Module, class_name: str) -> bool:
-    return any(has_class_name(part, class_name) for part in module.modules())
+def _contains(module: nn.Module, class_names: tuple[str, ...]) -> bool:
+    return any(has_class_name(part, name) for part in module.modules() for name in class_names)
 
 
 def _is_self_attention(block: nn.Module) -> bool:
@@ -231,4 +242,5 @@ def _is_self_attention(block: nn.Module) -> bool:
         isinstance(heads, int)
         and heads > 0
         and all(callable(getattr(attention, p, None)) for p in PROJECTIONS)
+        and isinstance(getattr(attention, "to_out", None), nn.Module)
     )

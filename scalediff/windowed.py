@@ -139,7 +139,7 @@ class WindowedAttention:
         if self._upcast:
             q, k, v = q.float(), k.float(), v.float()
         out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=self._attend)
-        return attn.to_out(out.transpose(1, 2).flatten(2).to(dtype))
+        return _project_out(attn.to_out, out.transpose(1, 2).flatten(2).to(dtype))
 
     def _offsets(self, index: int, x: Tensor, grid: tuple[int, int]) -> Sequence[Offset]:
         """(top, left) of each batch row, brought into 0..patch where the grid is narrower than the window."""
@@ -153,6 +153,13 @@ class WindowedAttention:
         if reason not in self.fallbacks:
             log.info("%s runs its own attention: %s", layer.name, reason)
         self.fallbacks[reason] += 1
+
+
+def _project_out(to_out: nn.Module, x: Tensor) -> Tensor:
+    """The output projection: a sequence in ldm and its kin, a bare list of its parts in diffusers."""
+    for part in to_out if isinstance(to_out, nn.ModuleList) else [to_out]:
+        x = part(x)
+    return x
 
 
 class _Call:
