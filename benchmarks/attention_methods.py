@@ -90,25 +90,25 @@ def gather(problem: Problem) -> Call | None:
 
     The index [patches, h*w] is made once, as a stage would; keys and values are copied about four times.
     """
-    q, k, v = problem.q, problem.k, problem.v
     (height, width), (high, wide) = problem.grid, problem.size()
-    tall, broad = patch_length(high), patch_length(wide)
-    if height % tall or width % broad:
+    if height % patch_length(high) or width % patch_length(wide):
         return None
-    rows, columns = problem.spans()
-    index = _window_index(rows, columns, problem).to(q.device)
+    index = window_index(problem)
+    return lambda: gathered(problem, index)
+
+
+def gathered(problem: Problem, index: Tensor) -> Tensor:
+    """One call of `gather` with the index [patches, h*w] of `window_index`."""
+    q, k, v, (height, width) = problem.q, problem.k, problem.v, problem.grid
+    tall, broad = (patch_length(side) for side in problem.size())
     batch, heads, _, dim = q.shape
     down, across = height // tall, width // broad
-
-    def run() -> Tensor:
-        patches = q.view(batch, heads, down, tall, across, broad, dim).permute(0, 2, 4, 1, 3, 5, 6)
-        patches = patches.reshape(batch * down * across, heads, tall * broad, dim)
-        keys, values = (t[:, :, index].transpose(1, 2).flatten(0, 1) for t in (k, v))
-        out = F.scaled_dot_product_attention(patches, keys, values)
-        out = out.view(batch, down, across, heads, tall, broad, dim).permute(0, 3, 1, 4, 2, 5, 6)
-        return out.reshape(batch, heads, height * width, dim)
-
-    return run
+    patches = q.reshape(batch, heads, down, tall, across, broad, dim).permute(0, 2, 4, 1, 3, 5, 6)
+    patches = patches.reshape(batch * down * across, heads, tall * broad, dim)
+    keys, values = (t[:, :, index].transpose(1, 2).flatten(0, 1) for t in (k, v))
+    out = F.scaled_dot_product_attention(patches, keys, values)
+    out = out.view(batch, down, across, heads, tall, broad, dim).permute(0, 3, 1, 4, 2, 5, 6)
+    return out.reshape(batch, heads, height * width, dim)
 
 
 def floor(problem: Problem) -> Call:
@@ -152,10 +152,10 @@ def _windows(problem: Problem) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
     return list(groups.values())
 
 
-def _window_index(rows: list[QuerySpan], columns: list[QuerySpan], problem: Problem) -> Tensor:
-    """Token numbers [patches, h*w] of each patch's window, row by row."""
-    high, wide = problem.size()
+def window_index(problem: Problem) -> Tensor:
+    """Token numbers [patches, h*w] of each patch's window, row by row, where the queries are."""
+    (rows, columns), (high, wide) = problem.spans(), problem.size()
     y = torch.tensor([span.key_start for span in rows])[:, None] + torch.arange(high)
     x = torch.tensor([span.key_start for span in columns])[:, None] + torch.arange(wide)
     cells = y[:, None, :, None] * problem.grid[1] + x[None, :, None, :]
-    return cells.flatten(2).flatten(0, 1)
+    return cells.flatten(2).flatten(0, 1).to(problem.q.device)
