@@ -16,7 +16,9 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from pocket_webui.cli import LARGEST, SMALLEST, UsageError
-from scalediff.params import PARAMS
+from scalediff import presets
+from scalediff.config import ScaleDiffConfig
+from scalediff.params import DIRECT, PARAMS
 
 SCRIPT = "ScaleDiff"
 POLL_SECONDS = 0.2
@@ -50,10 +52,17 @@ def _scripts(arguments: argparse.Namespace) -> dict[str, Any]:
     return {SCRIPT: {"args": [scalediff_values(arguments)]}}
 
 
+def _asks_for_direct(arguments: argparse.Namespace) -> bool:
+    """Whether ScaleDiff has something to do although nothing is enlarged."""
+    config = ScaleDiffConfig.from_values(scalediff_values(arguments))
+    return config.enabled and presets.resolve(config, "").mode == DIRECT
+
+
 def _txt2img_fields(arguments: argparse.Namespace) -> dict[str, Any]:
     width, height = arguments.size
     if arguments.hires is None:
-        return {"width": width, "height": height}
+        scripts = {"alwayson_scripts": _scripts(arguments)} if _asks_for_direct(arguments) else {}
+        return {"width": width, "height": height, **scripts}
     return {
         "width": width,
         "height": height,
@@ -82,12 +91,12 @@ def _img2img_fields(arguments: argparse.Namespace) -> dict[str, Any]:
     width, height = arguments.size or (round(side * arguments.scale / 8) * 8 for side in image.size)
     if not all(SMALLEST <= side <= LARGEST for side in (width, height)):
         raise UsageError(f"the result would be {width}x{height}: {SMALLEST} to {LARGEST} pixels are possible")
-    enlarging = width * height > image.width * image.height
+    used = width * height > image.width * image.height or _asks_for_direct(arguments)
     return {
         "width": width,
         "height": height,
         "init_images": [to_base64(image)],
-        "alwayson_scripts": _scripts(arguments) if enlarging else {},
+        "alwayson_scripts": _scripts(arguments) if used else {},
     }
 
 

@@ -80,6 +80,14 @@ def test_native_size_names_no_script() -> None:
     assert "enable_hr" not in body
 
 
+@pytest.mark.parametrize("asked", [("--mode", "Direct"), ("--preset", "Panorama")])
+def test_direct_mode_needs_no_hires(asked: tuple[str, str]) -> None:
+    body = payload(parsed("--size", "512x128", *asked))
+    assert body["alwayson_scripts"] == {"ScaleDiff": {"args": [{"enabled": True, asked[0][2:]: asked[1]}]}}
+    assert "enable_hr" not in body
+    assert "alwayson_scripts" not in payload(parsed("--size", "512x128", *asked, "--no-scalediff"))
+
+
 def test_hires_switches_scalediff_on() -> None:
     body = payload(parsed("--hires", "4", "--tau", "500", "--hires-upscaler", "Lanczos"))
     assert (body["enable_hr"], body["hr_scale"], body["hr_upscaler"]) == (True, 4.0, "Lanczos")
