@@ -41,15 +41,16 @@ class Run:
     """How a plan will be run. `first_steps` are those of the first pass; each stage has its own in the plan.
 
     `cfg`: two predictions, with and without the prompt, in one call if `paired`. `evaluations`: of the model
-    per step, 2 for Heun and the like. `images`: batch size. `text_tokens` None is 77 (UNet) or the
-    transformer's own. `vae_tile`: the VAE works on tiles of that many latent cells. `vae_factor`: pixels per
-    latent cell.
+    per step, 2 for Heun and the like; `stage_evaluations` where the stages differ. `images`: batch size.
+    `text_tokens` None is 77 (UNet) or the transformer's own. `vae_tile`: the VAE works on tiles of that many
+    latent cells. `vae_factor`: pixels per latent cell.
     """
 
     first_steps: int
     cfg: bool = True
     paired: bool = True
     evaluations: int = 1
+    stage_evaluations: int | None = None
     images: int = 1
     text_tokens: int | None = None
     vae_tile: int | None = None
@@ -117,7 +118,7 @@ class PlanEstimate:
             return f"{parts[0]}, nothing to upscale"
         parts.append("+".join(str(part.stage.steps) for part in self.stages) + " steps")
         ratio = f"about {self.ratio:.1f}x" if self.ratio < 9.95 else f"about {self.ratio:.0f}x"
-        time = "" if self.seconds is None else f" ({duration(self.seconds)})"
+        time = "" if self.seconds is None else f" (about {duration(self.seconds)})"
         parts.append(f"{ratio} the first pass{time}")
         parts.append(f"needs about {gigabytes(self.memory)}")
         return ", ".join(parts)
@@ -164,10 +165,11 @@ def plan_work(
     window = window or _default_window(model, base)
     # every stage's latent is decoded once, for the next stage or at the end; the first pass decodes its own
     first = _sampling(network, base, None, run, steps=run.first_steps) + _vae(vae, base, run, encode=False)
+    later = replace(run, evaluations=run.stage_evaluations or run.evaluations)
     stages = tuple(
         StageWork(
             stage,
-            _sampling(network, stage.latent_size, window, run, steps=stage.steps),
+            _sampling(network, stage.latent_size, window, later, steps=stage.steps),
             _vae(vae, stage.latent_size, run),
             _activations(network, vae, stage.latent_size, run),
         )

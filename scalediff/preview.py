@@ -9,6 +9,7 @@ from typing import Any
 from scalediff import cascade, estimate, presets, session
 from scalediff.cascade import Size, StagePlan
 from scalediff.config import ScaleDiffConfig
+from scalediff.estimate_times import StepTimes
 from scalediff.models import ModelMap
 from scalediff.params import Param, Value, shown
 
@@ -26,8 +27,11 @@ REQUEST: tuple[Param, ...] = tuple(
         ("hr_second_pass_steps", int, 0, 0, 1000, "Steps of each stage; 0 takes the share tau leaves."),
         ("cfg_scale", float, 7.0, 0.0, 100.0, "Guidance scale; 1 saves half of the work on some hosts."),
         ("batch_size", int, 1, 1, 64, "Pictures at once."),
+        ("sampler_name", str, "", None, None, "Sampler; some call the model twice per step."),
+        ("hr_sampler_name", str, "", None, None, "Sampler of the stages; empty for the same."),
     )
 )
+SAME_SAMPLER = ("", "Use same sampler")  # what the hosts' pages send
 SETTINGS = "settings"
 
 
@@ -37,6 +41,8 @@ class Loaded:
 
     `network` is anything `estimate.plan_work` takes, `vae` its autoencoder, `model_map` the adapter's view,
     `settle` gives the settings as they suit this model. `skips_uncond`: a guidance scale of 1 halves the work.
+    `evaluations` are the model calls per step of a sampler by name. `times` are what earlier runs took, this
+    model's under `key`.
     """
 
     network: Any
@@ -45,16 +51,20 @@ class Loaded:
     settle: Callable[[ScaleDiffConfig], ScaleDiffConfig]
     skips_uncond: bool = False
     paired: bool = True
+    evaluations: Callable[[str], int] = lambda name: 1
+    times: StepTimes | None = None
+    key: str = ""
 
 
 def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
     """The answer to a request: stages, steps, and with a model the ratio to the first pass and the memory.
 
+    `seconds` are those of the stages, null until this process has run the model once.
     `note` says why work and memory are not there. ValueError names field, value and what is allowed.
     """
     values, config = read_request(body)
     config = loaded.settle(config) if loaded is not None else presets.resolve(config, "")
-    plan = _plan(values, config)
+    plan = _plan(values, config, loaded)
     note = _unknown_because(loaded)
     cost = None
     if loaded is not None and note is None:
@@ -70,6 +80,7 @@ def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
         "settings": {name: value for name, value in asdict(config).items() if name != "enabled"},
         "ratio": cost.ratio if cost else None,
         "memory_bytes": cost.memory if cost else None,
+        "seconds": cost.seconds if cost else None,
         "line": cost.line() if cost else plan_line(plan),
         "note": note,
     }
@@ -125,14 +136,19 @@ def _check_target(values: dict[str, Value], *, scale_given: bool) -> None:
         )
 
 
-def _plan(values: dict[str, Value], config: ScaleDiffConfig) -> StagePlan:
-    """The plan of a run: sizes as the host rounds them, steps as the second pass takes them."""
+def _plan(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | None = None) -> StagePlan:
+    """The plan of a run: sizes as the host rounds them, steps as the second pass takes them.
+
+    A base that is to be shrunk to the model's native size is.
+    """
     width, height = int(values["width"]), int(values["height"])
     base: Size = (width // session.CELL * session.CELL, height // session.CELL * session.CELL)
     scale = float(values["hr_scale"])
     target = (int(values["target_width"]), int(values["target_height"]))
     if not all(target):
         target = (int(width * scale), int(height * scale))
+    if config.fit_init and loaded is not None and loaded.model_map.supported:
+        base = session.shrunk(base, loaded.model_map.native_size)
     return session.make_plan(
         base, target, config, steps=int(values["steps"]), stage_steps=int(values["hr_second_pass_steps"])
     )
@@ -151,12 +167,17 @@ def _unknown_because(loaded: Loaded | None) -> str | None:
 def _cost(
     plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
 ) -> estimate.PlanEstimate:
+    first, later = str(values["sampler_name"]), str(values["hr_sampler_name"])
     run = estimate.Run(
         first_steps=int(values["steps"]),
         cfg=not (loaded.skips_uncond and values["cfg_scale"] == 1),
         paired=loaded.paired,
+        evaluations=loaded.evaluations(first),
+        stage_evaluations=loaded.evaluations(first if later in SAME_SAMPLER else later),
         images=int(values["batch_size"]),
         vae_factor=session.CELL,
     )
     window = session.attention_window(loaded.model_map.native_size, plan.base, config)
-    return estimate.plan_work(plan, loaded.network, run, window=window, vae=loaded.vae)
+    return estimate.plan_work(
+        plan, loaded.network, run, window=window, vae=loaded.vae, times=loaded.times, key=loaded.key
+    )

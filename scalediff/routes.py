@@ -5,15 +5,12 @@ place. Bodies are read as they are and checked by our own tables: hosts have pyd
 """
 
 import json
-from operator import attrgetter
 from typing import Any
 
 from scalediff import __version__, preview, schema
+from scalediff.hosts.webui_model import network_of, speed_key, vae_of
 
 PREFIX = "/scalediff/v1"
-# Where the hosts keep the network and the autoencoder: Forge and its kin first.
-NETWORKS = ("forge_objects.unet.model.diffusion_model", "model.diffusion_model")
-VAES = ("forge_objects.vae.first_stage_model", "first_stage_model")
 
 
 def register(demo: Any, app: Any) -> None:
@@ -56,34 +53,32 @@ def answer(body: bytes) -> dict[str, Any]:
 
 def loaded_model() -> preview.Loaded | None:
     """What the host has loaded; None before the first model. Loads nothing itself."""
-    from modules import sd_models, shared
+    from modules import devices, sd_models, sd_samplers, shared
 
     from scalediff.hosts.select import host_class
+    from scalediff.hosts.webui_times import TIMES
+
+    def evaluations(name: str) -> int:
+        config = sd_samplers.find_sampler_config(name)
+        return config.total_steps(1) if config else 1
 
     model = sd_models.model_data.sd_model
-    network = _first(model, NETWORKS)
+    network = network_of(model)
     if network is None:
         return None
     host = host_class()
     apart = hasattr(model, "forge_objects")  # text encoders are unloaded while the network works
     return preview.Loaded(
         network=network if apart else model,
-        vae=_first(model, VAES),
+        vae=vae_of(model),
         model_map=host.inspect(model),
         settle=lambda config: host.settle(model, config),
         skips_uncond=apart,
         paired=bool(getattr(shared.opts, "batch_cond_uncond", True)),
+        evaluations=evaluations,
+        times=TIMES,
+        key=speed_key(model, devices.device),
     )
-
-
-def _first(model: Any, paths: tuple[str, ...]) -> Any:
-    """The first of the dotted paths that leads somewhere, None if none does."""
-    for path in paths:
-        try:
-            return attrgetter(path)(model)
-        except AttributeError:
-            continue
-    return None
 
 
 def _request_body() -> dict[str, Any]:

@@ -27,6 +27,7 @@ from scalediff.hosts.webui_sampling import exact_schedule, is_timestep_sampler, 
 from scalediff.hosts.webui_saving import save_stage
 from scalediff.hosts.webui_savings import savings
 from scalediff.hosts.webui_scope import no_extra_noise
+from scalediff.hosts.webui_times import measure
 from scalediff.models import ModelMap, layer_window
 from scalediff.patch import is_replaced
 from scalediff.schedule import step_levels
@@ -221,6 +222,8 @@ class WebUIHost:
         values = self.schedule(sampler, stage, sigma)
         with self.stage_scope():
             noise = self.before_sampling(reference, noise)
+            if self.config.feature_reuse == 1:  # else not every call does all of the work
+                measure(p, self.window())
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
                 self.windows(stage),

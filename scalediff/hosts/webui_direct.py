@@ -15,6 +15,7 @@ from scalediff.hosts import webui_pass as common
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui_checks import refuse_engine, refuse_job, refuse_size
 from scalediff.hosts.webui_replace import original, replace, restore
+from scalediff.hosts.webui_times import measure
 from scalediff.infotext import ENABLE
 from scalediff.session import ATTRIBUTE, CELL, Session, unsign
 
@@ -70,6 +71,7 @@ def _pass(p: Any, session: Session, shape: tuple[int, ...], ordinary: Callable[[
     )
     stage = host.plan.stages[0]
     _tell_of_refiner(p)
+    measure(p, host.window())
     log.debug("direct: %dx%d through windows of %dx%d cells (h, w)", *canvas, *host.window())
     with host.installed(), host.window_scope(), host.windows(stage), host.callbacks.using(None):
         result = ordinary()

@@ -6,7 +6,7 @@ from typing import Any
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
 from scalediff.config import ScaleDiffConfig
-from scalediff.hosts import webui_direct, webui_hires, webui_img2img
+from scalediff.hosts import webui_direct, webui_hires, webui_img2img, webui_times
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui_pass import add_jobs, refuse, tell
 from scalediff.hosts.webui_replace import restore
@@ -79,5 +79,9 @@ def announce(p: Any, batch_number: int) -> None:
 def before_sampling(p: Any) -> None:
     """The host is about to call its sampler, in whichever pass."""
     session = p.__dict__.get(ATTRIBUTE)
-    if session is not None and session.config.mode == DIRECT:
+    if session is None:
+        return
+    if session.config.mode == DIRECT:
         webui_direct.before_sampling(p, session)
+    else:
+        webui_times.measure(p)

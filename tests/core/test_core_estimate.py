@@ -258,7 +258,7 @@ def test_measured_times_give_seconds(sdxl: nn.Module) -> None:
         times.record("a", (256, 256), one, seconds)
     estimated = plan_work(PLAN, sdxl, run, times=times, key="a")
     assert estimated.seconds == pytest.approx(40 * 2.0 * (1 + 53.7 / 13.44), rel=0.01)
-    assert "the first pass (6 min 40 s), needs" in estimated.line()
+    assert "the first pass (about 6 min 40 s), needs" in estimated.line()
     assert plan_work(PLAN, sdxl, run, times=times, key="b").seconds is None
 
 

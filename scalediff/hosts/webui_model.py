@@ -1,0 +1,34 @@
+"""Where the hosts keep the parts of a loaded model, and its name. Imports none of the host's modules."""
+
+from operator import attrgetter
+from typing import Any
+
+# Forge and its kin first.
+NETWORKS = ("forge_objects.unet.model.diffusion_model", "model.diffusion_model")
+VAES = ("forge_objects.vae.first_stage_model", "first_stage_model")
+
+
+def network_of(model: Any) -> Any:
+    """The UNet or transformer; None without a model."""
+    return _first(model, NETWORKS)
+
+
+def vae_of(model: Any) -> Any:
+    """The autoencoder; None without one."""
+    return _first(model, VAES)
+
+
+def speed_key(model: Any, device: Any) -> str:
+    """The name under which times of this model on this device are kept."""
+    title = getattr(getattr(model, "sd_checkpoint_info", None), "title", type(model).__name__)
+    return f"{title} on {device}"
+
+
+def _first(model: Any, paths: tuple[str, ...]) -> Any:
+    """The first of the dotted paths that leads somewhere, None if none does."""
+    for path in paths:
+        try:
+            return attrgetter(path)(model)
+        except AttributeError:
+            continue
+    return None
