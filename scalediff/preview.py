@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from scalediff import cascade, estimate, presets, session
+from scalediff import cascade, direct, estimate, estimate_direct, presets, session
 from scalediff.cascade import Size, StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.estimate_times import StepTimes
 from scalediff.models import ModelMap
-from scalediff.params import Param, Value, shown
+from scalediff.params import DIRECT, PARAMS, Param, Value, shown
 
 NO_MODEL = "no model is loaded yet, so work and memory are not known"
 # Names as in the host's own API where it has them. Defaults are the host's.
@@ -59,31 +59,45 @@ class Loaded:
 def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
     """The answer to a request: stages, steps, and with a model the ratio to the first pass and the memory.
 
-    `seconds` are those of the stages, null until this process has run the model once.
-    `note` says why work and memory are not there. ValueError names field, value and what is allowed.
+    In Direct mode width and height are the canvas, there are no stages, and the ratio is that to the same pass
+    with ordinary attention. `seconds` are those of the stages, null until this process has run the model once.
+    `note` says why work and memory are not there, or why Direct mode would change nothing. ValueError names
+    field, value and what is allowed.
     """
     values, config = read_request(body)
     config = loaded.settle(config) if loaded is not None else presets.resolve(config, "")
-    plan = _plan(values, config, loaded)
-    note = _unknown_because(loaded)
-    cost = None
-    if loaded is not None and note is None:
-        try:
-            cost = _cost(plan, values, config, loaded)
-        except ValueError as error:  # layers that cannot be counted
-            note = str(error)
+    one_pass = config.mode == DIRECT
+    plan = _pass(values, loaded) if one_pass else _plan(values, config, loaded)
+    cost, note = _priced(plan, values, config, loaded)
+    line = estimate_direct.pass_line(plan) if one_pass else plan_line(plan)
     return {
-        "base": list(plan.base),
+        "base": list(plan.target if one_pass else plan.base),
         "target": list(plan.target),
-        "stages": [_stage(stage) for stage in plan.stages],
+        "stages": [] if one_pass else [_stage(stage) for stage in plan.stages],
         "steps": sum(stage.steps for stage in plan.stages),
-        "settings": {name: value for name, value in asdict(config).items() if name != "enabled"},
+        "settings": {p.attr: getattr(config, p.attr) for p in PARAMS[1:] if config.mode in p.modes},
         "ratio": cost.ratio if cost else None,
         "memory_bytes": cost.memory if cost else None,
-        "seconds": cost.seconds if cost else None,
-        "line": cost.line() if cost else plan_line(plan),
+        "seconds": cost.seconds if isinstance(cost, estimate.PlanEstimate) else None,
+        "line": cost.line() if cost else line,
         "note": note,
     }
+
+
+def _priced(
+    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | None
+) -> tuple[estimate.PlanEstimate | estimate_direct.PassEstimate | None, str | None]:
+    """What the plan costs, None where that is not known, and the note."""
+    note = _unknown_because(loaded)
+    if loaded is None or note is not None:
+        return None, note
+    try:
+        if config.mode != DIRECT:
+            return _cost(plan, values, config, loaded), None
+        note = direct.nothing_to_do(loaded.model_map.native_size, plan, config)
+        return _pass_cost(plan, values, config, loaded), note
+    except ValueError as error:  # layers that cannot be counted
+        return None, str(error)
 
 
 def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
@@ -154,6 +168,15 @@ def _plan(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | No
     )
 
 
+def _pass(values: dict[str, Value], loaded: Loaded | None) -> StagePlan:
+    """The one pass of Direct mode over width and height."""
+    canvas = (int(values["width"]), int(values["height"]))
+    native = (
+        loaded.model_map.native_size if loaded else (canvas[1] // session.CELL, canvas[0] // session.CELL)
+    )
+    return direct.plan(native, canvas, steps=int(values["steps"]))
+
+
 def _stage(stage: cascade.Stage) -> dict[str, int]:
     return {"width": stage.size[0], "height": stage.size[1], "steps": stage.steps, "tau": stage.tau}
 
@@ -164,11 +187,9 @@ def _unknown_because(loaded: Loaded | None) -> str | None:
     return None if loaded.model_map.supported else loaded.model_map.reason
 
 
-def _cost(
-    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
-) -> estimate.PlanEstimate:
+def _run(values: dict[str, Value], loaded: Loaded) -> estimate.Run:
     first, later = str(values["sampler_name"]), str(values["hr_sampler_name"])
-    run = estimate.Run(
+    return estimate.Run(
         first_steps=int(values["steps"]),
         cfg=not (loaded.skips_uncond and values["cfg_scale"] == 1),
         paired=loaded.paired,
@@ -177,7 +198,21 @@ def _cost(
         images=int(values["batch_size"]),
         vae_factor=session.CELL,
     )
+
+
+def _cost(
+    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
+) -> estimate.PlanEstimate:
+    run = _run(values, loaded)
     window = session.attention_window(loaded.model_map.native_size, plan.base, config)
     return estimate.plan_work(
         plan, loaded.network, run, window=window, vae=loaded.vae, times=loaded.times, key=loaded.key
     )
+
+
+def _pass_cost(
+    one_pass: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
+) -> estimate_direct.PassEstimate:
+    window = direct.window(loaded.model_map.native_size, one_pass, config)
+    run = _run(values, loaded)
+    return estimate_direct.pass_work(one_pass, loaded.network, run, window=window, vae=loaded.vae)

@@ -218,3 +218,37 @@ def test_the_log_level_of_the_settings_page(
     monkeypatch.setenv(session.LOG_LEVEL, "INFO")
     opts.set(LOG_OPTION, "DEBUG")
     assert log.level == logging.ERROR  # the environment had its say when the script was loaded
+
+
+# Direct mode
+
+
+def test_direct_mode_is_one_pass_compared_with_ordinary_attention(client: TestClient) -> None:
+    """Attention over windows of 8 cells instead of all 16 x 32: less work, never more."""
+    job = {"width": 256, "height": 128, "steps": 5, "settings": {"preset": "Panorama"}}
+    answer = client.post(ESTIMATE, json=job).json()
+    assert (answer["base"], answer["target"], answer["stages"]) == ([256, 128], [256, 128], [])
+    assert answer["steps"] == 5
+    assert answer["settings"]["mode"] == "Direct"
+    assert 0 < answer["ratio"] < 1
+    assert answer["memory_bytes"] > 0
+    assert answer["line"].startswith(
+        f"256x128 in one pass, 5 steps, about {answer['ratio']:.2f}x the work of "
+    )
+    assert answer["note"] is None
+    wider = {**job["settings"], "window_multiple": 2.0}
+    assert answer["ratio"] < client.post(ESTIMATE, json={**job, "settings": wider}).json()["ratio"]
+
+
+def test_direct_mode_says_where_it_would_change_nothing(client: TestClient) -> None:
+    answer = client.post(ESTIMATE, json={"width": 64, "height": 64, "settings": {"mode": "Direct"}}).json()
+    assert answer["ratio"] == 1
+    assert "64 x 64 is not larger than one attention window of 64 x 64" in answer["note"]
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_direct_mode_without_a_model(client: TestClient) -> None:
+    answer = client.post(ESTIMATE, json={"width": 2048, "height": 512, "settings": {"mode": "Direct"}}).json()
+    assert answer["line"] == "2048x512 in one pass, 20 steps"
+    assert (answer["ratio"], answer["memory_bytes"]) == (None, None)
+    assert "no model" in answer["note"]

@@ -1,0 +1,61 @@
+"""What one pass in Direct mode costs, compared with the same pass under ordinary attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from scalediff import estimate
+from scalediff.cascade import StagePlan
+from scalediff.estimate import Run, Work
+from scalediff.estimate_layers import Cells
+from scalediff.estimate_memory import gigabytes
+
+
+@dataclass(frozen=True)
+class PassEstimate:
+    """Cost of one pass for the whole batch; `plain` is its work with global attention, `memory` in bytes."""
+
+    one_pass: StagePlan
+    windowed: Work
+    plain: Work
+    memory: int
+
+    @property
+    def ratio(self) -> float:
+        """Multiply-adds of the sampling as a share of those with global attention."""
+        return self.windowed.total / self.plain.total
+
+    def line(self) -> str:
+        """One line for people: size, steps, work, memory."""
+        return (
+            f"{pass_line(self.one_pass)}, about {self.ratio:.2f}x the work of ordinary attention, "
+            f"needs about {gigabytes(self.memory)}"
+        )
+
+
+def pass_line(one_pass: StagePlan) -> str:
+    """Size and steps of a `direct.plan`, for a model that is not known too."""
+    width, height = one_pass.target
+    return f"{width}x{height} in one pass, {one_pass.stages[0].steps} steps"
+
+
+def pass_work(
+    one_pass: StagePlan, model: Any, run: Run, *, window: Cells | None, vae: nn.Module | None = None
+) -> PassEstimate:
+    """Cost of a `direct.plan` on a model (as in `estimate.model_work`) under a run's settings.
+
+    `window` is in latent cells; None where the canvas fits into it and the pass is the ordinary one. Raises
+    ValueError as `estimate.model_work`.
+    """
+    stage = one_pass.stages[0]
+    calls = run.calls(stage.steps)
+    windowed, plain = (
+        estimate.model_work(model, stage.latent_size, w, text_tokens=run.text_tokens) * calls
+        for w in (window, None)
+    )
+    # the first pass of such a plan is decoded only, as this one: what it holds is what this one will
+    alone = StagePlan(one_pass.target, one_pass.target, ())
+    return PassEstimate(one_pass, windowed, plain, estimate.plan_work(alone, model, run, vae=vae).memory)
