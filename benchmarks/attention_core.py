@@ -84,7 +84,7 @@ def measure(level: Level, *, seconds: float, device: str, dtype: torch.dtype) ->
     while rounds < LEAST_ROUNDS or time.perf_counter() < end:
         names = [name for name in calls if name != "global" or rounds < GLOBAL_ROUNDS]
         for name in order.sample(names, len(names)):
-            times[name].append(_time(calls[name], device))
+            times[name].append(timed(calls[name], device))
         rounds += 1
     report = {
         "level": level.name,
@@ -193,7 +193,7 @@ def _clock(device: str) -> Callable[[], float]:
     return time.thread_time if alone else time.perf_counter
 
 
-def _time(call: Call, device: str) -> float:
+def timed(call: Call, device: str) -> float:
     """Seconds of one call, to its end on the device."""
     clock = _clock(device)
     _finish(device)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from live_bytes import LiveBytes
 
 from benchmarks import attention_core
 from benchmarks.attention_core import Level, measure, ratios, table
 from benchmarks.attention_methods import Problem, floor, gather, ours, slices, whole
+from benchmarks.live_bytes import LiveBytes
 from scalediff.attention import neighborhood_attention
 
 CASES = [

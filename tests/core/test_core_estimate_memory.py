@@ -5,10 +5,10 @@ from __future__ import annotations
 import estimate_models
 import pytest
 import torch
-from live_bytes import LiveBytes
 from mini_unet import mini_unet
 from torch import nn
 
+from benchmarks.live_bytes import LiveBytes
 from scalediff.cascade import plan_stages
 from scalediff.estimate import Run, plan_work
 from scalediff.estimate_memory import (

@@ -1,8 +1,9 @@
-"""Counts the bytes of tensors that are alive while a network runs on torch's meta device."""
+"""Bytes of tensors that are alive at most while something runs: on the CPU, a GPU, or torch's meta device."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,6 +42,20 @@ class LiveBytes(TorchDispatchMode):
         if not self._users[key]:
             del self._users[key]
             self.now -= size
+
+
+def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
+    """Most bytes alive at once that `call` made; what was there before, weights included, is not counted."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with LiveBytes() as live:
+        call()
+    return live.peak
 
 
 def _key(tensor: torch.Tensor) -> int:
