@@ -72,7 +72,8 @@ def announce(p: Any, batch_number: int) -> None:
         strength = 1.0 if p.denoising_strength is None else p.denoising_strength
         add_jobs(p, webui_img2img.plan_of(p, session), ordinary_steps=int(p.steps * strength))
     else:
-        plan = webui_hires.plan_of(p, session, (p.width, p.height))
+        given = p.firstpass_image  # the gallery's upscale button
+        plan = webui_hires.plan_of(p, session, (p.width, p.height) if given is None else given.size)
         add_jobs(p, plan, ordinary_steps=p.hr_second_pass_steps or p.steps)
 
 
@@ -83,5 +84,5 @@ def before_sampling(p: Any) -> None:
         return
     if session.config.mode == DIRECT:
         webui_direct.before_sampling(p, session)
-    else:
+    elif getattr(p, "enable_hr", False) and not p.is_hr_pass:  # the stages measure themselves
         webui_times.measure(p)

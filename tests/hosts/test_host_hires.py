@@ -4,6 +4,8 @@ import logging
 
 import numpy as np
 import pytest
+import torch
+from test_host_img2img import picture
 
 
 def parameters(processed):
@@ -184,3 +186,53 @@ def test_an_uploaded_picture_with_transparency(host):
     processed = host.run(p)
     assert processed.pixels[0].shape == (128, 128, 3)
     assert "ScaleDiff: True" in parameters(processed)
+
+
+def upscale_from_gallery(host, size, *values, **fields):
+    """The gallery's button: the page's values and a picture, whose size need not be the page's."""
+    p = host.txt2img(*values, **{"hr_upscaler": "Lanczos", "steps": 5, **fields})
+    p.firstpass_image, p.txt2img_upscale = picture(*size), True
+    return p
+
+
+@pytest.mark.parametrize("upscaler", ["Lanczos", "Latent"])
+@pytest.mark.parametrize(
+    ("size", "base"), [((64, 64), (64, 64)), ((96, 80), (96, 80)), ((100, 75), (96, 72))]
+)
+def test_the_gallerys_upscale_button(host, log, monkeypatch, upscaler, size, base):
+    from scalediff.hosts import webui_pass
+
+    run, plans, networks = webui_pass.cascade.run, [], []
+    monkeypatch.setattr(
+        webui_pass.cascade, "run", lambda host, plan, *rest: plans.append(plan) or run(host, plan, *rest)
+    )
+    p = upscale_from_gallery(host, size, True, hr_upscaler=upscaler, hr_scale=4.0)
+    counter = host.model.model.diffusion_model.register_forward_pre_hook(lambda *args: networks.append(1))
+    try:
+        processed = host.run(p)
+    finally:
+        counter.remove()
+    (plan,) = plans
+    assert (plan.base, plan.target) == (base, (256, 256))
+    assert len(networks) == sum(stage.steps for stage in plan.stages), "there is no first pass"
+    assert processed.pixels[0].shape == (256, 256, 3)
+    assert "ScaleDiff: True" in parameters(processed)
+
+
+def test_the_gallerys_upscale_of_a_large_picture_is_the_hosts(host):
+    made = []
+    for values in ((), (True,)):
+        torch.manual_seed(0)  # the host's own encoder draws from it
+        made.append(host.run(upscale_from_gallery(host, (128, 128), *values)))
+    stock, ours = made
+    assert np.array_equal(ours.pixels[0], stock.pixels[0])
+    assert "the target of 128 x 128 is not larger than the first picture" in parameters(ours)
+
+
+def test_the_gallerys_upscale_counts_the_stages_of_its_picture(host, monkeypatch):
+    totals = []
+    monkeypatch.setattr(host.shared.total_tqdm, "updateTotal", totals.append)
+    monkeypatch.setattr(type(host.shared.state), "nextjob", lambda self: totals.append(self.job_count))
+    host.run(upscale_from_gallery(host, (128, 128), True, hr_scale=4.0, steps=3))
+    # from 128 px it is a single stage, from the page's 64 px it would be two
+    assert totals[-1] == 2

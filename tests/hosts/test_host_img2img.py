@@ -118,6 +118,86 @@ def test_an_init_image_that_is_not_smaller(host, size):
     assert "not smaller than the target of 128 x 128" in refused(host, init_images=[picture(*size)])
 
 
+def bases(monkeypatch):
+    """Base and target of every plan that is run from now on."""
+    from scalediff.hosts import webui_pass
+
+    run, seen = webui_pass.cascade.run, []
+
+    def spy(host, plan, *args):
+        seen.append((plan.base, plan.target))
+        return run(host, plan, *args)
+
+    monkeypatch.setattr(webui_pass.cascade, "run", spy)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "base"),
+    [
+        ((128, 128), (256, 256), (64, 64)),
+        ((128, 128), (128, 128), (64, 64)),  # no larger than the init image itself
+        ((192, 96), (192, 96), (88, 48)),
+        ((256, 256), (128, 128), (64, 64)),
+    ],
+)
+def test_a_large_init_image_is_shrunk_to_the_native_size(host, monkeypatch, size, target, base):
+    seen = bases(monkeypatch)
+    p = host.img2img(
+        {"enabled": True, "fit_init": True},
+        init_images=[picture(*size)],
+        width=target[0],
+        height=target[1],
+        steps=3,
+    )
+    processed = host.run(p)
+    assert seen == [(base, target)]
+    assert processed.pixels[0].shape == (target[1], target[0], 3)
+    assert "ScaleDiff shrink init: True" in processed.infotexts[0]
+
+
+def test_a_small_init_image_is_not_shrunk(host, monkeypatch):
+    seen = bases(monkeypatch)
+    usual = host.run(host.img2img(True, init_images=[picture()], steps=3))
+    asked = host.run(host.img2img({"enabled": True, "fit_init": True}, init_images=[picture()], steps=3))
+    assert seen == [((64, 64), (128, 128))] * 2
+    assert np.array_equal(usual.pixels[0], asked.pixels[0])
+    assert "shrink init" not in asked.infotexts[0]
+
+
+def test_a_target_within_the_native_size_is_refused_all_the_same(host):
+    p = host.img2img(
+        {"enabled": True, "fit_init": True}, init_images=[picture(128, 128)], width=64, height=64, steps=3
+    )
+    processed = host.run(p)
+    assert any("not larger than the 64 x 64 that the init image starts from" in c for c in p.comments)
+    assert "ScaleDiff: True" not in processed.infotexts[0]
+
+
+def test_every_file_of_a_batch_folder_gets_its_own_plan(host, monkeypatch):
+    """The batch tab goes over the files with one p; Resize by gives each a size of its own."""
+    seen = bases(monkeypatch)
+    p = host.img2img(True, init_images=[], batch_size=2, steps=3)
+    p.do_not_save_grid = True
+    files = [(64, 64), (48, 64), (128, 128), (64, 40)]
+    texts = []
+    for number, (width, height) in enumerate(files):
+        p.init_images = [picture(width, height, seed=number)] * p.batch_size
+        p.width, p.height = (128, 128) if width == 128 else (2 * width, 2 * height)
+        processed = host.run(p)
+        texts.append(processed.infotexts[0])
+        assert [pixels.shape for pixels in processed.pixels] == [(p.height, p.width, 3)] * 2
+        alone = host.img2img(True, init_images=p.init_images, batch_size=2, steps=3, width=p.width)
+        alone.height = p.height
+        expected = host.run(alone)
+        assert all(np.array_equal(a, b) for a, b in zip(processed.pixels, expected.pixels))
+    once = [((64, 64), (128, 128)), ((48, 64), (96, 128)), ((64, 40), (128, 80))]
+    assert seen == [plan for plan in once for _ in range(2)]
+    # one that is not smaller than its target is left to the host, and those after it are not
+    assert ["ScaleDiff: True" in text for text in texts] == [True, True, False, True]
+    assert ["ScaleDiff note" in text for text in texts] == [False, False, True, False]
+
+
 def test_scripts_with_loops_of_their_own(host, monkeypatch):
     class Upscale:
         alwayson = False
@@ -169,16 +249,35 @@ def test_controlnet_stays_around_us(host):
         assert "ScaleDiff: True" in processed.infotexts[0]
 
 
-def test_interrupted_gives_the_base_picture(host, monkeypatch):
-    import scalediff.windowed
+@pytest.mark.parametrize("button", ["interrupted", "skipped"])
+@pytest.mark.parametrize(("stage", "size"), [(1, 64), (2, 128)])
+def test_stopped_within_a_step_gives_the_last_finished_stage(host, monkeypatch, button, stage, size):
+    from scalediff.hosts.webui import WebUIHost
 
-    real = scalediff.windowed.neighborhood_attention
+    calls = []
+    denoise = WebUIHost.denoise
 
-    def pressed(*args, **kwargs):
-        host.shared.state.interrupted = True
-        return real(*args, **kwargs)
+    def pressed_in(self, reference, which, guidance):
+        if which.index + 1 == stage:
+            setattr(host.shared.state, button, False)
+            network = self.unet().register_forward_pre_hook(press)
+            try:
+                return denoise(self, reference, which, guidance)
+            finally:
+                network.remove()
+        return denoise(self, reference, which, guidance)
 
-    monkeypatch.setattr(scalediff.windowed, "neighborhood_attention", pressed)
-    processed = host.run(host.img2img(True, init_images=[picture()]))
-    assert processed.pixels[0].shape == (64, 64, 3)
-    assert "ScaleDiff" not in processed.infotexts[0]
+    def press(module, inputs):
+        calls.append(1)
+        setattr(host.shared.state, button, True)
+
+    monkeypatch.setattr(WebUIHost, "denoise", pressed_in)
+    fields = {"init_images": [picture()], "width": 256, "height": 256, "steps": 8}
+    processed = host.run(host.img2img(True, **fields))
+    assert len(calls) == 1, "one step, and no more, after the button"
+    assert processed.pixels[0].shape == (size, size, 3)
+    assert ("ScaleDiff: True" in processed.infotexts[0]) == (stage == 2)
+    if stage == 2:
+        monkeypatch.setattr(WebUIHost, "denoise", denoise)
+        whole = host.run(host.img2img(True, **{**fields, "width": 128, "height": 128})).pixels[0]
+        assert np.abs(processed.pixels[0] - whole).max() <= 1, "the finished stage, not what came of the next"

@@ -1,0 +1,151 @@
+"""Times that a job's own model calls took, and the estimate that they refine."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from test_host_img2img import picture
+
+from scalediff.estimate import model_work
+
+ESTIMATE = "/scalediff/v1/estimate"
+JOB = {"width": 64, "height": 64, "steps": 5, "hr_scale": 2.0, "cfg_scale": 4.0}
+ON = {"enabled": True}
+
+
+@pytest.fixture
+def clock(host, monkeypatch):
+    """A clock that moves on by a second for each row that the network is called with, and nothing recorded."""
+    from scalediff.estimate import StepTimes
+    from scalediff.hosts import webui_times
+
+    rows, recorded, times = [0], [], StepTimes()
+    network = host.model.model.diffusion_model
+    handle = network.register_forward_pre_hook(
+        lambda module, inputs: rows.__setitem__(0, rows[0] + len(inputs[0]))
+    )
+    keep = times.record
+
+    def record(key, latent_size, work, seconds):
+        recorded.append(SimpleNamespace(key=key, latent_size=latent_size, work=work, seconds=seconds))
+        keep(key, latent_size, work, seconds)
+
+    monkeypatch.setattr(times, "record", record)
+    monkeypatch.setattr(webui_times, "TIMES", times)
+    monkeypatch.setattr(webui_times, "_now", lambda: float(rows[0]))
+    yield recorded
+    handle.remove()
+
+
+def calls(host, entry, window=None):
+    """Rows that the recorded work stands for."""
+    one = model_work(host.model.model.diffusion_model, entry.latent_size, window)
+    assert entry.work == one * (entry.work.total // one.total)
+    return entry.work.total // one.total
+
+
+def test_first_pass_and_stages_are_recorded(host, clock):
+    host.run(host.txt2img(ON, hr_scale=4.0, batch_size=2))
+    assert [entry.latent_size for entry in clock] == [(8, 8), (16, 16), (32, 32)]
+    # 5 steps, of which tau leaves 2 to a stage, for 2 pictures with prompt and negative prompt
+    rows = [calls(host, clock[0]), *(calls(host, entry, (8, 8)) for entry in clock[1:])]
+    assert rows == [20, 8, 8]
+    assert [entry.seconds for entry in clock] == [float(count) for count in rows]
+    assert len({entry.key for entry in clock}) == 1
+    assert "tiny" in clock[0].key
+    assert "cpu" in clock[0].key
+
+
+def test_samplers_that_call_twice_and_img2img(host, clock):
+    host.run(host.img2img(ON, init_images=[picture()], sampler_name="Heun", steps=5))
+    (stage,) = clock
+    assert calls(host, stage, (8, 8)) == 2 * 3  # two steps; the step to zero takes one call
+
+
+def test_a_disabled_job_is_not_timed(host, clock):
+    host.run(host.txt2img())
+    assert clock == []
+
+
+def test_a_stage_that_was_stopped_counts_what_was_done(host, clock, monkeypatch):
+    from scalediff.hosts.webui import WebUIHost
+
+    def pressed(self, *args):
+        host.shared.state.interrupted = True
+        return real(self, *args)
+
+    real = WebUIHost.denoise
+    monkeypatch.setattr(WebUIHost, "denoise", pressed)
+    host.run(host.txt2img(ON))
+    assert [entry.latent_size for entry in clock] == [(8, 8)]
+
+
+def test_reused_features_are_no_measure(host, clock):
+    host.run(host.txt2img({**ON, "feature_reuse": 2}, steps=8))
+    assert [entry.latent_size for entry in clock] == [(8, 8)]
+
+
+@pytest.fixture
+def client(booted: Any) -> TestClient:
+    app = FastAPI()
+    booted.script_callbacks.app_started_callback(None, app)
+    return TestClient(app)
+
+
+def asked(client, **fields):
+    return client.post(ESTIMATE, json={**JOB, **fields}).json()
+
+
+def test_the_estimate_says_seconds_after_a_run(client, host, clock, monkeypatch):
+    before = asked(client)
+    assert before["seconds"] is None
+    assert "the first pass, needs" in before["line"]
+    host.run(host.txt2img(ON))
+    stage = clock[-1]
+    after = asked(client)
+    assert "the first pass (about " in after["line"]
+    # the clock gives a second per row; the VAE's work comes on top
+    assert after["seconds"] > stage.seconds
+    assert {**after, "seconds": None, "line": ""} == {**before, "line": ""}
+    assert asked(client, hr_second_pass_steps=8)["seconds"] == pytest.approx(
+        after["seconds"] + 6 * 2 * stage.seconds / 4
+    )
+    monkeypatch.setattr(host.model.sd_checkpoint_info, "title", "another model")
+    assert asked(client)["seconds"] is None
+
+
+def test_the_estimate_knows_samplers_that_call_twice(client, host, clock):
+    host.run(host.txt2img(ON))
+    usual = asked(client, sampler_name="Euler")
+    twice = asked(client, sampler_name="Heun")
+    only_stages = asked(client, sampler_name="Euler", hr_sampler_name="Heun")
+    only_first = asked(client, sampler_name="Heun", hr_sampler_name="Euler")
+    assert twice["seconds"] == only_stages["seconds"] > usual["seconds"] == only_first["seconds"]
+    assert only_first["ratio"] < usual["ratio"] < only_stages["ratio"]
+    for same in ("", "Use same sampler", None):
+        assert asked(client, sampler_name="Heun", hr_sampler_name=same) == twice
+    assert asked(client, sampler_name="no such sampler") == asked(client)
+
+
+def test_the_estimate_shrinks_a_large_init_image_as_a_run_does(client, host):
+    fields = {"width": 192, "height": 128, "target_width": 384, "target_height": 256, "hr_scale": None}
+    large = asked(client, **fields)
+    assert (large["base"], large["target"]) == ([192, 128], [384, 256])
+    shrunk = asked(client, **fields, settings={"fit_init": True})
+    from scalediff.config import ScaleDiffConfig
+    from scalediff.hosts import webui_img2img
+    from scalediff.session import Session
+
+    p = host.img2img(init_images=[picture(192, 128)], width=384, height=256)
+    plan = webui_img2img.plan_of(p, Session(ScaleDiffConfig(enabled=True, fit_init=True)))
+    assert shrunk["base"] == list(plan.base) == [80, 56]
+    assert shrunk["stages"] == [
+        {"width": s.size[0], "height": s.size[1], "steps": s.steps, "tau": s.tau} for s in plan.stages
+    ]
+    fields = {"width": 128, "height": 128, "target_width": 128, "target_height": 128, "hr_scale": None}
+    assert asked(client, **fields)["line"] == "128x128, nothing to upscale"
+    assert asked(client, **fields, settings={"fit_init": True})["line"].startswith("64x64 -> 128x128, ")
