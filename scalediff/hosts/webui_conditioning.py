@@ -135,7 +135,7 @@ def _of_prompt(
             key = (_size(session, plan, stage), steps)
             if key not in made:
                 wanted = replace(texts, size=key[0], steps=steps)
-                made[key] = _make(p, wanted, negative=own[1] is not None)
+                made[key] = conditioning_of(p, wanted, negative=own[1] is not None)
             told.append(made[key])
     except Exception as error:  # the hosts' parsers and text encoders raise whatever they like
         log.warning("the prompt of the stages could not be used", exc_info=True)
@@ -150,7 +150,7 @@ def _of_sizes(p: Any, session: Session, plan: StagePlan, texts: Texts, own: Told
     sizes = [_size(session, plan, stage) for stage in plan.stages]
     for size in sizes:
         if size not in made:
-            fresh = _make(p, replace(texts, size=size), negative=own[1] is not None)
+            fresh = conditioning_of(p, replace(texts, size=size), negative=own[1] is not None)
             for old, new in zip(own, fresh):
                 _keep_text(old, new)
             made[size] = fresh
@@ -162,7 +162,7 @@ def _size(session: Session, plan: StagePlan, stage: Stage) -> Size:
     return stage.size if session.config.size_conditioning == STAGE else plan.base
 
 
-def _make(p: Any, texts: Texts, *, negative: bool) -> Told:
+def conditioning_of(p: Any, texts: Texts, *, negative: bool) -> Told:
     """(cond, uncond) by the host's own functions; uncond None where the host has none, at a CFG of 1.
 
     In caches of their own: the host's do not tell sizes apart.

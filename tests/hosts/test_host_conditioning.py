@@ -323,5 +323,5 @@ def test_no_negative_prompt_is_made_where_the_host_has_none(host, monkeypatch):
     monkeypatch.setattr(prompt_parser, "get_learned_conditioning", recorded)
     p = SimpleNamespace(get_conds_with_caching=host.txt2img().get_conds_with_caching)
     texts = webui_conditioning.Texts([BLUE], ["green"], {}, (64, 64), (4, None), distilled=3.5)
-    assert webui_conditioning._make(p, texts, negative=False)[1] is None
+    assert webui_conditioning.conditioning_of(p, texts, negative=False)[1] is None
     assert [texts for texts, _, _ in made] == [[BLUE]]
