@@ -151,11 +151,26 @@ class MiniUNet(nn.Module):
         return x
 
 
+class Prediction:
+    """backend/modules/k_prediction.py:107-158 as far as it is read."""
+
+    prediction_type = "epsilon"
+
+    def __init__(self) -> None:
+        self.sigmas = torch.linspace(0.01, 10, 1000)
+
+    def set_sigmas(self, sigmas: Tensor) -> None:
+        self.sigmas = sigmas.float()
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        return self.sigmas[timestep.round().long()]
+
+
 class KModel(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.diffusion_model = network
-        self.predictor = SimpleNamespace(prediction_type="epsilon", sigma=lambda t: t / 100)
+        self.predictor = Prediction()
 
     def apply_model(self, x: Tensor, t: Tensor, c_crossattn: Tensor, transformer_options: dict) -> Tensor:
         return self.diffusion_model(x, t, context=c_crossattn, transformer_options=transformer_options)

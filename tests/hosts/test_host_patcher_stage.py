@@ -134,6 +134,34 @@ def test_an_exception_takes_the_windows_off(stage):
     assert stage.sd_model.forge_objects.unet is before
 
 
+def change_levels(stage):
+    """What the host does for zero terminal SNR; it would undo it after `p.sample`, unless that raises."""
+    predictor = stage.sd_model.forge_objects.unet.model.predictor
+    before = predictor.sigmas
+    type(stage.host).accept_job(stage.p)
+    predictor.set_sigmas(before * 2)
+    return predictor, before
+
+
+def test_an_exception_gives_the_model_its_noise_levels_back(stage):
+    predictor, before = change_levels(stage)
+
+    def fail():
+        with stage.host.installed():
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert torch.equal(predictor.sigmas, before)
+
+
+def test_without_an_exception_the_noise_levels_are_the_hosts_business(stage):
+    predictor, before = change_levels(stage)
+    with stage.host.installed():
+        pass
+    assert torch.equal(predictor.sigmas, before * 2)
+
+
 def test_a_model_replaced_meanwhile_is_left_alone(stage):
     stage.host.before_sampling(inputs()[0], torch.zeros(1))
     with stage.host.windows(stage.first):
