@@ -5,6 +5,7 @@
     "use strict";
 
     const EVERY_MS = 400;
+    const WAIT_AFTER_FAILURE = 12; // intervals: about five seconds
     const CELL = 8; // sizes are whole latent cells
 
     function page() {
@@ -84,8 +85,19 @@
         return {width: side(width), height: side(height), target_width: width, target_height: height};
     }
 
+    // one pass over the size of the tab, with nothing enlarged; the preset stands for the mode
+    function isDirect(chosen) {
+        return chosen.mode === "Direct" || (chosen.preset === "Panorama" && !("mode" in chosen));
+    }
+
+    function sizesOf(tab, chosen) {
+        if (isDirect(chosen)) return {width: number(`${tab}_width`), height: number(`${tab}_height`)};
+        return tab === "txt2img" ? hiresSizes() : img2imgSizes();
+    }
+
     function request(tab, line) {
-        const sizes = tab === "txt2img" ? hiresSizes() : img2imgSizes();
+        const chosen = settings(tab, line);
+        const sizes = sizesOf(tab, chosen);
         if (sizes.say) return sizes;
         return {
             ...sizes,
@@ -93,7 +105,9 @@
             hr_second_pass_steps: tab === "txt2img" ? number("txt2img_hires_steps") : null,
             cfg_scale: number(`${tab}_cfg_scale`),
             batch_size: number(`${tab}_batch_size`),
-            settings: settings(tab, line),
+            sampler_name: value(`${tab}_sampling`),
+            hr_sampler_name: tab === "txt2img" ? value("hr_sampler") : null,
+            settings: chosen,
         };
     }
 
@@ -121,19 +135,26 @@
         return {text: `${found.line}${note}.${preset(body.settings, line, found.settings)}`, wrong: false};
     }
 
+    // null where there was no answer
     async function told(body, line) {
         if (body.say) return {text: body.say, wrong: false};
         try {
             return await ask(body, line);
         } catch (error) {
-            console.warn("ScaleDiff", error);
-            return {text: "", wrong: false};
+            console.info("ScaleDiff", error);
+            return null;
         }
     }
 
     function show(line, said) {
         line.textContent = said.text;
         line.classList.toggle("scalediff-wrong", said.wrong);
+    }
+
+    // What an answer depends on: the values, the model, and the times of the last run, which shows as new text.
+    function question(tab, body) {
+        const output = page().querySelector(`#html_info_${tab}`);
+        return JSON.stringify([body, value("setting_sd_model_checkpoint"), output && output.textContent]);
     }
 
     // Asked at intervals: values that a host's own script or a paste has put in raise no event. A request goes
@@ -143,29 +164,28 @@
         let before = "";
         let answered = "";
         let said = null;
+        let waits = 0; // intervals to let pass after a failure
         setInterval(async () => {
             const line = find(`script_${tab}_scalediff_estimate`, ".scalediff-line");
             if (!line || line.parentElement.offsetParent === null) return;
             const body = request(tab, line);
-            const now = JSON.stringify([body, value("setting_sd_model_checkpoint")]);
+            const now = question(tab, body);
             const still = now === before;
             before = now;
             if (now === answered) {
                 if (said && line.textContent !== said.text) show(line, said);
                 return;
             }
-            if (!still) return;
+            if (!still || waits-- > 0) return;
             answered = now;
             said = null;
             const answer = await told(body, line);
-            if (answered === now) said = answer; // shown at the next interval
+            if (answered !== now) return; // the values have changed meanwhile
+            said = answer; // shown at the next interval
+            waits = answer ? 0 : WAIT_AFTER_FAILURE;
+            if (!answer) answered = "";
         }, EVERY_MS);
     }
 
-    function start() {
-        ["txt2img", "img2img"].forEach(follow);
-    }
-
-    if (typeof onUiLoaded === "function") onUiLoaded(start);
-    else window.addEventListener("load", start);
+    ["txt2img", "img2img"].forEach(follow);
 })();

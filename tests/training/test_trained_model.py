@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 from pocket_webui.model.checkpoint import CHECKPOINT_DIR, DEFAULT_CHECKPOINT, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 4
+CELL, PATCH = 8, 64  # px of a latent cell, and of a query patch: half of the native side of 128
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +45,36 @@ def test_self_attention_lies_on_two_levels_as_in_sdxl(model):
 
 
 @pytest.fixture(scope="module")
-def counts(tmp_path_factory):
-    """Objects per method over a few seeds, in a process of its own: the pocket boots once per process."""
+def made(tmp_path_factory):
+    """A folder with pictures of each method over a few seeds, from a process of its own: the pocket boots once
+    per process."""
     out = tmp_path_factory.mktemp("repetition")
-    command = [sys.executable, "-m", "benchmarks.repetition", "--seeds", str(SEEDS), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.repetition",
+        "--keep",
+        "--seeds",
+        str(SEEDS),
+        "--out",
+        str(out),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads((out / "repetition.json").read_text())
+    return out
+
+
+@pytest.fixture(scope="module")
+def counts(made):
+    found = json.loads((made / "repetition.json").read_text())
     return {name: row["objects"] for name, row in found.items()}
+
+
+def pictures(made, method):
+    """Pixels of a method's pictures, [seeds, H, W, 3] as float64."""
+    files = sorted(made.glob(f"{method.replace(' ', '_')}_*.png"))
+    assert len(files) == SEEDS
+    return np.stack([np.asarray(Image.open(file).convert("RGB"), dtype=float) for file in files])
 
 
 def test_native_pictures_hold_one_object(counts):
@@ -59,3 +84,31 @@ def test_native_pictures_hold_one_object(counts):
 def test_direct_generation_repeats_and_scalediff_does_not(counts):
     assert sum(n > 1 for n in counts["direct 4x"]) >= SEEDS - 1
     assert sum(n == 1 for n in counts["ScaleDiff 4x"]) >= SEEDS - 1
+
+
+def seam_strength(pixels):
+    """Mean step in grey levels across the edges of query patches, over that across all other cell edges.
+
+    1 without seams: both kinds lie on edges of latent cells, where the decoder may leave a trace of its own.
+    """
+    across = [[], []]
+    for axis in (1, 2):
+        steps = np.abs(np.diff(pixels, axis=axis)).mean(axis=(0, 3 - axis, 3))
+        edges = np.arange(CELL, pixels.shape[axis], CELL)
+        for edge in edges:
+            across[edge % PATCH == 0].append(steps[edge - 1])
+    return np.mean(across[True]) / np.mean(across[False])
+
+
+def test_no_seams_where_windows_change(made):
+    enlarged = pictures(made, "ScaleDiff 4x")
+    row, column = np.indices(enlarged.shape[1:3]) // PATCH
+    chequered = enlarged + 3.0 * ((row + column) % 2)[..., None]  # three grey levels: barely visible
+    assert seam_strength(chequered) > 1.3
+    assert seam_strength(enlarged) < 1.1
+
+
+def test_colours_stay(made):
+    mean = {name: pictures(made, name).mean(axis=(1, 2)) for name in ("native", "ScaleDiff 4x")}
+    drift = np.abs(mean["ScaleDiff 4x"] - mean["native"]).mean(axis=0)
+    assert drift.max() < 12, "grey levels of 255, by channel"

@@ -49,7 +49,8 @@ def prompt_row(tab: str, fields: Fields) -> Buttons:
             with gr.Row(elem_id=f"{tab}_generate_box"):
                 interrupt = gr.Button("Interrupt", elem_id=f"{tab}_interrupt", size="sm", min_width=60)
                 skip = gr.Button("Skip", elem_id=f"{tab}_skip", size="sm", min_width=60)
-            paste = gr.Button("Paste parameters", elem_id=f"{tab}_paste", size="sm")
+            # one id for both tabs, as in A1111
+            paste = gr.Button("Paste parameters", elem_id="paste", size="sm")
     return Buttons(generate, interrupt, skip, paste)
 
 

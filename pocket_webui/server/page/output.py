@@ -32,7 +32,7 @@ def as_html(text: str | None, css_class: str = "") -> str:
 def output_panel(tab: str) -> Output:
     with gr.Column(elem_id=f"{tab}_results"):
         # page.js fills this while a picture is made
-        gr.HTML(f'<div id="{tab}_progress" class="pocket-progress" hidden></div>')
+        gr.HTML(f'<div id="{tab}_progress" class="progressDiv" hidden></div>')
         gallery = gr.Gallery(
             label="Output",
             show_label=False,

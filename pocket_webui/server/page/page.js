@@ -84,11 +84,11 @@ function progressText(answer) {
 
 function showProgress(box, answer) {
     if (!box.firstChild) {
-        box.innerHTML = '<div class="bar"><span></span></div><div class="text"></div><img hidden alt="preview">';
+        box.innerHTML = '<div class="bar"><span></span></div><div class="progress"></div><img hidden alt="preview">';
     }
     box.hidden = false;
     box.querySelector(".bar span").style.width = `${answer.progress * 100}%`;
-    box.querySelector(".text").textContent = progressText(answer);
+    box.querySelector(".progress").textContent = progressText(answer);
     const image = box.querySelector("img");
     if (answer.current_image) {
         image.src = "data:image/png;base64," + answer.current_image;

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pocket_process import ROOT, environment, served
 
-ROOT = Path(__file__).resolve().parents[3]
-START_SECONDS = 180
 SMALL: dict[str, Any] = {
     "prompt": "a red sun over blue clouds",
     "seed": 7,
@@ -54,28 +50,6 @@ def small_checkpoint(pocket: Any, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
-def _environment(data: Path) -> dict[str, str]:
-    quiet = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "POCKET_WEBUI_DATA": str(data)}
-    return {**os.environ, **quiet}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _wait(url: str, process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/sdapi/v1/options", timeout=5, trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            time.sleep(0.3)
-    pytest.fail(f"the server did not answer: {log.read_text(errors='replace')[-4000:]}", pytrace=False)
-
-
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
@@ -83,24 +57,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def url(small_checkpoint: Path, data_folder: Path) -> Iterator[str]:
-    port = _free_port()
-    log = data_folder / "server.log"
-    command = [sys.executable, "-m", "pocket_webui", "serve", "--port", str(port)]
-    command += ["--checkpoint", str(small_checkpoint)]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(data_folder), stdout=sink, stderr=subprocess.STDOUT
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        _wait(address, process, log)
+    with served(data_folder, "--checkpoint", str(small_checkpoint)) as address:
         yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 @pytest.fixture
@@ -144,7 +102,7 @@ def command_line(small_checkpoint: Path, tmp_path: Path) -> Any:
         return subprocess.run(
             [sys.executable, "-m", "pocket_webui", *arguments, "--checkpoint", str(small_checkpoint)],
             cwd=ROOT,
-            env=_environment(tmp_path),
+            env=environment(tmp_path),
             capture_output=True,
             text=True,
             timeout=300,

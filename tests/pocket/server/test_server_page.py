@@ -12,7 +12,7 @@ from PIL import Image
 
 # fmt: off
 IDS = (
-    "prompt", "neg_prompt", "generate", "interrupt", "skip", "paste", "steps", "sampling", "scheduler",
+    "prompt", "neg_prompt", "generate", "interrupt", "skip", "steps", "sampling", "scheduler",
     "width", "height", "batch_count", "batch_size", "cfg_scale", "seed", "gallery",
 )
 HIRES_IDS = (
@@ -38,6 +38,7 @@ def by_id(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("tab", ["txt2img", "img2img"])
 def test_both_tabs_have_the_hosts_ids(by_id: dict[str, Any], tab: str) -> None:
     assert [name for name in IDS if f"{tab}_{name}" not in by_id] == []
+    assert "paste" in by_id  # one name for both tabs
 
 
 def test_the_hires_panel_is_there(by_id: dict[str, Any]) -> None:
