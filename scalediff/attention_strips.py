@@ -1,0 +1,160 @@
+"""Windowed attention without index tensors: keys and values copied once per column of patches, as strips."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scalediff.geometry import QuerySpan, fitted_window, merged_spans
+from scalediff.offsets import Offset
+
+log = logging.getLogger("scalediff")
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Fewer queries at once would hardly save memory: what is left then is the result and the strips.
+LEAST_QUERIES = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where patches and windows lie, in tokens, for samples that share one offset."""
+
+    grid: tuple[int, int]
+    window: tuple[int, int]  # fitted to the grid
+    offset: Offset
+    rows: list[QuerySpan]
+    columns: list[QuerySpan]
+
+    @classmethod
+    def of(cls, grid: tuple[int, int], window: tuple[int, int], offset: Offset) -> Layout:
+        rows, columns = (merged_spans(n, w, offset=shift) for n, w, shift in zip(grid, window, offset))
+        fitted = (fitted_window(grid[0], window[0]), fitted_window(grid[1], window[1]))
+        return cls(grid, fitted, offset, rows, columns)
+
+
+def by_patches(q: Tensor, k: Tensor, v: Tensor, layout: Layout, attend: Attend) -> Tensor:
+    """One `attend` call for each patch; q, k, v and the result [B, heads, H*W, D].
+
+    In a strip [B, heads, H, w, D] the window of every patch row is a run of whole rows, hence a view. Beside
+    the result only one strip of keys, one of values and one patch are alive: 1/(patch rows) of the memory
+    of a gather.
+    """
+    out = torch.empty_like(q)
+    q_map, out_map = (t.unflatten(2, layout.grid) for t in (q, out))
+    high, wide = layout.window
+    for column, keys, values in _strips(k, v, layout):
+        for row in layout.rows:
+            seen = slice(row.key_start * wide, (row.key_start + high) * wide)
+            place = (..., slice(row.start, row.stop), slice(column.start, column.stop), slice(None))
+            patch = q_map[place]
+            result = attend(patch.clone().flatten(2, 3), keys[:, :, seen], values[:, :, seen])
+            # reshape refuses a result of another size, which an assignment might broadcast
+            out_map[place] = result.reshape(patch.shape)
+            del result
+    return out
+
+
+def by_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout, attend: Attend) -> Tensor:
+    """The same with the patches of a strip in few calls: [patches, heads, n, D] each, one sample at a time.
+
+    Windows one below the other start at equal distances, so all of them are one view of the strip in which
+    they overlap. For GPUs, which a single patch neither fills nor keeps busy while the next one is launched.
+    Beside the strips, queries and results of one column are alive; together they are as much as a strip.
+    """
+    out = torch.empty_like(q)
+    q_map, out_map = (t.unflatten(2, layout.grid) for t in (q, out))
+    runs = list(_even_runs(layout.rows))
+    for column, keys, values in _strips(k, v, layout):
+        for run in runs:
+            place = (..., slice(run[0].start, run[-1].stop), slice(column.start, column.stop), slice(None))
+            for sample in range(q.shape[0]):
+                patches = q_map[sample][place].unflatten(1, (len(run), -1)).transpose(0, 1)
+                seen = (_windows(t[sample], run, layout.window) for t in (keys, values))
+                result = attend(patches.clone().flatten(2, 3), *seen).reshape(patches.shape)
+                out_map[sample][place].unflatten(1, (len(run), -1)).copy_(result.transpose(0, 1))
+                del result
+    return out
+
+
+class WithinMemory:
+    """An attend function that takes its queries in ever shorter runs once memory did not suffice."""
+
+    def __init__(self, attend: Attend) -> None:
+        self._attend = attend
+        self._most: int | None = None  # queries at once, known after the first failure
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        while True:
+            most = min(q.shape[2], self._most or q.shape[2])
+            try:
+                if most == q.shape[2]:
+                    return self._attend(q, k, v)
+                return torch.cat([self._attend(run, k, v) for run in q.split(most, dim=2)], dim=2)
+            except torch.cuda.OutOfMemoryError:
+                if most < 2 * LEAST_QUERIES:
+                    raise
+            # not inside the except clause: the traceback keeps the failed call's tensors alive
+            self._most = -(-most // 2)
+            torch.cuda.empty_cache()
+            log.info("attention ran out of memory: going on with %d queries at once", self._most)
+
+
+def _strips(k: Tensor, v: Tensor, layout: Layout) -> Iterator[tuple[QuerySpan, Tensor, Tensor]]:
+    """Each column of patches with its keys and values [B, heads, H*w, D]; they change with the next column.
+
+    The order of k's axes in memory is kept: models lay tokens out before heads, and then whole rows of a
+    strip are copied as one piece, at about twice the speed.
+    """
+    k_map, v_map = (t.unflatten(2, layout.grid) for t in (k, v))
+    keys, values = _Strip(), _Strip()
+    for column in layout.columns:
+        seen = (..., slice(column.key_start, column.key_start + layout.window[1]), slice(None))
+        if layout.window[1] == layout.grid[1]:
+            yield column, k, v
+        else:
+            yield column, keys.filled(k_map[seen]), values.filled(v_map[seen])
+
+
+class _Strip:
+    """Memory for one strip after the other: fresh memory for each costs as much as the copy itself."""
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+
+    def filled(self, columns: Tensor) -> Tensor:
+        """`columns` [B, heads, H, w, D] as dense [B, heads, H*w, D]."""
+        if self._buffer is None or (torch.is_grad_enabled() and columns.requires_grad):
+            self._buffer = columns.clone()
+        else:
+            self._buffer.copy_(columns)
+        return self._buffer.flatten(2, 3)
+
+
+def _even_runs(spans: list[QuerySpan]) -> Iterator[list[QuerySpan]]:
+    """Neighbours with patches of one length whose windows start at equal distances."""
+    run: list[QuerySpan] = []
+    for span in spans:
+        if run:
+            last = run[-1]
+            even = len(run) == 1 or span.key_start - last.key_start == last.key_start - run[-2].key_start
+            if not even or span.stop - span.start != last.stop - last.start:
+                yield run
+                run = []
+        run.append(span)
+    yield run
+
+
+def _windows(strip: Tensor, run: list[QuerySpan], window: tuple[int, int]) -> Tensor:
+    """The windows of `run` as a view [patches, heads, h*w, D] of a strip [heads, H*w, D]."""
+    high, wide = window
+    head, token, channel = strip.stride()
+    step = (run[1].key_start - run[0].key_start) * wide * token if len(run) > 1 else 0
+    return strip.as_strided(
+        (len(run), strip.shape[0], high * wide, strip.shape[2]),
+        (step, head, token, channel),
+        strip.storage_offset() + run[0].key_start * wide * token,
+    )
