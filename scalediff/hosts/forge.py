@@ -1,8 +1,6 @@
 """The cascade's Host on Forge (`backend/` layout), and on Neo where the names agree."""
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +14,6 @@ from scalediff.hosts.patcher_models import Loaded
 
 PREDICTIONS = {"epsilon": "eps", "eps": "eps", "v_prediction": "v", "const": "flow"}
 KERNEL = "attention_function"
-LEVELS = "_scalediff_levels"  # on a job: (predictor, its noise levels before the job)
 # Blocks call what their own module names: Chroma has imported FLUX's function by name.
 PLACES = {
     "flux": ("backend.nn.flux", "flux", KERNEL),
@@ -58,40 +55,19 @@ class ForgeHost(PatcherHost):
         return find_target([(module, "attention")], method, (module, kernel) if kernel else None)
 
     @classmethod
-    def accept_job(cls, p: Any) -> None:
-        """Also notes the noise levels of the model, as they are before the job changes anything."""
-        super().accept_job(p)
-        predictor = p.sd_model.forge_objects.unet.model.predictor
-        setattr(p, LEVELS, (predictor, getattr(predictor, "sigmas", None)))
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """As on other hosts; after an exception the model has its own noise levels again.
-
-        For zero terminal SNR the host exchanges them around `p.sample` and forgets them when that raises
-        (modules/processing.py:985-997): every later picture would be another one.
-        """
-        try:
-            with super().installed():
-                yield
-        except BaseException:
-            predictor, levels = getattr(self.p, LEVELS, (None, None))
-            if predictor is self._predictor() and levels is not None and predictor.sigmas is not levels:
-                predictor.set_sigmas(levels)
-            raise
+    def noise_schedule(cls, sd_model: Any) -> Any:
+        """The predictor (backend/modules/k_prediction.py)."""
+        return sd_model.forge_objects.unet.model.predictor
 
     def sigma(self, tau: float) -> float:
         """Noise level of timestep tau on the predictor's own axis; for FLUX tau counts before the shift."""
-        predictor = self._predictor()
+        predictor = self.noise_schedule(self.p.sd_model)
         if self.prediction == "flow":
             return flow.sigma_of_tau(tau, self.mu())
         return float(predictor.sigma(torch.tensor(float(tau))))
 
     def mu(self) -> float:
         """FLUX and Chroma state mu itself, SD3 the factor."""
-        predictor = self._predictor()
+        predictor = self.noise_schedule(self.p.sd_model)
         mu = getattr(predictor, "mu", None)
         return float(mu) if mu is not None else flow.mu_of_shift(float(getattr(predictor, "shift", 1.0)))
-
-    def _predictor(self) -> Any:
-        return self.p.sd_model.forge_objects.unet.model.predictor

@@ -56,24 +56,26 @@ class LdmPatchedHost(PatcherHost):
         place, method = PLACES[family]
         return find_target([place], method, KERNEL)
 
+    @classmethod
+    def noise_schedule(cls, sd_model: Any) -> Any:
+        """Its model_sampling (ldm_patched/modules/model_sampling.py)."""
+        return sd_model.forge_objects.unet.model.model_sampling
+
     def sigma(self, tau: float) -> float:
         """Noise level of timestep tau on the model's own axis; for flow models before the shift."""
         if self.prediction == "flow":
             return flow.sigma_of_tau(tau, self.mu())
-        return float(self._sampling().sigma(torch.tensor(float(tau))))
+        return float(self.noise_schedule(self.p.sd_model).sigma(torch.tensor(float(tau))))
 
     def mu(self) -> float:
         """FLUX states mu itself, the others the factor."""
-        sampling = self._sampling()
+        sampling = self.noise_schedule(self.p.sd_model)
         shift = float(getattr(sampling, "shift", 1.0))
         return shift if FLUX_SAMPLING in _class_names(sampling) else flow.mu_of_shift(shift)
 
     def noising_input(self, reference: Tensor, sigma: float) -> Tensor:
         """These hosts add sigma * noise for every model; a flow model's picture must fade by as much."""
         return reference * (1 - sigma) if self.prediction == "flow" else reference
-
-    def _sampling(self) -> Any:
-        return self.p.sd_model.forge_objects.unet.model.model_sampling
 
 
 def _class_names(thing: object) -> set[str]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from scalediff import flow, schedule, seeding
@@ -26,6 +27,7 @@ from scalediff.models import ModelMap, layer_window
 from scalediff.windowed import Shift
 
 SAME_MODULES = ["Use same choices"]
+LEVELS = "_scalediff_levels"  # on a job: what holds the model's noise levels, and the levels before the job
 # Family by the class of the network, in any of the hosts
 TRANSFORMERS = {
     "IntegratedFluxTransformer2DModel": "flux",
@@ -56,6 +58,11 @@ class PatcherHost(WebUIHost):
     @classmethod
     def loaded(cls, sd_model: Any) -> Loaded:
         """What is loaded."""
+        raise NotImplementedError
+
+    @classmethod
+    def noise_schedule(cls, sd_model: Any) -> Any:
+        """What holds the model's noise levels, `sigmas` with `set_sigmas`."""
         raise NotImplementedError
 
     @classmethod
@@ -90,10 +97,13 @@ class PatcherHost(WebUIHost):
 
     @classmethod
     def accept_job(cls, p: Any) -> None:
-        """The second pass keeps the CFG of the first where an API request did not give it one of its own.
+        """Note the model's noise levels before the job changes them, and keep the CFG for the second pass.
 
-        The host's defaults there are 1.0 (no negative prompt) and 3.5; its page always sends both.
+        An API request that gives that pass no CFG of its own gets the host's defaults, 1.0 (no negative
+        prompt) and 3.5; its page always sends both.
         """
+        levels = cls.noise_schedule(p.sd_model)
+        setattr(p, LEVELS, (levels, getattr(levels, "sigmas", None)))
         if not getattr(p, "is_api", False):
             return
         if getattr(p, "hr_cfg", None) == 1.0:
@@ -135,6 +145,28 @@ class PatcherHost(WebUIHost):
         noise = super().before_sampling(reference, noise)
         modified, self.p.modified_noise = getattr(self.p, "modified_noise", None), None
         return noise if modified is None else modified
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """As on other hosts; after an exception the model has its own noise levels again.
+
+        For zero terminal SNR these hosts exchange them around `p.sample` and do not put them back when that
+        raises (Forge modules/processing.py:985-997, reForge 1077-1096): every later picture would change.
+        """
+        try:
+            with super().installed():
+                yield
+        except BaseException:
+            self._put_levels_back()
+            raise
+
+    def _put_levels_back(self) -> None:
+        noted, levels = getattr(self.p, LEVELS, (None, None))
+        if levels is None or noted is not self.noise_schedule(self.p.sd_model):
+            return
+        now = noted.sigmas
+        if not torch.equal(now, levels.to(now.device)):
+            noted.set_sigmas(levels.to(now.device))
 
     # --- attention
 

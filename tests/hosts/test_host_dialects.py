@@ -163,10 +163,12 @@ def test_what_the_user_chose_for_the_second_pass_stays(adapters, values):
 
 
 def test_a_host_without_those_fields_is_left_alone(adapters):
-    p = SimpleNamespace(is_api=True, cfg_scale=7.0)
+    fields = {"is_api": True, "cfg_scale": 7.0, "sd_model": mini_forge.engine(mini_forge.MiniUNet())}
+    fields["sd_model"].forge_objects.unet.model.model_sampling = ldm_sampling("EPS")
+    p = SimpleNamespace(**fields)
     adapters.ldm.prepare_job(p)
     adapters.ldm.accept_job(p)
-    assert vars(p) == {"is_api": True, "cfg_scale": 7.0}
+    assert {name: value for name, value in vars(p).items() if not name.startswith("_scalediff")} == fields
 
 
 def ldm_sampling(kind, sampling="ModelSamplingDiscrete", **values):
