@@ -39,11 +39,17 @@ def ours(unet: nn.Module) -> Iterator[windowed.WindowedAttention]:
 @contextmanager
 def official_style(unet: nn.Module) -> Iterator[None]:
     """The same windows fetched by an index tensor, all in one attention call: the usual way to write it."""
+    with gathered_windows(), ours(unet):
+        yield
+
+
+@contextmanager
+def gathered_windows() -> Iterator[None]:
+    """Windowed layers of any model gather their windows inside the `with`."""
     core = windowed.neighborhood_attention
-    windowed.neighborhood_attention = _gathered  # type: ignore[assignment]
+    windowed.neighborhood_attention = _gathered
     try:
-        with ours(unet):
-            yield
+        yield
     finally:
         windowed.neighborhood_attention = core
 

@@ -1,0 +1,211 @@
+"""Renders docs/performance.md from the JSON files of the benchmarks: `python -m benchmarks.performance`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, PLOT = DOCS / "performance.md", DOCS / "images" / "performance.png"
+SOURCES = ("attention_core", "unet_call", "whole_run", "tiled_vae")
+CORE_GOAL, PIXEL_GOAL, RUN_GOAL = 1.05, 0.05, 1.5
+GIGA = 1e9
+
+
+def render(results: Path = RESULTS) -> str:
+    """The page. A benchmark whose file is missing is named as not run."""
+    parts = [
+        "# Performance\n",
+        "Rendered by `python -m benchmarks.performance` from `benchmarks/results/`; `make bench` measures again. Every "
+        "figure is a ratio of medians taken in turn in one process; in brackets the middle half of the rounds.\n",
+    ]
+    for name in SOURCES:
+        path = results / f"{name}.json"
+        section = SECTIONS[name]
+        if path.exists():
+            parts.append(section(json.loads(path.read_text())))
+        else:
+            parts.append(f"## {TITLES[name]}\n\nNot run.\n")
+    return "\n".join(parts)
+
+
+def attention_core(report: dict[str, Any]) -> str:
+    """Our attention against its floor and the other ways to write it."""
+    labels = ["ours / floor", "gather / ours", "slices / ours", "global / ours"]
+    rows = [
+        [row["level"], *(_spread(row["ratios"].get(label)) for label in labels)] for row in report["results"]
+    ]
+    floors = [row["ratios"]["ours / floor"]["of_medians"] for row in report["results"]]
+    reached = sum(value <= CORE_GOAL for value in floors)
+    return "\n".join(
+        (
+            f"## {TITLES['attention_core']}\n",
+            "Floor: `scaled_dot_product_attention` on windows that lie ready in memory, the least that any way to compute "
+            "windowed attention can take. Gather: the usual form, an index tensor. Slices: the plain loop.\n",
+            _table(["level", *labels], rows),
+            f"\nGoal: at most {CORE_GOAL} times the floor. Reached at {reached} of {len(floors)} levels; the largest is "
+            f"{max(floors):.2f}.\n",
+            _machine(report),
+        )
+    )
+
+
+def unet_call(report: dict[str, Any]) -> str:
+    """One call of the whole network: measured and predicted ratios, memory, cost per pixel."""
+    results = report["results"]
+    names = [name for name in results[0]["seconds"] if name != "ours"]
+    measured = [
+        [f"{row['scale']:g}x", *(_against_prediction(row, name) for name in names)] for row in results
+    ]
+    memory = [
+        [
+            f"{row['scale']:g}x",
+            *(f"{row['peak_bytes'].get(name, 0) / 2**20:.0f}" for name in ["ours", *names]),
+        ]
+        for row in results
+    ]
+    windowed = ", ".join(f"{row['windowed']} at {row['scale']:g}x" for row in results)
+    carrier = report["carrier"]
+    failed = {name: why for row in results for name, why in row["failed"].items()}
+    lines = [
+        f"## {TITLES['unet_call']}\n",
+        f"diffusers' `UNet2DConditionModel`, SDXL's topology with widths {carrier['widths']}, native side "
+        f"{carrier['side']} latent cells, random weights. Attention layers that ran in windows: {windowed}. Times of "
+        "each method over ours; behind the slash what the counted multiply-adds predict.\n",
+        _table(["size", *(f"{name} / ours" for name in names)], measured),
+        "\nPeak memory of one call beside the weights, MiB:\n",
+        _table(["size", "ours", *names], memory),
+        "\n" + _per_pixel(results),
+        f"![Seconds of one call against the size of the canvas](images/{PLOT.name})\n",
+        _machine(report),
+    ]
+    lines += [f"\n{name} could not be run: {why}\n" for name, why in failed.items()]
+    return "\n".join(lines)
+
+
+def whole_run(report: dict[str, Any]) -> str:
+    """1x to 4x in the pocket WebUI by phase."""
+    results = report["results"]
+    phases = list(results[0]["phases"])
+    rows = [
+        [
+            row["name"],
+            f"{row['seconds']:.2f}",
+            f"{row['faster']:.2f}",
+            *(f"{row['phases'][p]:.2f}" for p in phases),
+        ]
+        for row in results
+    ]
+    return "\n".join(
+        (
+            f"## {TITLES['whole_run']}\n",
+            f"The pocket model, {report['steps']} steps, 128 to 512 px; seconds of the working thread, medians of "
+            f"{report['rounds']} rounds. How good the pictures are: [quality.md](quality.md).\n",
+            _table(["recipe", "s", "times as fast", *phases], rows),
+            f"\nGoal: {RUN_GOAL} times as fast as the paper's recipe at no worse pictures. In this small model the VAE "
+            "takes a far larger share of the time than in a real one, and nothing here makes it faster.\n",
+            _machine(report),
+        )
+    )
+
+
+def tiled_vae(report: dict[str, Any]) -> str:
+    """Memory and differences of the tiled VAE."""
+    rows = report["results"]
+    heads = list(rows[0])
+    cells = [[f"{row[h]:.4g}" if isinstance(row[h], float) else str(row[h]) for h in heads] for row in rows]
+    return "\n".join((f"## {TITLES['tiled_vae']}\n", _table(heads, cells), "", _machine(report)))
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Seconds of one call against the side of the canvas, by method (as the paper's Fig. 9)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in report["results"][0]["seconds"]:
+        points = [
+            (row["side"] * 8, median(row["seconds"][name]))
+            for row in report["results"]
+            if name in row["seconds"]
+        ]
+        axes.loglog(*zip(*points), marker="o", label=name, linewidth=2.5 if name == "ours" else 1.2)
+    axes.set_xlabel("side of the picture, px")
+    axes.set_ylabel("seconds of one UNet call")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+TITLES = {
+    "attention_core": "Windowed attention alone",
+    "unet_call": "One UNet call",
+    "whole_run": "A whole run",
+    "tiled_vae": "Tiled VAE",
+}
+SECTIONS = {
+    "attention_core": attention_core,
+    "unet_call": unet_call,
+    "whole_run": whole_run,
+    "tiled_vae": tiled_vae,
+}
+
+
+def _per_pixel(results: Sequence[dict[str, Any]]) -> str:
+    """Whether a call of ours costs the same per pixel from 2x on."""
+    costs = {r["scale"]: median(r["seconds"]["ours"]) / r["side"] ** 2 for r in results if r["scale"] >= 2}
+    if len(costs) < 2:
+        return "Cost per pixel: fewer than two sizes above the native one were run.\n"
+    first = next(iter(costs.values()))
+    said = ", ".join(f"{scale:g}x {cost / first:.3f}" for scale, cost in costs.items())
+    spread = max(costs.values()) / min(costs.values()) - 1
+    verdict = "within" if spread <= PIXEL_GOAL else "not within"
+    return f"Cost of ours per pixel, relative to the first: {said}: {verdict} the goal of {PIXEL_GOAL:.0%}.\n"
+
+
+def _against_prediction(row: dict[str, Any], name: str) -> str:
+    """Measured ratio, its spread, and the predicted one where the method is counted."""
+    macs = row["macs"]
+    said = _spread(row["ratios"].get(name))
+    return f"{said} / {macs[name] / macs['ours']:.2f}" if name in macs and said != "-" else said
+
+
+def _spread(ratio: dict[str, Any] | None) -> str:
+    if ratio is None:
+        return "-"
+    low, high = ratio["middle_half"]
+    return f"{ratio['of_medians']:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _machine(report: dict[str, Any]) -> str:
+    found = report["machine"]
+    return f"*{found['device']}, {found['threads']} thread(s), torch {found['torch']}.*\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.performance", description=__doc__)
+    parser.add_argument("--take", type=Path, help="folder with new JSON files that replace the kept ones")
+    args = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    if args.take:
+        for name in SOURCES:
+            if (args.take / f"{name}.json").exists():
+                shutil.copy(args.take / f"{name}.json", RESULTS / f"{name}.json")
+    PAGE.write_text(render())
+    if (RESULTS / "unet_call.json").exists():
+        plot(json.loads((RESULTS / "unet_call.json").read_text()), PLOT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""A whole run from the native size to 4x in the pocket WebUI, by phase: the paper's recipe, ours, ours with savings.
+
+All runs have the same caption, seed, sampler and number of steps. They are made in turn in one process; times are
+those of the one working thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.attention_core import machine
+from benchmarks.quality_methods import PAPER, native_body
+from benchmarks.repetition import Generate, generator
+from benchmarks.unet_methods import gathered_windows
+from training.captions import wide_captions
+
+FIRST, LAST = "first pass", "last decoding"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of the script, and what else holds while it runs."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scope: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+RECIPES = (
+    Recipe("the paper's recipe", PAPER, gathered_windows),
+    Recipe("ours"),
+    Recipe("ours, negative prompt in half of the steps", {"negative_share": 0.5}),
+    Recipe("ours, deep features every 2nd step", {"feature_reuse": 2}),
+    Recipe("ours, both", {"negative_share": 0.5, "feature_reuse": 2}),
+)
+
+
+class Phases:
+    """Seconds of each phase of a run, from what the host is told (`Host.phase`)."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._text, self._since = FIRST, time.thread_time()
+
+    def enter(self, text: str) -> None:
+        """The phase `text` begins, the one before it ends."""
+        now = time.thread_time()
+        self.seconds[self._text] = self.seconds.get(self._text, 0.0) + now - self._since
+        self._text, self._since = text, now
+
+
+@contextmanager
+def phases() -> Iterator[Phases]:
+    """Follows the one job that runs inside the `with`."""
+    from scalediff import cascade
+    from scalediff.hosts.select import host_class
+
+    host, seen = host_class(), Phases()
+    told, run = host.phase, cascade.run
+
+    def tell(self: Any, text: str) -> None:
+        seen.enter(text)
+        told(self, text)
+
+    def run_to_end(*args: Any, **kwargs: Any) -> Any:
+        result = run(*args, **kwargs)
+        seen.enter(LAST)
+        return result
+
+    host.phase, cascade.run = tell, run_to_end  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        host.phase, cascade.run = told, run  # type: ignore[method-assign]
+        seen.enter("")
+
+
+def measure(generate: Generate, rounds: int, steps: int) -> dict[str, list[dict[str, float]]]:
+    """Seconds by phase of every run, by recipe. The first round warms up and does not count."""
+    captions = wide_captions()
+    found: dict[str, list[dict[str, float]]] = {recipe.name: [] for recipe in RECIPES}
+    for round_ in tqdm(range(rounds + 1), desc="rounds"):
+        for recipe in RECIPES:
+            body = native_body(captions[round_ * 37 % len(captions)], round_) | {"steps": steps}
+            body |= {"enable_hr": True, "hr_scale": 4, "hr_upscaler": "None", "denoising_strength": 0.5}
+            body["alwayson_scripts"] = {"ScaleDiff": {"args": [{"enabled": True, **recipe.settings}]}}
+            with recipe.scope(), phases() as seen:
+                generate(body)
+            if round_ > 0:
+                found[recipe.name].append(seen.seconds)
+    return found
+
+
+def summary(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """Median seconds by phase, in all, and how many times faster than the first recipe."""
+    totals = {name: median(sum(run.values()) for run in runs) for name, runs in found.items()}
+    first = next(iter(totals.values()))
+    return [
+        {
+            "name": name,
+            "phases": {phase: median(run.get(phase, 0.0) for run in runs) for phase in runs[0]},
+            "seconds": totals[name],
+            "faster": first / totals[name],
+        }
+        for name, runs in found.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.whole_run", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--json", type=Path, default=Path("outputs/whole_run.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = measure(generator(), args.rounds, args.steps)
+    report = {"machine": machine("cpu"), "steps": args.steps, "rounds": args.rounds, "results": summary(runs)}
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=1))
+    for row in report["results"]:
+        print(f"{row['name']}: {row['seconds']:.2f} s, {row['faster']:.2f} times as fast as the first")
+
+
+if __name__ == "__main__":
+    main()
