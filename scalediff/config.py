@@ -31,6 +31,8 @@ class ScaleDiffConfig:
     vae_tiling: str = DEFAULTS["vae_tiling"]
     negative_share: float = DEFAULTS["negative_share"]
     feature_reuse: int = DEFAULTS["feature_reuse"]
+    subject_gate: float = DEFAULTS["subject_gate"]
+    gate_subject: str = DEFAULTS["gate_subject"]
 
     # Names that the caller wrote down. Not a field: two configs with the same values are equal.
     _given: ClassVar[frozenset[str]] = frozenset()

@@ -332,6 +332,32 @@ PARAMS: tuple[Param, ...] = (
         modes=(STAGED,),
         help="Compute the coarse half of a UNet in every n-th step only and reuse it in between. 1: in every step.",
     ),
+    Param(
+        attr="subject_gate",
+        label="Subject gate",
+        infotext_key="ScaleDiff subject gate",
+        kind=float,
+        default=0.0,
+        minimum=0.0,
+        maximum=1.0,
+        step=0.1,
+        advanced=True,
+        tabs=(),
+        modes=(STAGED,),
+        help="Keep the subject's words away from where the first picture does not show it. 0: off.",
+    ),
+    Param(
+        attr="gate_subject",
+        label="Subject of the gate",
+        infotext_key="ScaleDiff gate subject",
+        kind=str,
+        default="",
+        advanced=True,
+        tabs=(),
+        modes=(STAGED,),
+        help="The words of the prompt that name it, with commas between. Empty: the first phrase of the prompt, up to "
+        "a comma or a preposition.",
+    ),
 )
 
 DEFAULTS: dict[str, Any] = {param.attr: param.default for param in PARAMS}

@@ -7,7 +7,8 @@ from scalediff.params import PARAMS, Param
 
 def row(param: Param) -> str:
     """One line: label, default, what is allowed, help."""
-    default = ("on" if param.default else "off") if param.kind is bool else param.default or "empty"
+    default = ("on" if param.default else "off") if param.kind is bool else param.default
+    default = "empty" if default == "" else default
     label = f"{param.label} *(advanced)*" if param.advanced else param.label
     return f"| {label} | {default} | {param.allowed} | {param.help} |"
 

@@ -5,8 +5,8 @@ what has to be prepared before the sampler is called.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -69,6 +69,8 @@ class WebUIHost:
         self.fallbacks: set[str] = set()
         self.rows = RowTracker(len(p.seeds))
         self.callbacks = GuidanceCallbacks(p, self.rows, shows_eps=self.eps_from_timestep_samplers)
+        # what a stage does to the cross-attention of the model, set by webui_gate
+        self.gated: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
         self._text, self._stage = "", 0
 
     # --- what a host does in its own way
@@ -227,6 +229,7 @@ class WebUIHost:
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
                 self.windows(stage),
+                self.gated(stage),
                 self.savings(stage, sampler, values),
                 self.callbacks.using(guidance),
                 exact_schedule(sampler, p, values) as steps,

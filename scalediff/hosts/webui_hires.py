@@ -12,6 +12,7 @@ from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import WebUIHost
 from scalediff.hosts.webui_checks import refuse_engine, refuse_job, refuse_size, refuse_stages
 from scalediff.hosts.webui_conditioning import Told, stage_conditioning
+from scalediff.hosts.webui_gate import open_gate
 from scalediff.hosts.webui_pixels import to_image
 from scalediff.hosts.webui_replace import original, replace
 from scalediff.hosts.webui_saving import save_pictures
@@ -134,6 +135,7 @@ def _stages(
     latent, rgb = _on_device(host, samples, rgb)
     if p.scripts is not None:
         p.scripts.before_hr(p)
+    open_gate(host, session, latent)
     return common.run(p, session, host, latent, rgb)
 
 

@@ -10,6 +10,7 @@ from scalediff.hosts import webui_pass as common
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui_checks import refuse_engine, refuse_img2img, refuse_job, refuse_size
 from scalediff.hosts.webui_conditioning import stage_conditioning
+from scalediff.hosts.webui_gate import open_gate
 from scalediff.hosts.webui_pixels import base_images, base_size, own_scale
 from scalediff.hosts.webui_replace import original, replace
 from scalediff.session import Session, make_plan, shrunk
@@ -117,6 +118,7 @@ def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) ->
             shared.device
         )
         latent = host.encode_images(rgb, -1)
+        open_gate(host, session, latent)
         result = common.run(p, session, host, latent, rgb)
     devices.torch_gc()
     return result.latent

@@ -64,6 +64,10 @@ def test_the_defaults_of_the_paper() -> None:
         "size_conditioning": "Base",
         "fit_init": False,
         "vae_tiling": "Auto",
+        "negative_share": 1.0,
+        "feature_reuse": 1,
+        "subject_gate": 0.0,
+        "gate_subject": "",
     }
 
 
@@ -166,7 +170,7 @@ def test_direct_construction_is_checked_too() -> None:
 def test_messages_stay_short(values: dict) -> None:
     with pytest.raises(ValueError, match="tau") as caught:
         ScaleDiffConfig.from_values(values)
-    assert len(str(caught.value)) < 300
+    assert len(str(caught.value)) < 500  # the known names among it
 
 
 @given(config=CONFIGS)

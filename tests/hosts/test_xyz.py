@@ -33,6 +33,8 @@ OTHER = {
     "vae_tiling": "on",
     "negative_share": 0.5,
     "feature_reuse": 2,
+    "subject_gate": 0.7,
+    "gate_subject": "red ball",
 }
 
 
