@@ -29,6 +29,7 @@ from scalediff.estimate_transformer import (
     transformer_activations,
     transformer_work,
 )
+from scalediff.tiled_vae_cost import Choose, tiled_work
 
 __all__ = ["PlanEstimate", "Run", "StepTimes", "TransformerShape", "Work", "model_work", "plan_work"]
 
@@ -43,7 +44,8 @@ class Run:
     `cfg`: two predictions, with and without the prompt, in one call if `paired`. `evaluations`: of the model
     per step, 2 for Heun and the like; `stage_evaluations` where the stages differ. `images`: batch size.
     `text_tokens` None is 77 (UNet) or the transformer's own. `vae_tile`: the VAE works on tiles of that many
-    latent cells. `vae_factor`: pixels per latent cell.
+    latent cells, or of as many as a function of its half and of the latent's (h, w) says (None: on the whole).
+    `vae_factor`: pixels per latent cell.
     """
 
     first_steps: int
@@ -53,13 +55,17 @@ class Run:
     stage_evaluations: int | None = None
     images: int = 1
     text_tokens: int | None = None
-    vae_tile: int | None = None
+    vae_tile: int | Choose | None = None
     vae_factor: int = 8
 
     def __post_init__(self) -> None:
         for name in ("first_steps", "evaluations", "images", "vae_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+
+    def tile(self, part: nn.Module, latent_size: Cells) -> int | None:
+        """Tiles of the VAE's encoder or decoder for a latent of (h, w) cells, None where it works untiled."""
+        return self.vae_tile(part, latent_size) if callable(self.vae_tile) else self.vae_tile
 
     @property
     def together(self) -> int:
@@ -208,7 +214,10 @@ def _vae(vae: Any, latent_size: Cells, run: Run, *, encode: bool = True) -> Work
     work = Work()
     for part in ("decoder", "encoder") if encode else ("decoder",):
         if isinstance(getattr(vae, part, None), nn.Module):
-            work += vae_work(getattr(vae, part), latent_size, tile=run.vae_tile) * run.images
+            half = getattr(vae, part)
+            tile = run.tile(half, latent_size)
+            one = vae_work(half, latent_size) if tile is None else tiled_work(half, latent_size, tile)
+            work += one * run.images
     return replace(work, calls=0)
 
 
@@ -224,7 +233,8 @@ def _activations(network: Any, vae: Any, latent_size: Cells, run: Run) -> int:
     for name in ("decoder", "encoder"):
         part = getattr(vae, name, None)
         if isinstance(part, nn.Module):
-            own = vae_activations(part, latent_size, element=element_bytes(part), tile=run.vae_tile)
+            tile = run.tile(part, latent_size)
+            own = vae_activations(part, latent_size, element=element_bytes(part), tile=tile)
             phases.append(own + pictures)
     return max(phases)
 

