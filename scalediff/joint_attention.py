@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scalediff.attention_strips import Attend, WithinMemory
 from scalediff.geometry import QuerySpan, fitted_window, merged_spans, query_spans
 from scalediff.offsets import Offset, samples_by_offset
 from scalediff.rotary import Rope, Rotation, rotation
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def joint_neighborhood_attention(
@@ -41,7 +40,8 @@ def joint_neighborhood_attention(
 
     The text is attended anew for each patch, and its result is the plain mean over the patches that hold
     image queries: a patch of shift padding only does not count, a ragged one counts as one. `attend(q, k, v)`
-    gets [B, heads, n, D] with the text first and defaults to torch's scaled_dot_product_attention.
+    gets [B, heads, n, D] with the text first and defaults to torch's scaled_dot_product_attention; where a
+    GPU's memory does not suffice for it, it gets fewer queries at once, as in `neighborhood_attention`.
 
     Returns [B, heads, text_length + H*W, D] in q's dtype. Raises ValueError where shapes disagree; tokens
     after the image (the reference picture of an editing model) are refused so, because their places say
@@ -50,7 +50,7 @@ def joint_neighborhood_attention(
     _check_shapes(q, k, v, grid, text_length=text_length)
     groups = samples_by_offset(offset, q.shape[0])
     turn = None if rope is None else rotation(rope, grid=grid, text_length=text_length, dim=q.shape[-1])
-    attend = attend or F.scaled_dot_product_attention
+    attend = WithinMemory(attend or F.scaled_dot_product_attention)
     # laid out as [B, tokens, heads, D], so that flattening the heads afterwards is no copy
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
     for pair, samples in groups.items():
@@ -112,10 +112,12 @@ def _fill(
         t.unflatten(2, plan.grid) for t in (image_q, image_k, image_v, out[:, :, text:])
     )
     text_mean = torch.zeros_like(text_q, dtype=torch.promote_types(q.dtype, torch.float32))
+    q_strip, k_strip, v_strip = _Strip(text), _Strip(text), _Strip(text)
     for column in plan.columns:
         keys = slice(column.key_start, column.key_start + plan.window[1])
-        q_strip = _Strip(q_map[:, :, :, column.start : column.stop], text)
-        k_strip, v_strip = _Strip(k_map[:, :, :, keys], text), _Strip(v_map[:, :, :, keys], text)
+        q_strip.fill(q_map[:, :, :, column.start : column.stop])
+        k_strip.fill(k_map[:, :, :, keys])
+        v_strip.fill(v_map[:, :, :, keys])
         for row in plan.rows:
             seen = (row.key_start, row.key_start + plan.window[0])
             turned_q, turned_k = text_q, text_k
@@ -138,15 +140,23 @@ class _Strip:
     So text and window are one tensor without a copy of the window.
     """
 
-    def __init__(self, columns: Tensor, text_length: int) -> None:
-        """columns [B, heads, H, w, D]."""
-        batch, heads, height, self._width, dim = columns.shape
+    def __init__(self, text_length: int) -> None:
         self._text_length = text_length
-        self._buffer = columns.new_empty(batch, heads, text_length + height * self._width, dim)
-        self._buffer[:, :, text_length:].unflatten(2, (height, self._width)).copy_(columns)
+        self._width = 0
+        self._buffer: Tensor | None = None
+
+    def fill(self, columns: Tensor) -> None:
+        """Take columns [B, heads, H, w, D]; the memory of columns just as wide is used again."""
+        batch, heads, height, width, dim = columns.shape
+        if self._buffer is None or width != self._width:
+            self._buffer = None  # let go before the new one is made
+            self._buffer = columns.new_empty(batch, heads, self._text_length + height * width, dim)
+        self._width = width
+        self._buffer[:, :, self._text_length :].unflatten(2, (height, width)).copy_(columns)
 
     def behind(self, text: Tensor, start: int, stop: int) -> Tensor:
         """[B, heads, text_length + n, D]: `text`, then the tokens of rows start..stop, as a view."""
+        assert self._buffer is not None, "fill comes first"
         first = start * self._width
         self._buffer[:, :, first : first + self._text_length] = text
         return self._buffer[:, :, first : self._text_length + stop * self._width]

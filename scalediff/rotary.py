@@ -7,6 +7,7 @@ Hosts hold their angles in different forms; all of them end here as a `Rotation`
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -17,8 +18,9 @@ RotateAt = Callable[[Tensor, Tensor], Tensor]
 """rotate(x [B, heads, n, D], ids [n, 2] of (row, column)) -> rotated x; B may be a part of the batch."""
 Rope = Tensor | tuple[Tensor, Tensor] | RotateAt
 
-# Elements rotated at a time: the fp32 copies of a 4K FLUX layer would otherwise take gigabytes.
-CHUNK_ELEMENTS = 1 << 24
+# Elements rotated at a time: the fp32 copies of a 4K FLUX layer would otherwise take gigabytes. On a CPU they
+# are to stay in its cache.
+CHUNK_ELEMENTS, CHUNK_ELEMENTS_CPU = 1 << 24, 1 << 18
 
 
 class Rotation(Protocol):
@@ -44,11 +46,20 @@ def rotation(rope: Rope, *, grid: tuple[int, int], text_length: int, dim: int) -
 
     "..." is nothing, [B] or [B, heads], of which each may be 1. N is H*W, or text_length + H*W with the
     text's rows first; those are not used. Raises ValueError for any other shape.
+
+    All layers of a model are given one table, which is checked and brought to their device in fp32 once: the
+    rotation of the latest table is kept while the table lives and is not written to.
     """
-    if not isinstance(rope, (Tensor, tuple, list)):
-        if not callable(rope):
-            raise ValueError(f"rope must be a table or a callable, got {type(rope).__name__}")
-        return _ByCallable(rope, grid)
+    if isinstance(rope, (Tensor, tuple, list)):
+        return _latest.of(rope, grid=grid, text_length=text_length, dim=dim)
+    if not callable(rope):
+        raise ValueError(f"rope must be a table or a callable, got {type(rope).__name__}")
+    return _ByCallable(rope, grid)
+
+
+def _from_table(
+    rope: Tensor | Sequence[Tensor], *, grid: tuple[int, int], text_length: int, dim: int
+) -> _ByTable:
     entries = _matrix_entries(rope, dim)
     count = entries[0].shape[-2]
     image = grid[0] * grid[1]
@@ -92,16 +103,58 @@ class _ByTable:
         self._entries, self._grid = entries, grid
 
     def image(self, x: Tensor) -> Tensor:
-        return _rotate(x, self._entries)
+        return _rotate(x, self._ready(x))
 
     def at(self, x: Tensor, row: int, column: int) -> Tensor:
         place = row * self._grid[1] + column
-        return _rotate(x, [entry[:, :, place : place + 1] for entry in self._entries])
+        return _rotate(x, [entry[:, :, place : place + 1] for entry in self._ready(x)])
 
     def take(self, samples: Sequence[int]) -> Rotation:
         if self._entries[0].shape[0] == 1:
             return self
         return _ByTable([entry[list(samples)] for entry in self._entries], self._grid)
+
+    def _ready(self, x: Tensor) -> list[Tensor]:
+        """The entries on x's device, dense and in fp32 at least; made at first use, never with less precision."""
+        kept = [entry.dtype.itemsize >= 4 and entry.device == x.device for entry in self._entries]
+        if not all(kept) or not all(entry.is_contiguous() for entry in self._entries):
+            self._entries = [
+                entry.to(x.device, torch.promote_types(entry.dtype, torch.float32)).contiguous()
+                for entry in self._entries
+            ]
+        return self._entries
+
+
+class _Latest:
+    """The rotation of the table that was used last; at most one is kept, and not longer than its table."""
+
+    def __init__(self) -> None:
+        self._made: tuple[object, tuple[weakref.ref[Tensor], ...], _ByTable] | None = None
+
+    def of(
+        self, rope: Tensor | Sequence[Tensor], *, grid: tuple[int, int], text_length: int, dim: int
+    ) -> _ByTable:
+        tables = (rope,) if isinstance(rope, Tensor) else tuple(rope)
+        key = (grid, text_length, dim, [(id(table), _version(table)) for table in tables])
+        made = self._made
+        if made and made[0] == key:  # a number of `id` is not given again while its table lives
+            return made[2]
+        turn = _from_table(rope, grid=grid, text_length=text_length, dim=dim)
+        self._made = key, tuple(weakref.ref(table, self._forget) for table in tables), turn
+        return turn
+
+    def _forget(self, ref: weakref.ref[Tensor]) -> None:
+        """A table is gone: what was made of it is of no use any more."""
+        if self._made and any(ref is own for own in self._made[1]):
+            self._made = None
+
+
+_latest = _Latest()
+
+
+def _version(table: Tensor) -> int:
+    """A number that changes when the table is written to; torch counts that outside inference mode only."""
+    return -1 if table.is_inference() else table._version
 
 
 class _ByCallable:
@@ -127,12 +180,12 @@ def _rotate(x: Tensor, entries: list[Tensor]) -> Tensor:
     """Matrix times each pair of channels, in fp32 at least, in x's dtype afterwards."""
     work = torch.promote_types(x.dtype, torch.float32)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    step = max(1, CHUNK_ELEMENTS // max(1, math.prod(x.shape) // max(1, x.shape[2])))
+    most = CHUNK_ELEMENTS_CPU if x.device.type == "cpu" else CHUNK_ELEMENTS
+    step = max(1, most // max(1, math.prod(x.shape) // max(1, x.shape[2])))
     for start in range(0, x.shape[2], step):
         part = slice(start, start + step)
         first, second = x[:, :, part].to(work).unflatten(-1, (-1, 2)).unbind(-1)
-        a, b, c, d = (entry[:, :, part] if entry.shape[2] > 1 else entry for entry in entries)
-        a, b, c, d = (entry.to(device=x.device, dtype=work) for entry in (a, b, c, d))
+        a, b, c, d = ((entry[:, :, part] if entry.shape[2] > 1 else entry).to(work) for entry in entries)
         pairs = out[:, :, part].unflatten(-1, (-1, 2))
         pairs[..., 0] = a * first + b * second
         pairs[..., 1] = c * first + d * second
@@ -168,9 +221,12 @@ def _once(table: Tensor, dim: int) -> Tensor:
 
 
 def _four_axes(entry: Tensor) -> Tensor:
-    """[B or 1, heads or 1, N, D/2] of [..., N, D/2]."""
-    if entry.ndim == 3:
-        return entry[:, None]
+    """[B or 1, heads or 1, N, D/2] of [..., N, D/2]; what is only expanded over samples or heads is 1."""
     if entry.ndim > 4:
         raise ValueError(f"rope has too many axes: {tuple(entry.shape)} for one entry of the matrices")
-    return entry.reshape((1,) * (4 - entry.ndim) + entry.shape)
+    if entry.ndim == 3:
+        entry = entry[:, None]
+    for axis in range(entry.ndim - 2):
+        if entry.stride(axis) == 0:
+            entry = entry.narrow(axis, 0, 1)
+    return entry[(None,) * (4 - entry.ndim)]

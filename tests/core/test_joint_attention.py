@@ -223,3 +223,21 @@ def test_a_kernel_that_returns_another_size_is_noticed():
         joint_neighborhood_attention(
             q, k, v, (6, 6), (4, 4), text_length=3, attend=lambda q, k, v: q[:, :, :1]
         )
+
+
+def test_queries_are_halved_where_memory_does_not_suffice():
+    grid, text = (32, 32), 5
+    q, k, v = qkv(grid, text)
+    seen = []
+
+    def small(queries, keys, values):
+        seen.append(queries.shape[2])
+        if queries.shape[2] > 100:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return F.scaled_dot_product_attention(queries, keys, values)
+
+    out = joint_neighborhood_attention(q, k, v, grid, (24, 24), text_length=text, attend=small)
+    expected = joint_neighborhood_attention(q, k, v, grid, (24, 24), text_length=text)
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
+    assert seen[:2] == [149, 75]
+    assert max(seen[1:]) <= 75

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import pytest
 import reference_joint
@@ -79,8 +80,49 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     x = torch.randn(2, 3, GRID[0] * GRID[1], DIM)
     turn = rotation(axial_table(GRID, AXES), grid=GRID, text_length=0, dim=DIM)
     whole = turn.image(x)
-    monkeypatch.setattr(rotary, "CHUNK_ELEMENTS", 7 * 2 * 3 * DIM)
+    monkeypatch.setattr(rotary, "CHUNK_ELEMENTS_CPU", 7 * 2 * 3 * DIM)
     assert torch.equal(turn.image(x), whole)
+
+
+def test_a_table_is_prepared_once(monkeypatch):
+    """All layers of a model call are given the same table."""
+    prepared = []
+    prepare = rotary._from_table
+    monkeypatch.setattr(rotary, "_from_table", lambda rope, **kw: prepared.append(1) or prepare(rope, **kw))
+    x = torch.randn(1, 2, GRID[0] * GRID[1], DIM)
+    table = axial_table(GRID, AXES)
+
+    def turned(rope, **changed):
+        return rotation(rope, **{"grid": GRID, "text_length": 0, "dim": DIM, **changed}).image(x)
+
+    first = turned(table)
+    assert torch.equal(turned(table), first)
+    assert len(prepared) == 1
+    table.copy_(axial_table(GRID, AXES, theta=50.0))  # written to: not the same table any more
+    assert torch.equal(turned(table), turned(table.clone()))
+    assert not torch.equal(turned(table), first)
+    with pytest.raises(ValueError, match="positions"):
+        turned(table, text_length=1, grid=(5, 5))
+
+
+def test_no_table_is_kept_alive():
+    table = axial_table(GRID, AXES)
+    rotation(table, grid=GRID, text_length=0, dim=DIM).image(torch.randn(1, 2, GRID[0] * GRID[1], DIM))
+    gone = weakref.ref(table)
+    assert rotary._latest._made is not None
+    del table
+    assert gone() is None
+    assert rotary._latest._made is None
+
+
+def test_a_table_of_double_precision_keeps_it():
+    rows = torch.arange(GRID[0] * GRID[1], dtype=torch.float64)[:, None] * torch.rand(DIM // 2).double()
+    table = (rows.cos(), rows.sin())
+    turn = rotation(table, grid=GRID, text_length=0, dim=DIM)
+    x = torch.randn(1, 2, GRID[0] * GRID[1], DIM, dtype=torch.float64)
+    turn.image(x.float())
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.complex(*table)
+    torch.testing.assert_close(turn.image(x), torch.view_as_real(pairs).flatten(-2), rtol=1e-12, atol=1e-12)
 
 
 def test_no_tokens_stay_no_tokens():
