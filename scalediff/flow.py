@@ -46,11 +46,17 @@ def time_shift(t: Number, mu: float) -> Number:
     return factor * t / (1 + (factor - 1) * t)
 
 
-def mu_of_shift(shift: float) -> float:
-    """mu of a model that states its shift as a factor, e.g. 3.0 in SD3; ValueError unless above 0."""
-    if not shift > 0:
-        raise ValueError(f"shift must be above 0, got {shift!r}")
-    return math.log(shift)
+def mu_of_levels(levels: Tensor) -> float:
+    """mu out of a model's own table [T] of noise levels: entry i is the shifted time (i + 1) / T.
+
+    Hosts name their shift in different ways, mu or e^mu; their tables are all alike. Read at the middle, where
+    the table is least sensitive to rounding. ValueError where that entry is not between 0 and 1.
+    """
+    middle = len(levels) // 2
+    time, sigma = (middle + 1) / len(levels), float(levels[middle])
+    if not (0 < time < 1 and 0 < sigma < 1):
+        raise ValueError(f"not a table of flow levels: entry {middle} of {len(levels)} is {sigma!r}")
+    return math.log(sigma / (1 - sigma)) - math.log(time / (1 - time))
 
 
 def sigma_of_tau(tau: float, mu: float = FLUX_MU) -> float:

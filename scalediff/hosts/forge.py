@@ -4,10 +4,8 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
-from scalediff import flow
 from scalediff.hosts.patcher import PatcherHost
 from scalediff.hosts.patcher_dit import Target, find_target
 from scalediff.hosts.patcher_models import Loaded
@@ -58,16 +56,3 @@ class ForgeHost(PatcherHost):
     def noise_schedule(cls, sd_model: Any) -> Any:
         """The predictor (backend/modules/k_prediction.py)."""
         return sd_model.forge_objects.unet.model.predictor
-
-    def sigma(self, tau: float) -> float:
-        """Noise level of timestep tau on the predictor's own axis; for FLUX tau counts before the shift."""
-        predictor = self.noise_schedule(self.p.sd_model)
-        if self.prediction == "flow":
-            return flow.sigma_of_tau(tau, self.mu())
-        return float(predictor.sigma(torch.tensor(float(tau))))
-
-    def mu(self) -> float:
-        """FLUX and Chroma state mu itself, SD3 the factor."""
-        predictor = self.noise_schedule(self.p.sd_model)
-        mu = getattr(predictor, "mu", None)
-        return float(mu) if mu is not None else flow.mu_of_shift(float(getattr(predictor, "shift", 1.0)))

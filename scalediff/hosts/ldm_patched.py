@@ -4,10 +4,8 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from scalediff import flow
 from scalediff.hosts.patcher import PatcherHost
 from scalediff.hosts.patcher_dit import Target, find_target
 from scalediff.hosts.patcher_models import Loaded
@@ -20,7 +18,6 @@ SD3 = ("ldm_patched.ldm.modules.diffusionmodules.mmdit", "optimized_attention")
 PLACES = {"flux": (FLUX, "flux"), "schnell": (FLUX, "flux"), "chroma": (CHROMA, "flux"), "sd3": (SD3, "sd3")}
 # What a model predicts, by the classes that its model_sampling is put together from; first match counts.
 PREDICTIONS = (("CONST", "flow"), ("EDM", "edm"), ("X0", "x0"), ("V_PREDICTION", "v"), ("EPS", "eps"))
-FLUX_SAMPLING = "ModelSamplingFlux"  # its shift is mu itself, elsewhere it is a factor
 
 
 class LdmPatchedHost(PatcherHost):
@@ -60,18 +57,6 @@ class LdmPatchedHost(PatcherHost):
     def noise_schedule(cls, sd_model: Any) -> Any:
         """Its model_sampling (ldm_patched/modules/model_sampling.py)."""
         return sd_model.forge_objects.unet.model.model_sampling
-
-    def sigma(self, tau: float) -> float:
-        """Noise level of timestep tau on the model's own axis; for flow models before the shift."""
-        if self.prediction == "flow":
-            return flow.sigma_of_tau(tau, self.mu())
-        return float(self.noise_schedule(self.p.sd_model).sigma(torch.tensor(float(tau))))
-
-    def mu(self) -> float:
-        """FLUX states mu itself, the others the factor."""
-        sampling = self.noise_schedule(self.p.sd_model)
-        shift = float(getattr(sampling, "shift", 1.0))
-        return shift if FLUX_SAMPLING in _class_names(sampling) else flow.mu_of_shift(shift)
 
     def noising_input(self, reference: Tensor, sigma: float) -> Tensor:
         """These hosts add sigma * noise for every model; a flow model's picture must fade by as much."""

@@ -62,7 +62,7 @@ class PatcherHost(WebUIHost):
 
     @classmethod
     def noise_schedule(cls, sd_model: Any) -> Any:
-        """What holds the model's noise levels, `sigmas` with `set_sigmas`."""
+        """What holds the model's noise levels: the table `sigmas`, and sigma(timestep) of a UNet."""
         raise NotImplementedError
 
     @classmethod
@@ -128,9 +128,15 @@ class PatcherHost(WebUIHost):
             return flow.flow_stage_sigmas(stage.tau, stage.steps, self.mu())
         return schedule.stage_sigmas(full, sigma, stage.steps)
 
+    def sigma(self, tau: float) -> float:
+        """Noise level of timestep tau on the model's own axis; for flow models tau counts before the shift."""
+        if self.prediction == "flow":
+            return flow.sigma_of_tau(tau, self.mu())
+        return float(self.noise_schedule(self.p.sd_model).sigma(torch.tensor(float(tau))))
+
     def mu(self) -> float:
         """Time shift of the loaded flow model."""
-        raise NotImplementedError
+        return flow.mu_of_levels(self.noise_schedule(self.p.sd_model).sigmas)
 
     @contextmanager
     def window_scope(self) -> Iterator[None]:

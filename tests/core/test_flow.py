@@ -11,7 +11,7 @@ from scalediff.flow import (
     FAMILY_DEFAULTS,
     add_flow_noise,
     flow_stage_sigmas,
-    mu_of_shift,
+    mu_of_levels,
     sigma_of_tau,
     time_shift,
 )
@@ -60,8 +60,15 @@ def test_shift_is_the_published_formula(t, mu):
     assert time_shift(t, mu) == pytest.approx(math.exp(mu) / (math.exp(mu) + 1 / t - 1))
 
 
-def test_a_factor_is_a_mu():
-    assert time_shift(0.25, mu_of_shift(3.0)) == pytest.approx(3 * 0.25 / (1 + 2 * 0.25))
+@pytest.mark.parametrize("mu", [0.0, 0.5, 1.0, 1.15, math.log(3.0)])
+@pytest.mark.parametrize("length", [1000, 10000, 999])
+def test_mu_is_read_from_a_models_table(mu, length):
+    levels = time_shift(torch.arange(1, length + 1) / length, mu)
+    assert mu_of_levels(levels) == pytest.approx(mu, abs=1e-5)
+
+
+def test_a_factor_of_e_to_the_mu():
+    assert time_shift(0.25, math.log(3.0)) == pytest.approx(3 * 0.25 / (1 + 2 * 0.25))
     assert time_shift(0.0, 1.15) == 0
 
 
@@ -88,7 +95,8 @@ def test_noise_mixes_linearly():
         lambda: sigma_of_tau(-1),
         lambda: flow_stage_sigmas(0, 4),
         lambda: flow_stage_sigmas(600, 0),
-        lambda: mu_of_shift(0),
+        lambda: mu_of_levels(torch.linspace(0.03, 14.6, 1000)),  # a UNet's
+        lambda: mu_of_levels(torch.zeros(1)),
         lambda: add_flow_noise(torch.zeros(2, 4), torch.zeros(4), 0.5),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 
 from scalediff.config import ScaleDiffConfig
 from scalediff.dit import FunctionSwap
-from scalediff.flow import sigma_of_tau
+from scalediff.flow import sigma_of_tau, time_shift
 
 
 @pytest.fixture
@@ -56,10 +56,15 @@ class IntegratedFluxTransformer2DModel(torch.nn.Module):
         self.guidance_embed, self.in_channels = guidance_embed, 64
 
 
+def levels(mu, length):
+    """The table of a flow model: entry i is time (i + 1) / length, shifted."""
+    return time_shift(torch.arange(1, length + 1) / length, mu)
+
+
 def flux_engine(guidance_embed, mu):
-    """backend/diffusion_engine/flux.py:34-43: the predictor states mu."""
+    """backend/modules/k_prediction.py:285-318: a table of 10000 levels, and a sigma that shifts nothing."""
     model = mini_forge.KModel(IntegratedFluxTransformer2DModel(guidance_embed))
-    model.predictor = SimpleNamespace(prediction_type="const", mu=mu, sigma=lambda t: t)
+    model.predictor = SimpleNamespace(prediction_type="const", sigmas=levels(mu, 10000), sigma=lambda t: t)
     return SimpleNamespace(forge_objects=SimpleNamespace(unet=mini_forge.Patcher(model)))
 
 
@@ -86,7 +91,7 @@ def test_flux_defaults_and_noise_level(adapters, flux_module, guided, mu, family
     chosen = adapters.forge.settle(engine, ScaleDiffConfig(enabled=True, tau=300, sg_factor=0.5))
     assert (chosen.tau, chosen.lfm_factor, chosen.sg_factor) == (300, 0.25, 0.5)
     host = hollow(adapters.forge, SimpleNamespace(sd_model=engine), "flow")
-    assert host.sigma(tau) == pytest.approx(sigma_of_tau(tau, mu))
+    assert host.sigma(tau) == pytest.approx(sigma_of_tau(tau, mu), abs=1e-6)
 
 
 def test_flux_tau_600_is_the_papers_noise_level(adapters):
@@ -192,9 +197,12 @@ def test_prediction_on_ldm_patched(adapters, kind, prediction):
 )
 def test_flow_on_ldm_patched(adapters, sampling, shift, mu):
     engine = mini_forge.engine(mini_forge.MiniUNet())
-    engine.forge_objects.unet.model.model_sampling = ldm_sampling("CONST", sampling, shift=shift)
+    table = levels(mu, 10000 if sampling == "ModelSamplingFlux" else 1000)
+    engine.forge_objects.unet.model.model_sampling = ldm_sampling(
+        "CONST", sampling, shift=shift, sigmas=table
+    )
     host = hollow(adapters.ldm, SimpleNamespace(sd_model=engine), "flow")
-    assert host.sigma(600) == pytest.approx(sigma_of_tau(600, mu))
+    assert host.sigma(600) == pytest.approx(sigma_of_tau(600, mu), abs=1e-6)
     picture, noise, sigma = torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3), host.sigma(600)
     # what sample_img2img of these hosts does: modules/sd_samplers_kdiffusion.py:206 (reForge)
     noised = host.noising_input(picture, sigma) + noise * sigma
