@@ -16,7 +16,7 @@ NO_FLOW = "does not work with flow models"
 def test_with_and_without_guidance(webui: Webui, sampler: str, cfg: float) -> None:
     if sampler not in webui.names("samplers"):
         pytest.skip(f"this host has no sampler named {sampler}")
-    request = {"sampler_name": sampler, "cfg_scale": cfg, "steps": 6}
+    request = {"sampler_name": sampler, "cfg_scale": cfg, "steps": 8}
     made = webui.hires(**request, alwayson_scripts=scalediff())
     if NO_FLOW in made.note:
         pytest.skip("the loaded model is a flow model")
