@@ -30,6 +30,10 @@ Size = tuple[int, int]
 STAGE_SLACK = 0.25
 
 
+class Stopped(Exception):  # noqa: N818  # a wish of the user, not an error
+    """A host's `decode` or `encode` may raise this when the user stops it half-way."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of the cascade: noise to sigma(tau) at `size`, then `steps` model steps."""
@@ -129,7 +133,10 @@ def run(
         if host.stopped():
             break
         host.begin_stage(stage, len(plan.stages))
-        reference = _reference(host, stage, config.lfm_factor, latent=latent, rgb=rgb)
+        try:
+            reference = _reference(host, stage, config.lfm_factor, latent=latent, rgb=rgb)
+        except Stopped:
+            break
         rgb = None  # a 4K picture in fp32: not kept while the model runs
         if reference is None:
             break

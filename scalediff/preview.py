@@ -11,7 +11,9 @@ from scalediff.cascade import Size, StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.estimate_times import StepTimes
 from scalediff.models import ModelMap
-from scalediff.params import DIRECT, PARAMS, Param, Value, shown
+from scalediff.param import DIRECT, Param, Value, shown
+from scalediff.params import PARAMS
+from scalediff.tiled_vae_cost import Choose
 
 NO_MODEL = "no model is loaded yet, so work and memory are not known"
 # Names as in the host's own API where it has them. Defaults are the host's.
@@ -42,7 +44,7 @@ class Loaded:
     `network` is anything `estimate.plan_work` takes, `vae` its autoencoder, `model_map` the adapter's view,
     `settle` gives the settings as they suit this model. `skips_uncond`: a guidance scale of 1 halves the work.
     `evaluations` are the model calls per step of a sampler by name. `times` are what earlier runs took, this
-    model's under `key`.
+    model's under `key`. `tiles` says which tiles the VAE takes under given settings.
     """
 
     network: Any
@@ -54,6 +56,7 @@ class Loaded:
     evaluations: Callable[[str], int] = lambda name: 1
     times: StepTimes | None = None
     key: str = ""
+    tiles: Callable[[ScaleDiffConfig], Choose] | None = None
 
 
 def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def _unknown_because(loaded: Loaded | None) -> str | None:
     return None if loaded.model_map.supported else loaded.model_map.reason
 
 
-def _run(values: dict[str, Value], loaded: Loaded) -> estimate.Run:
+def _run(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded) -> estimate.Run:
     first, later = str(values["sampler_name"]), str(values["hr_sampler_name"])
     return estimate.Run(
         first_steps=int(values["steps"]),
@@ -196,6 +199,7 @@ def _run(values: dict[str, Value], loaded: Loaded) -> estimate.Run:
         evaluations=loaded.evaluations(first),
         stage_evaluations=loaded.evaluations(first if later in SAME_SAMPLER else later),
         images=int(values["batch_size"]),
+        vae_tile=loaded.tiles(config) if loaded.tiles else None,
         vae_factor=session.CELL,
     )
 
@@ -203,7 +207,7 @@ def _run(values: dict[str, Value], loaded: Loaded) -> estimate.Run:
 def _cost(
     plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
 ) -> estimate.PlanEstimate:
-    run = _run(values, loaded)
+    run = _run(values, config, loaded)
     window = session.attention_window(loaded.model_map.native_size, plan.base, config)
     return estimate.plan_work(
         plan, loaded.network, run, window=window, vae=loaded.vae, times=loaded.times, key=loaded.key
@@ -214,5 +218,5 @@ def _pass_cost(
     one_pass: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
 ) -> estimate_direct.PassEstimate:
     window = direct.window(loaded.model_map.native_size, one_pass, config)
-    run = _run(values, loaded)
+    run = _run(values, config, loaded)
     return estimate_direct.pass_work(one_pass, loaded.network, run, window=window, vae=loaded.vae)

@@ -57,6 +57,7 @@ def loaded_model() -> preview.Loaded | None:
 
     from scalediff.hosts.select import host_class
     from scalediff.hosts.webui_times import TIMES
+    from scalediff.hosts.webui_vae import chooser
 
     def evaluations(name: str) -> int:
         config = sd_samplers.find_sampler_config(name)
@@ -78,6 +79,7 @@ def loaded_model() -> preview.Loaded | None:
         evaluations=evaluations,
         times=TIMES,
         key=speed_key(model, devices.device),
+        tiles=lambda config: chooser(model, config),
     )
 
 

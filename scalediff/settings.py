@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+from scalediff.params import TILING_AUTO, TILINGS
 from scalediff.session import LOG_LEVEL
 
 SECTION = ("scalediff", "ScaleDiff")
@@ -13,6 +14,8 @@ LOG_OPTION = "scalediff_log_level"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 DEFAULT_LEVEL = "INFO"
 STAGES_OPTION = "scalediff_save_stages"
+TILING_OPTION = "scalediff_vae_tiling"
+CEILING_OPTION = "scalediff_memory_ceiling"
 
 
 def add_options() -> None:
@@ -40,7 +43,39 @@ def add_options() -> None:
             "beside the final one, with -scalediff-stage- and its number in the name"
         ),
     )
+    shared.opts.add_option(
+        TILING_OPTION,
+        shared.OptionInfo(
+            TILING_AUTO, "VAE tiling", gr.Radio, {"choices": list(TILINGS)}, section=SECTION
+        ).info(
+            "Auto: where the whole picture would not fit into memory; a job's own setting goes before this"
+        ),
+    )
+    shared.opts.add_option(
+        CEILING_OPTION,
+        shared.OptionInfo(
+            0.0,
+            "Memory ceiling in GB",
+            gr.Slider,
+            {"minimum": 0.0, "maximum": 128.0, "step": 0.5},
+            section=SECTION,
+        ).info(
+            "of model and work together, for VAE tiling on Auto; 0: what the GPU has free, on a CPU no limit"
+        ),
+    )
     apply()
+
+
+def vae_tiling(opts: Any) -> str:
+    """What the settings page says about VAE tiling: one of `params.TILINGS`."""
+    value = getattr(opts, TILING_OPTION, TILING_AUTO)
+    return value if value in TILINGS else TILING_AUTO
+
+
+def memory_ceiling(opts: Any) -> float:
+    """The memory ceiling in bytes, 0 for none."""
+    value = getattr(opts, CEILING_OPTION, 0.0)
+    return max(float(value), 0.0) * 1e9 if isinstance(value, (int, float)) else 0.0
 
 
 def set_log_level(opts: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 
 from scalediff.estimate_counts import Work, unit_work, vae_work
@@ -13,6 +14,7 @@ from scalediff.tiled_vae_layers import ATTENTION_WINDOW, Layers
 from scalediff.tiled_vae_layout import LEAST_TILE, spans
 
 TILES = (128, 96, 64, 48, 32, LEAST_TILE)  # sides in latent cells, overlap included
+SPARE = 0.1  # of a GPU's free memory: for workspaces, and because freed blocks do not fit together
 PICTURE = 3 * 4  # bytes per pixel of an RGB picture in fp32
 
 Choose = Callable[[nn.Module, Cells], "int | None"]
@@ -68,3 +70,20 @@ def choose_tile(
         return None
     tile = fitting[0] if fitting else TILES[-1]
     return tile if tile < max(latent_size) else None
+
+
+def room(device: torch.device, *, ceiling: float, weights: int) -> float | None:
+    """Bytes that work may take on `device`, None for no limit.
+
+    On a GPU what is free, and everywhere what `ceiling` (bytes, 0 for none) leaves beside the `weights`; on a
+    GPU, beside all that this process has there.
+    """
+    limits = []
+    if device.type == "cuda":
+        allocated = torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - allocated
+        limits.append(free * (1 - SPARE))
+        weights = allocated
+    if ceiling > 0:
+        limits.append(max(ceiling - weights, 0.0))
+    return min(limits) if limits else None

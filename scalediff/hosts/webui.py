@@ -20,6 +20,7 @@ from scalediff.cascade import Stage, StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.geometry import patch_length
 from scalediff.guidance import StructureGuidance
+from scalediff.hosts import webui_vae
 from scalediff.hosts.webui_guidance import GuidanceCallbacks
 from scalediff.hosts.webui_pixels import resize_bicubic, resize_with_upscaler
 from scalediff.hosts.webui_rows import RowTracker
@@ -31,7 +32,7 @@ from scalediff.hosts.webui_times import measure
 from scalediff.models import ModelMap, layer_window
 from scalediff.patch import is_replaced
 from scalediff.schedule import step_levels
-from scalediff.session import attention_window
+from scalediff.session import CELL, attention_window
 from scalediff.windowed import Shift
 
 log = logging.getLogger("scalediff")
@@ -176,9 +177,11 @@ class WebUIHost:
         The host's function moves a VAE that yields NaN to a wider type where it can; if that is no help it
         raises.
         """
-        decoded = decode_latent_batch(
-            self.p.sd_model, latent, target_device=latent.device, check_for_nans=True
-        )
+        report = webui_vae.progress(self, "decoding")
+        with webui_vae.tiles(self.p, self.config, latent.shape[-2:], report=report):
+            decoded = decode_latent_batch(
+                self.p.sd_model, latent, target_device=latent.device, check_for_nans=True
+            )
         rgb = torch.stack(list(decoded)).float()
         if self._stage > 0:  # what a stage starts from is the result of the one before
             save_stage(self.p, rgb, self.plan.stages[self._stage - 1])
@@ -200,7 +203,10 @@ class WebUIHost:
         if method != "Full":
             self.p.extra_generation_params["VAE Encoder"] = method
         latents = []
-        with devices.without_autocast():
+        cells = (rgb.shape[-2] // CELL, rgb.shape[-1] // CELL)
+        # without a latent of the base there is nothing to give back
+        report = webui_vae.progress(self, "encoding", stoppable=stage_index >= 0)
+        with devices.without_autocast(), webui_vae.tiles(self.p, self.config, cells, report=report):
             for seed, image in zip(self.p.seeds, rgb):
                 with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae")):
                     latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, self.p.sd_model))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from modules import devices, extra_networks, sd_samplers, shared
-from modules.processing import DecodedSamples, decode_latent_batch, opt_f
+from modules.processing import DecodedSamples, opt_f
 from torch import Tensor
 
 from scalediff.cascade import CascadeResult, StagePlan
@@ -16,6 +16,7 @@ from scalediff.hosts.webui_gate import open_gate
 from scalediff.hosts.webui_pixels import to_image
 from scalediff.hosts.webui_replace import original, replace
 from scalediff.hosts.webui_saving import save_pictures
+from scalediff.hosts.webui_vae import finished
 from scalediff.session import Session, make_plan, stage_values
 
 
@@ -105,8 +106,7 @@ def _second_pass(
             result = _stages(p, session, plan, told, samples, rgb)
         cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
         devices.torch_gc()
-        shared.state.textinfo = "ScaleDiff: decoding"
-        return decode_latent_batch(p.sd_model, cropped, target_device=devices.cpu, check_for_nans=True)
+        return finished(p, session.config, cropped)
     finally:
         p.is_hr_pass = False
         p.sampler = None

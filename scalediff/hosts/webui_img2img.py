@@ -13,6 +13,7 @@ from scalediff.hosts.webui_conditioning import stage_conditioning
 from scalediff.hosts.webui_gate import open_gate
 from scalediff.hosts.webui_pixels import base_images, base_size, own_scale
 from scalediff.hosts.webui_replace import original, replace
+from scalediff.hosts.webui_vae import finished_or_latent
 from scalediff.session import Session, make_plan, shrunk
 
 
@@ -121,4 +122,4 @@ def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) ->
         open_gate(host, session, latent)
         result = common.run(p, session, host, latent, rgb)
     devices.torch_gc()
-    return result.latent
+    return finished_or_latent(p, session.config, result.latent)
