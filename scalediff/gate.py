@@ -23,7 +23,12 @@ from scalediff.patch import ForwardPatch
 log = logging.getLogger("scalediff")
 
 PromptRows = Callable[[int, dict[str, Any]], Sequence["int | None"]]
-SHARP_LAYERS = 4  # more only blur the mask
+# Layers differ much in how sharply they see the subject, and averaging in a blurred one blurs the mask: at most these,
+# and of these only the ones with at least this share of the sharpest one's contrast.
+SHARP_LAYERS, SHARP_SHARE = 4, 0.7
+# Where the mask rises from 0 to 1 between the level of the ground and the peak. Low: a mask that cuts into the subject
+# does harm, one that leaves a rim around it does not.
+RISE_START, RISE_WIDTH = 0.2, 0.3
 # As the measurement behind this method had it: the gate is for pictures with at least 3/8 of empty ground.
 MOST_COVERED = 5 / 8
 LEAST_CONTRAST = 1.5  # peak over median; flatter maps show no subject
@@ -58,7 +63,6 @@ class TextGate:
         self.masks: list[Tensor | None] = [None] * len(background)  # [h, w], None: nothing to gate
         self._layers = cross_layers(model_map)
         self._background, self._rows, self._strength = background, rows, strength
-        self._seen: list[Counter[int]] = []
         self._resized: dict[tuple[int, int], Tensor] = {}
 
     @contextmanager
@@ -171,17 +175,18 @@ def subject_mask(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor | None
     Only the sharpest layers count. The mask is None where even those are flat, and where the subject covers most of the
     picture, since there is no ground on which it could be repeated.
     """
-    sharp = sorted((m for m in maps if m.numel() > 1), key=contrast, reverse=True)[:SHARP_LAYERS]
-    if not sharp or contrast(sharp[0]) < LEAST_CONTRAST:
+    ranked = sorted(((contrast(seen), seen) for seen in maps), key=lambda pair: pair[0], reverse=True)
+    if not ranked or ranked[0][0] < LEAST_CONTRAST:
         return None
-    level = torch.stack([_resize(_normal(m.float()), size) for m in sharp]).mean(0)
-    mask = _smoothstep((level - 0.2) / 0.3)
-    mask = F.max_pool2d(mask[None, None], 3, stride=1, padding=1)[0, 0]
+    least = SHARP_SHARE * ranked[0][0]
+    sharp = [seen for sharpness, seen in ranked[:SHARP_LAYERS] if sharpness >= least]
+    level = torch.stack([_resize(_normal(seen.float()), size) for seen in sharp]).mean(0)
+    mask = _smoothstep((level - RISE_START) / RISE_WIDTH)
     return mask if float(mask.mean()) <= MOST_COVERED else None
 
 
 def _normal(seen: Tensor) -> Tensor:
-    """From 0 at the level of the ground (the lower quartile's half) to 1 at the peak."""
+    """From 0 at the level of the ground, the lower quartile, to 1 at the peak."""
     low, high = torch.quantile(seen.flatten(), torch.tensor([0.25, 0.99], device=seen.device))
     return ((seen - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
 
