@@ -13,7 +13,7 @@ from statistics import median
 import gradio as gr
 
 from scalediff import page
-from scalediff.params import TABS
+from scalediff.param import TABS
 
 TAB = TABS[0]
 

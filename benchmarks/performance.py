@@ -47,7 +47,8 @@ def attention_core(report: dict[str, Any]) -> str:
         (
             f"## {TITLES['attention_core']}\n",
             "Floor: `scaled_dot_product_attention` on windows that lie ready in memory, the least that any "
-            "way to compute windowed attention can take. Gather: the usual form, an index tensor. Slices: the plain loop.\n",
+            "way to compute windowed attention can take. Gather: the usual form, an index tensor. Slices: the plain "
+            "loop.\n",
             _table(["level", *labels], rows),
             f"\nGoal: at most {CORE_GOAL} times the floor. Reached at {reached} of {len(floors)} levels; "
             f"the largest is {max(floors):.2f}.\n",

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from pocket_webui.cli import LARGEST, SMALLEST, UsageError
 from scalediff import presets
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import DIRECT, PARAMS
+from scalediff.param import DIRECT
+from scalediff.params import PARAMS
 
 SCRIPT = "ScaleDiff"
 POLL_SECONDS = 0.2

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from scalediff.params import DEFAULTS, PARAMS, shown
+from scalediff.param import shown
+from scalediff.params import DEFAULTS, PARAMS
 
 
 @dataclass(frozen=True)

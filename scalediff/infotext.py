@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import PARAMS, Value
+from scalediff.param import Value
+from scalediff.params import PARAMS
 
 ENABLE = PARAMS[0]
 

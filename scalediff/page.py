@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from scalediff.params import PARAMS, Param
+from scalediff.param import Param
+from scalediff.params import PARAMS
 
 ADVANCED = "Advanced"
 

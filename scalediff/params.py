@@ -2,123 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
-Value = bool | int | float | str
-SHOWN_CHARACTERS = 60
-MOST_ENTRIES = 8  # more stages than any plan has
-LONGEST_TEXT = 200
+from scalediff.param import MODES, STAGED, Param
+
 LONGEST_PROMPT = 4000
 PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Panorama", "Custom")
 AUTO, FAITHFUL, BALANCED, DETAIL, PANORAMA, CUSTOM = PRESETS
-STAGED, DIRECT = MODES = ("Stages", "Direct")
 BASE, STAGE = CONDITIONINGS = ("Base", "Stage")
 TILING_AUTO, TILING_ON, TILING_OFF = TILINGS = ("Auto", "On", "Off")
-TABS = ("txt2img", "img2img")
-
-
-@dataclass(frozen=True)
-class Param:
-    """One setting. Labels and infotext keys are public: saved pages and pictures refer to them.
-
-    A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces, or
-    free, up to `longest` characters.
-    """
-
-    attr: str
-    label: str
-    infotext_key: str
-    kind: type
-    default: Value
-    help: str
-    minimum: float | None = None
-    maximum: float | None = None
-    step: float | None = None
-    choices: tuple[str, ...] = ()
-    entries: tuple[int, int] | None = None
-    advanced: bool = False
-    on_top: bool = False  # before the others on the page; the order of arguments is the table's
-    longest: int = LONGEST_TEXT
-    tabs: tuple[str, ...] = TABS  # where the page shows it; the API takes it everywhere
-    modes: tuple[str, ...] = MODES  # where it takes effect
-
-    @property
-    def allowed(self) -> str:
-        """The allowed values in words."""
-        if self.kind is bool:
-            return "true or false"
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        if self.entries:
-            low, high = self.entries
-            return (
-                f"empty or up to {MOST_ENTRIES} whole numbers from {low} to {high} with spaces between them"
-            )
-        if self.kind is str:
-            return f"empty or a text of up to {self.longest} characters"
-        noun = "a whole number" if self.kind is int else "a number"
-        return f"{noun} from {self.minimum:g} to {self.maximum:g}"
-
-    def parse(self, value: Any) -> Value:
-        """An untyped value as this setting's type; ValueError names label, value and range."""
-        if self.kind is str:
-            text = self._as_text(value)
-            if text is None:
-                raise ValueError(f"{self.label} must be {self.allowed}, got {shown(value)}")
-            return text
-        number = _as_bool(value) if self.kind is bool else _as_number(value)
-        if number is not None and self.kind is int:
-            number = int(number) if number == int(number) else None
-        if number is None or (self.kind is not bool and not self._in_range(number)):
-            raise ValueError(f"{self.label} must be {self.allowed}, got {shown(value)}")
-        return number
-
-    def _as_text(self, value: Any) -> str | None:
-        """The text in its one spelling; None where it is not allowed."""
-        if not isinstance(value, str) or len(value) > self.longest:
-            return None
-        if self.choices:
-            return next((choice for choice in self.choices if choice.lower() == value.strip().lower()), None)
-        if not self.entries:
-            return value.strip()
-        words = value.replace(",", " ").split()
-        low, high = self.entries
-        allowed = all(word.isascii() and word.isdigit() and low <= int(word) <= high for word in words)
-        return " ".join(str(int(word)) for word in words) if allowed and len(words) <= MOST_ENTRIES else None
-
-    def _in_range(self, number: int | float) -> bool:
-        low = -math.inf if self.minimum is None else self.minimum
-        high = math.inf if self.maximum is None else self.maximum
-        return low <= number <= high
-
-
-def shown(value: Any) -> str:
-    """A value as it appears in a message, cut to a readable length."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer with more digits than Python is willing to print
-        text = f"a huge {type(value).__name__}"
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
-
-
-def _as_bool(value: Any) -> bool | None:
-    if isinstance(value, str):
-        return {"true": True, "false": False}.get(value.strip().lower())
-    return bool(value) if isinstance(value, (bool, int)) and value in (0, 1) else None
-
-
-def _as_number(value: Any) -> int | float | None:
-    """A finite number out of a number or a numeric text; None for everything else, truth values included."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
 
 _FACTOR = {
     "kind": float,

@@ -11,7 +11,8 @@ from typing import Any
 
 from scalediff.config import ScaleDiffConfig
 from scalediff.flow import FAMILY_DEFAULTS, UNET_DEFAULTS
-from scalediff.params import AUTO, BALANCED, CUSTOM, DETAIL, DIRECT, FAITHFUL, PANORAMA
+from scalediff.param import DIRECT
+from scalediff.params import AUTO, BALANCED, CUSTOM, DETAIL, FAITHFUL, PANORAMA
 
 # Preset -> change of the family's tau, structure strength
 FREEDOM = {AUTO: (0, 1.0), FAITHFUL: (-100, 1.0), BALANCED: (0, 0.8), DETAIL: (100, 0.6)}

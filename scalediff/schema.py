@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from scalediff.params import PARAMS, Param
+from scalediff.param import Param
+from scalediff.params import PARAMS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 KINDS = {bool: "boolean", int: "integer", float: "number", str: "string"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scalediff.params import PARAMS, Param
+from scalediff.param import Param
+from scalediff.params import PARAMS
 
 
 def row(param: Param) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import PARAMS, Param
+from scalediff.param import Param
+from scalediff.params import PARAMS
 
 PREFIX = "[ScaleDiff] "
 ATTRIBUTE = "_scalediff_xyz"  # where a cell's `p` carries the values of its axes

@@ -10,7 +10,7 @@ from scalediff.hosts import webui_direct, webui_hires, webui_img2img, webui_time
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui_pass import add_jobs, refuse, tell
 from scalediff.hosts.webui_replace import restore
-from scalediff.params import DIRECT
+from scalediff.param import DIRECT
 from scalediff.session import ATTRIBUTE, NOTE_KEY, Session, unsign
 
 log = logging.getLogger("scalediff")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from scalediff import infotext
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import MOST_ENTRIES, PARAMS, Param
+from scalediff.param import MOST_ENTRIES, Param
+from scalediff.params import PARAMS
 
 # What A1111 accepts as a key of its infotext
 HOST_KEY = re.compile(r"\w[\w \-/]+")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from scalediff import schema
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import DEFAULTS, PARAMS, Param
+from scalediff.param import Param
+from scalediff.params import DEFAULTS, PARAMS
 
 SCHEMA = schema.settings_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

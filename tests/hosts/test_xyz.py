@@ -12,7 +12,8 @@ import pytest
 
 from scalediff import xyz
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import PARAMS, Param
+from scalediff.param import Param
+from scalediff.params import PARAMS
 
 OTHER = {
     "enabled": "True",

@@ -8,7 +8,8 @@ import gradio as gr
 import pytest
 
 from scalediff import page
-from scalediff.params import PARAMS, TABS, Param
+from scalediff.param import TABS, Param
+from scalediff.params import PARAMS
 
 IDS = [param.attr for param in PARAMS]
 

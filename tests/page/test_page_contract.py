@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from scalediff import infotext, page
 from scalediff.config import ScaleDiffConfig
-from scalediff.params import MOST_ENTRIES, PARAMS, Param
+from scalediff.param import MOST_ENTRIES, Param
+from scalediff.params import PARAMS
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_SHOWN = 6

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from scalediff.params import DIRECT, PANORAMA, PARAMS
+from scalediff.param import DIRECT
+from scalediff.params import PANORAMA, PARAMS
 
 SCRIPT = (Path(__file__).resolve().parents[2] / "javascript" / "scalediff.js").read_text(encoding="utf8")
 
