@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.attention import neighborhood_attention
+from scalediff.attention import joint_neighborhood_attention, neighborhood_attention
 from scalediff.geometry import QuerySpan, fitted_window, merged_spans, patch_length, query_spans
 
 Grid = tuple[int, int]
@@ -22,17 +22,26 @@ Call = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """q, k, v [B, heads, H*W, D] on a grid (H, W) with windows (h, w), in tokens."""
+    """q, k, v [B, heads, text + H*W, D] on a grid (H, W) with windows (h, w), in tokens."""
 
     q: Tensor
     k: Tensor
     v: Tensor
     grid: Grid
     window: Grid
+    text: int = 0
 
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v as [B, heads, H, W, D]."""
-        q, k, v = (t.unflatten(2, self.grid) for t in (self.q, self.k, self.v))
+        """q, k, v of the image as [B, heads, H, W, D]."""
+        q, k, v = (t[:, :, self.text :].unflatten(2, self.grid) for t in (self.q, self.k, self.v))
+        return q, k, v
+
+    def behind_text(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v [B, heads, n, D] of a patch and its window, each with the text in front."""
+        if not self.text:
+            return q, k, v
+        texts = (t[:, :, : self.text] for t in (self.q, self.k, self.v))
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(texts, (q, k, v)))
         return q, k, v
 
     def spans(self) -> tuple[list[QuerySpan], list[QuerySpan]]:
@@ -47,6 +56,8 @@ class Problem:
 def ours(problem: Problem) -> Call:
     """The extension's own path."""
     p = problem
+    if p.text:
+        return lambda: joint_neighborhood_attention(p.q, p.k, p.v, p.grid, p.window, text_length=p.text)
     return lambda: neighborhood_attention(p.q, p.k, p.v, p.grid, p.window)
 
 
@@ -56,11 +67,13 @@ def whole(problem: Problem) -> Call:
     return lambda: F.scaled_dot_product_attention(p.q, p.k, p.v)
 
 
-def slices(problem: Problem, *, joined: bool = False) -> Call:
-    """The plain loop: for each patch slice its queries and its window, attend, write back.
+def slices(problem: Problem, *, joined: bool = False) -> Call | None:
+    """The plain loop: for each patch slice its queries and its window, attend, write back. None with text.
 
     `joined`: neighbouring patches that see one window go together, as they do in the extension's own path.
     """
+    if problem.text:
+        return None
     q, k, v = problem.maps()
     rows, columns = problem.spans()
     if joined:
@@ -86,12 +99,12 @@ def slices(problem: Problem, *, joined: bool = False) -> Call:
 
 
 def gather(problem: Problem) -> Call | None:
-    """Windows fetched by an index tensor, all in one attention call; None where the patches do not divide.
+    """Windows fetched by an index tensor, all in one attention call; None with text or a ragged grid.
 
     The index [patches, h*w] is made once, as a stage would; keys and values are copied about four times.
     """
     (height, width), (high, wide) = problem.grid, problem.size()
-    if height % patch_length(high) or width % patch_length(wide):
+    if problem.text or height % patch_length(high) or width % patch_length(wide):
         return None
     index = window_index(problem)
     return lambda: gathered(problem, index)
@@ -147,7 +160,7 @@ def _windows(problem: Problem) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
                 t[..., row.key_start : row.key_start + high, column.key_start : column.key_start + wide, :]
                 for t in (k, v)
             )
-            parts = (patch.flatten(2, 3), keys.flatten(2, 3), values.flatten(2, 3))
+            parts = problem.behind_text(patch.flatten(2, 3), keys.flatten(2, 3), values.flatten(2, 3))
             groups.setdefault((row.stop - row.start, column.stop - column.start), []).append(parts)
     return list(groups.values())
 

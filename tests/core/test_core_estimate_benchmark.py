@@ -51,6 +51,18 @@ def test_floor_computes_all_windows() -> None:
     torch.testing.assert_close(attended[7], expected[0, :, 4:8, 4:8].flatten(1, 2), rtol=1e-5, atol=1e-6)
 
 
+def test_floor_of_joint_attention_has_the_text_in_every_window() -> None:
+    p = Level("", (16, 24), (8, 8), 8, text=5).problem("cpu", torch.float32)
+    assert slices(p) is None
+    assert gather(p) is None
+    attended = floor(p)()
+    assert attended.shape == (4 * 6, 1, 5 + 16, 8)
+    out = ours(p)()
+    torch.testing.assert_close(out[:, :, :5], attended[:, :, :5].mean(0, keepdim=True))
+    expected = out[:, :, 5:].unflatten(2, p.grid)[0, :, 4:8, 4:8].flatten(1, 2)
+    torch.testing.assert_close(attended[7, :, 5:], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_global_is_the_same_where_one_window_covers_the_grid() -> None:
     p = problem((8, 8), (8, 8), 8)
     assert torch.equal(whole(p)(), ours(p)())
@@ -77,6 +89,7 @@ def test_measures_every_method_in_turn() -> None:
     line = table([result]).splitlines()[2]
     assert line.startswith("| tiny | ")
     assert line.count("(") == 4
+    assert result["shape"]["window"] == (8, 8)
 
 
 def test_ratios_are_of_medians_with_the_middle_half_of_the_rounds() -> None:
