@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.live_bytes import LiveBytes
-from scalediff import attention_choice, attention_flex, attention_natten
+from scalediff import attention, attention_choice, attention_flex, attention_natten
 from scalediff.attention import neighborhood_attention
 from scalediff.attention_choice import Choice, Way, is_open
 from scalediff.attention_flex import by_tiles, flex_attention, flex_obstacle
@@ -244,3 +244,28 @@ def test_a_cpu_and_a_kernel_of_the_hosts_have_no_choice(monkeypatch: pytest.Monk
     assert not is_open(gpu, gpu, gpu, lambda q, k, v: v)
     monkeypatch.setenv("SCALEDIFF_ATTENTION", "patches")
     assert not is_open(gpu, gpu, gpu, None)
+
+
+def test_the_ways_there_are_and_where_they_are_chosen(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a GPU; here the GPU is only claimed, and the clock makes everything but one call per patch fast."""
+    caplog.set_level(logging.INFO, "scalediff")
+    clock = iter([1.0] * attention_choice.REPEATS + [0.1] * attention_choice.REPEATS)
+    monkeypatch.setattr(attention, "choose", Choice(attention_choice.WAYS, lambda run: next(clock)))
+    q, k, v = qkv((24, 40))
+    offsets = [(0, 0), (0, 0)]
+    expected = neighborhood_attention(q, k, v, (24, 40), (16, 16), offset=offsets)
+    assert not said(caplog)
+    monkeypatch.setattr(attention, "is_open", lambda *call: True)
+    for _ in range(2):
+        assert torch.equal(neighborhood_attention(q, k, v, (24, 40), (16, 16), offset=offsets), expected)
+    (line,) = said(caplog)
+    assert "24x40 in windows of 16x16, 2 heads of 8 torch.float32 runs by rows" in line
+    assert "natten: NATTEN is not installed" in line
+    assert "flex: the grid is too small" in line
+
+
+def test_a_torch_without_flex_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_flex, "flex_attention", None)
+    assert flex_obstacle(Layout.of(GRID, WINDOW, (0, 0))) == "this torch has no FlexAttention"
