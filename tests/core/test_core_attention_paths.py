@@ -252,6 +252,7 @@ def test_the_ways_there_are_and_where_they_are_chosen(
     """On a GPU; here the GPU is only claimed, and the clock makes everything but one call per patch fast."""
     caplog.set_level(logging.INFO, "scalediff")
     clock = iter([1.0] * attention_choice.REPEATS + [0.1] * attention_choice.REPEATS)
+    monkeypatch.setattr(attention_natten, "find_spec", lambda name: None)
     monkeypatch.setattr(attention, "choose", Choice(attention_choice.WAYS, lambda run: next(clock)))
     q, k, v = qkv((24, 40))
     offsets = [(0, 0), (0, 0)]
