@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VENV3 := .venv-gradio3
 
-.PHONY: demo serve test lint types check-python train bench bench-repetition clean
+.PHONY: demo serve test lint types check-python train bench quality bench-repetition clean
 
 demo: $(VENV)/.runtime  ## one prompt: native, direct 4x, latent hires fix 4x, ScaleDiff 4x -> outputs/demo.png
 	$(PY) -m pocket_webui.demo
@@ -28,6 +28,9 @@ train: $(VENV)/.runtime  ## makes the pocket checkpoint again, from nothing (abo
 
 bench: $(VENV)/.runtime  ## attention core against its floor, the gather, a slice loop and global attention
 	$(PY) -m benchmarks.attention_core
+
+quality: $(VENV)/.runtime  ## every method against the true distribution; resumable, many hours of processor time
+	$(PY) -m benchmarks.quality
 
 bench-repetition: $(VENV)/.runtime  ## counts objects over 32 seeds at 4x
 	$(PY) -m benchmarks.repetition

@@ -12,6 +12,8 @@ WORKING_PIXELS = 160
 # Half of the area that an object repeated on a 4 x 4 grid would have, as a share of the picture.
 MIN_BODY = 0.5 * np.pi * (0.30 / 4 * 0.8) ** 2
 MIN_CORE = 0.5 * np.pi * (0.30 / 4 * 0.30) ** 2
+# The ring around a core, in working pixels: outside its dark rim, inside the body even of a small object.
+RIM, RING, WARM_SHARE = 1, 4, 0.25
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,27 @@ def count(image: np.ndarray) -> Count:
     # A model may tint its grey grounds a little: the colours must be clearly those of the world's ramps.
     violet = (r - g > 0.09) & (b - g > 0.20) & (b - r > -0.02)
     warm = (r - b > 0.22) & ~violet
-    return Count(_regions(violet, MIN_CORE, holes=False), _regions(warm | violet, MIN_BODY, holes=True))
+    return Count(_cores(violet, r - b > 0.10), _bodies(warm | violet))
 
 
-def _regions(mask: np.ndarray, least: float, *, holes: bool) -> int:
-    mask = ndimage.binary_opening(mask, iterations=1)
-    if holes:
-        mask = ndimage.binary_fill_holes(mask)
+def _cores(violet: np.ndarray, warm: np.ndarray) -> int:
+    """Violet regions with something warm, however pale, around them: a model may turn a ground violet, too."""
+    violet = ndimage.binary_opening(violet, iterations=1)
+    labels, areas = _areas(violet)
+    found = 0
+    for label in np.flatnonzero(areas >= MIN_CORE * violet.size) + 1:
+        near = ndimage.binary_dilation(labels == label, iterations=RING)
+        ring = near & ~ndimage.binary_dilation(labels == label, iterations=RIM)
+        found += bool(warm[ring].mean() >= WARM_SHARE)
+    return found
+
+
+def _bodies(mask: np.ndarray) -> int:
+    mask = ndimage.binary_fill_holes(ndimage.binary_opening(mask, iterations=1))
+    return int(np.sum(_areas(mask)[1] >= MIN_BODY * mask.size))
+
+
+def _areas(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the regions, and the area of each in pixels."""
     labels, found = ndimage.label(mask)
-    if not found:
-        return 0
-    areas = ndimage.sum_labels(mask, labels, index=np.arange(1, found + 1))
-    return int(np.sum(areas >= least * mask.size))
+    return labels, np.asarray(ndimage.sum_labels(mask, labels, index=np.arange(1, found + 1)))

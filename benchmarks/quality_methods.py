@@ -1,0 +1,278 @@
+"""The methods that `benchmarks.quality` compares: a name, and what it changes in a job of the pocket WebUI.
+
+What the product has no switch for (the paper's ablations, MultiDiffusion) replaces for a while what the cascade uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.captions import Caption
+
+NATIVE, STEPS, CFG, SAMPLER = 128, 20, 2.0, "DPM++ 2M"
+FACTORS = (2, 4)
+PATCH_BATCH = 16  # patches in one call, as the paper times MultiDiffusion on SDXL (4.1)
+Scope = Callable[[], AbstractContextManager[None]]
+
+# The paper's recipe written out, so that it stays what it is whatever becomes of our defaults (3.2-3.4, App. A).
+PAPER: dict[str, Any] = {
+    "preset": "Custom",
+    "tau": 400,
+    "structure_strength": 1.0,
+    "stage_factor": 2.0,
+    "shift": False,
+    "lfm_factor": 0.125,
+    "sg_factor": 0.125,
+    "window_multiple": 1.0,
+    "negative_share": 1.0,
+    "feature_reuse": 1,
+    "subject_gate": 0.0,
+}
+# Free enough that objects do repeat: where an option against repetition can show what it does.
+FREE: dict[str, Any] = {"tau": 700}
+
+
+@contextmanager
+def base_attention() -> Iterator[None]:
+    """Global attention in place of windows: the row "Base" of the paper's Table 3."""
+    with _windows_replaced(lambda unet: nullcontext()):
+        yield
+
+
+@contextmanager
+def multi_diffusion() -> Iterator[None]:
+    """The UNet sees native patches with 50 % overlap, averaged: the row "MultiDiffusion" of Table 3."""
+    with _windows_replaced(patchwise):
+        yield
+
+
+@contextmanager
+def no_mixing() -> Iterator[None]:
+    """Without LFM the reference is the latent of the enlarged picture alone."""
+    from scalediff import cascade
+
+    mix = cascade.mix
+    cascade.mix = lambda low_from, high_from, factor: high_from
+    try:
+        yield
+    finally:
+        cascade.mix = mix
+
+
+@contextmanager
+def _windows_replaced(scope: Callable[[Any], AbstractContextManager[None]]) -> Iterator[None]:
+    """`scope(unet)` in place of windowed attention in every stage."""
+    from scalediff.hosts.select import host_class
+
+    host = host_class()
+    windows = host.windows
+
+    @contextmanager
+    def replaced(self: Any, stage: Any) -> Iterator[None]:
+        self.rows.restart()
+        with scope(self.unet()):
+            yield
+
+    host.windows = replaced  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        host.windows = windows  # type: ignore[method-assign]
+
+
+@contextmanager
+def patchwise(unet: Any) -> Iterator[None]:
+    """Every call of `unet` on a latent larger than native becomes the mean of calls on overlapping patches."""
+    side = unet.image_size
+    forward = unet.forward
+
+    def averaged(x: Tensor, timesteps: Tensor, context: Tensor, **more: Any) -> Tensor:
+        tops, lefts = patch_starts(x.shape[2], side), patch_starts(x.shape[3], side)
+        total, counts = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
+        places = [(top, left) for top in tops for left in lefts]
+        for start in range(0, len(places), PATCH_BATCH):
+            group = places[start : start + PATCH_BATCH]
+            patches = torch.cat([x[:, :, top : top + side, left : left + side] for top, left in group])
+            times, texts = timesteps.repeat(len(group)), context.repeat(len(group), 1, 1)
+            found = forward(patches, times, context=texts, **more).to(x.dtype).chunk(len(group))
+            for (top, left), patch in zip(group, found):
+                total[:, :, top : top + side, left : left + side] += patch
+                counts[:, :, top : top + side, left : left + side] += 1
+        return total / counts
+
+    unet.forward = averaged
+    try:
+        yield
+    finally:
+        del unet.forward
+
+
+def patch_starts(length: int, side: int) -> list[int]:
+    """Starts of patches of `side` every half side, the last flush with the border."""
+    last = max(length - side, 0)
+    return [*range(0, last, side // 2), last]
+
+
+@dataclass(frozen=True)
+class Method:
+    """`settings` of the script (None: the host's own pass), `request` on top of the common one.
+
+    Texts in `request` may name parts of the caption: "{ground_colour} {ground}". A cascade's first stage is its
+    result at 2x; other methods are run at each size.
+    """
+
+    key: str
+    label: str
+    settings: Mapping[str, Any] | None = None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    ablation: Scope = nullcontext
+    hires: bool = True
+
+    @property
+    def cascade(self) -> bool:
+        return self.settings is not None
+
+    def body(self, caption: Caption, seed: int, factor: int) -> dict[str, Any]:
+        """Request of /sdapi/v1/txt2img for one picture at `factor` times the native size."""
+        side = NATIVE if self.hires else NATIVE * factor
+        body = native_body(caption, seed) | {"width": side, "height": side}
+        if self.hires:
+            body |= {"enable_hr": True, "hr_scale": factor, "hr_upscaler": "None"}
+        if self.settings is not None:
+            body["alwayson_scripts"] = {"ScaleDiff": {"args": [{"enabled": True, **self.settings}]}}
+        words = {k: v.format(**vars(caption)) if isinstance(v, str) else v for k, v in self.request.items()}
+        return body | words
+
+
+def native_body(caption: Caption, seed: int) -> dict[str, Any]:
+    """Request of the native picture that all methods start from."""
+    return {
+        "prompt": str(caption),
+        "seed": seed,
+        "steps": STEPS,
+        "cfg_scale": CFG,
+        "sampler_name": SAMPLER,
+        "scheduler": "Automatic",
+        "width": NATIVE,
+        "height": NATIVE,
+    }
+
+
+def _paper(key: str, label: str, ablation: Scope = nullcontext, **changed: Any) -> Method:
+    return Method(key, label, {**PAPER, **changed}, ablation=ablation)
+
+
+def _grounds(key: str, label: str, **changed: Any) -> Method:
+    """The paper's recipe with a hires prompt that leaves the subject out."""
+    return Method(key, label, {**PAPER, **changed}, request={"hr_prompt": "{ground_colour} {ground}"})
+
+
+# In the order in which they are made: what matters most first.
+METHODS: tuple[Method, ...] = (
+    _paper("paper", "NPA + LFM + SG (the paper's recipe)"),
+    Method("direct", "direct", hires=False),
+    Method("latent_hires", "latent hires fix", request={"hr_upscaler": "Latent", "denoising_strength": 0.6}),
+    Method("rgb_hires", "RGB hires fix", request={"hr_upscaler": "Lanczos", "denoising_strength": 0.4}),
+    _paper("base", "global + LFM + SG", base_attention),
+    _paper("npa", "NPA", no_mixing, structure_strength=0.0),
+    _paper("npa_lfm", "NPA + LFM", structure_strength=0.0),
+    _paper("npa_sg", "NPA + SG", no_mixing),
+    _paper("multidiffusion", "MultiDiffusion + LFM + SG", multi_diffusion),
+    _paper("tau_300", "tau 300", tau=300),
+    _paper("tau_500", "tau 500", tau=500),
+    _paper("tau_600", "tau 600", tau=600),
+    _paper("tau_700", "tau 700", tau=700),
+    _paper("window_1.5", "window x 1.5", window_multiple=1.5),
+    _paper("window_2", "window x 2", window_multiple=2.0),
+    _paper("shift", "random shift", shift=True),
+    _paper("lfm_0.0625", "LFM cut-off 0.0625", lfm_factor=0.0625),
+    _paper("lfm_0.25", "LFM cut-off 0.25", lfm_factor=0.25),
+    _paper("sg_0.0625", "SG cut-off 0.0625", sg_factor=0.0625),
+    _paper("sg_0.25", "SG cut-off 0.25", sg_factor=0.25),
+    _paper("stage_tau_400_300", "tau 400, then 300", stage_tau="400 300"),
+    _paper("stage_tau_600_400", "tau 600, then 400", stage_tau="600 400"),
+    _paper("stage_tau_400_600", "tau 400, then 600", stage_tau="400 600"),
+    Method("default", "our default", {}),
+    _paper("gate", "subject gate 1", subject_gate=1.0),
+    _grounds("prompt", "stage prompt without subject"),
+    _paper("free_gate_0.7", "tau 700, subject gate 0.7", **FREE, subject_gate=0.7),
+    _paper("free_gate", "tau 700, subject gate 1", **FREE, subject_gate=1.0),
+    _grounds("free_prompt", "tau 700, stage prompt without subject", **FREE),
+    _paper("free_window_2", "tau 700, window x 2", **FREE, window_multiple=2.0),
+    _paper("negative_0.5", "negative prompt in half of the steps", negative_share=0.5),
+    _paper("reuse_2", "deep features every second step", feature_reuse=2),
+)
+
+
+def find(keys: str | None) -> tuple[Method, ...]:
+    """The methods of a comma-separated list of keys, all of them for None; ValueError for an unknown key."""
+    if not keys:
+        return METHODS
+    known = {method.key: method for method in METHODS}
+    unknown = [key for key in keys.split(",") if key not in known]
+    if unknown:
+        raise ValueError(f"unknown method {', '.join(unknown)}; known are {', '.join(known)}")
+    return tuple(known[key] for key in keys.split(","))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are shown together, over the prompts that all have. `paper`: its figures, lower is better.
+
+    Differences are taken from the row `reference`.
+    """
+
+    title: str
+    methods: tuple[str, ...]
+    factors: tuple[int, ...] = FACTORS
+    reference: str = "paper"
+    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+_FIDS = ("whole_frechet", "patch_frechet")
+_TABLE_3 = {
+    "base": (61.91, 39.94, 185),
+    "multidiffusion": (61.71, 38.08, 239),
+    "paper": (61.87, 38.89, 113),
+    "npa": (64.17, 41.55, 113),
+    "npa_lfm": (62.34, 39.49, 113),
+    "npa_sg": (64.12, 41.50, 113),
+}
+_TABLE_4 = {
+    "tau_700": (63.61, 37.65),
+    "tau_600": (63.60, 37.94),
+    "tau_500": (63.30, 38.77),
+    "paper": (63.12, 38.33),
+    "tau_300": (63.22, 39.38),
+}
+MAIN = Table("Methods", ("truth_again", "truth_coded", "paper", "direct", "latent_hires", "rgb_hires"))
+TABLE_3 = Table(
+    "Table 3 of the paper: attention, LFM and SG",
+    tuple(_TABLE_3),
+    paper={key: dict(zip((*_FIDS, "seconds"), figures)) for key, figures in _TABLE_3.items()},
+)
+TABLE_4 = Table(
+    "Table 4 of the paper: tau",
+    tuple(_TABLE_4),
+    paper={key: dict(zip(_FIDS, figures)) for key, figures in _TABLE_4.items()},
+)
+_SHOWN = {*MAIN.methods, *TABLE_3.methods, *TABLE_4.methods}
+_FREE = tuple(method.key for method in METHODS if method.key.startswith("free_"))
+FREEDOM = Table("Against repetition, at tau 700", ("paper", "tau_700", *_FREE), reference="tau_700")
+OPTIONS = Table("Options", ("paper", *(m.key for m in METHODS if m.key not in {*_SHOWN, *_FREE})))
+TABLES = (
+    Table("Native size", ("truth_again", "native"), factors=(1,)),
+    *(MAIN, TABLE_3, TABLE_4, FREEDOM, OPTIONS),
+)
+LABELS = {
+    "truth_again": "other true scenes",
+    "truth_coded": "the true scenes through the VAE",
+    "native": "native picture",
+    **{method.key: method.label for method in METHODS},
+}

@@ -1,0 +1,172 @@
+"""Aggregates of all finished pictures: tables with intervals, and which orderings of the paper's tables appear."""
+
+from __future__ import annotations
+
+import platform
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import quality_measure as measuring
+from benchmarks.quality_attributes import SLOTS
+from benchmarks.quality_attributes import truth as true_attributes
+from benchmarks.quality_distance import AXES, RESAMPLES, Sample, metrics, principal_axes, weights
+from benchmarks.quality_methods import CFG, FACTORS, LABELS, METHODS, NATIVE, SAMPLER, STEPS, TABLES, Table
+from benchmarks.quality_run import made, scene
+
+RATES = ("repeated", "none")
+Rows = dict[str, dict[str, Sample]]
+Seconds = dict[tuple[str, int], dict[str, float]]
+
+
+def summarise(folder: Path, *, least: int, workers: int) -> dict[str, Any]:
+    """Measure what is not measured yet and aggregate; rows with fewer than `least` prompts are left out."""
+    lines = made(folder)
+    seconds = {(line["method"], line["prompt"]): line["seconds"] for line in lines}
+    done: dict[str, set[int]] = {}
+    for method, prompt in seconds:
+        done.setdefault(method, set()).add(prompt)
+    tables = [
+        found
+        for table in TABLES
+        for factor in table.factors
+        if (found := _Aggregator(folder, table, factor, done=done, seconds=seconds).table(least, workers))
+    ]
+    return {
+        "machine": {"processor": platform.machine(), "torch": torch.__version__, "threads": 1},
+        "job": {
+            "native": NATIVE,
+            "steps": STEPS,
+            "cfg": CFG,
+            "sampler": SAMPLER,
+            "resamples": RESAMPLES,
+            "axes": AXES,
+        },
+        "code": sorted({line["code"] for line in lines}),
+        "finished": {key: len(done.get(key, ())) for key in ("native", *(m.key for m in METHODS))},
+        "picture_seconds": sum(max(line["seconds"].values()) for line in lines),
+        "least": least,
+        "mosaics": {str(factor): measuring.validate_counter(folder, factor) for factor in (1, *FACTORS)},
+        "tables": tables,
+    }
+
+
+class _Aggregator:
+    """One table at one size."""
+
+    def __init__(
+        self, folder: Path, table: Table, factor: int, *, done: dict[str, set[int]], seconds: Seconds
+    ) -> None:
+        self.folder, self.spec, self.factor, self.done, self.seconds = folder, table, factor, done, seconds
+
+    def table(self, least: int, workers: int) -> dict[str, Any] | None:
+        """The table's JSON, or None where fewer than two rows are finished far enough."""
+        true = (measuring.AGAIN, measuring.CODED)
+        keys = [k for k in self.spec.methods if k in true or len(self.done.get(k, ())) >= least]
+        common = [self.done[key] for key in keys if key not in true]
+        prompts = sorted(set.intersection(*common)) if common else []
+        if len(keys) < 2 or len(prompts) < least:
+            return None
+        wanted = [(key, self.factor, index) for key in (measuring.TRUTH, *keys) for index in prompts]
+        measuring.measure(self.folder, wanted, workers)
+        rows = self._rows(keys, prompts)
+        left_out = {LABELS[k]: len(self.done.get(k, ())) for k in self.spec.methods if k not in keys}
+        return {
+            "title": self.spec.title,
+            "factor": self.factor,
+            "prompts": len(prompts),
+            "rows": [self._row(key, rows[key], len(prompts)) for key in keys],
+            "truth": self.truth,
+            "left_out": left_out,
+            "orderings": orderings(rows, self.spec) if self.spec.paper else [],
+            "reference": LABELS[self.spec.reference],
+            "differences": against(self.spec.reference, rows),
+        }
+
+    def _rows(self, keys: list[str], prompts: list[int]) -> Rows:
+        truth = measuring.load(self.folder, measuring.TRUTH, self.factor, prompts)
+        truth["captions"] = np.stack([true_attributes(scene(index)[0]) for index in prompts])
+        right = (truth["attributes"] == truth["captions"]).mean(axis=0)
+        self.truth = {
+            "miscounted": int((truth["objects"] != 1).sum()),
+            "accuracy": dict(zip(SLOTS, map(float, right))),
+        }
+        scales = measuring.meters(self.folder)[self.factor]["scales"]
+        axes = principal_axes(truth)
+        rows: Rows = {}
+        for key in keys:
+            found = measuring.load(self.folder, key, self.factor, prompts)
+            rows[key] = metrics(found, truth, scales, axes)
+            taken = [self.seconds.get((key, index), {}).get(f"{self.factor}x") for index in prompts]
+            if None not in taken:
+                rows[key]["seconds"] = _mean(np.array(taken, dtype=np.float64))
+        return rows
+
+    def _row(self, key: str, row: dict[str, Sample], prompts: int) -> dict[str, Any]:
+        cells = {}
+        for name, sample in row.items():
+            low, high = sample.value - sample.margin, sample.value + sample.margin
+            if name in RATES:
+                low, high = wilson(sample.value, prompts)
+            cells[name] = [sample.value, low, high]
+        return {"method": key, "label": LABELS[key], "metrics": cells}
+
+
+def _mean(values: np.ndarray) -> Sample:
+    draws = weights(len(values))
+    means = draws @ values / draws.sum(axis=1)
+    return Sample(float(means[0]), means[1:])
+
+
+def wilson(share: float, number: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share of `number` trials; right at 0 and 1 too."""
+    centre = (share + z * z / (2 * number)) / (1 + z * z / number)
+    half = z * np.sqrt(share * (1 - share) / number + z * z / (4 * number**2)) / (1 + z * z / number)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def orderings(rows: Rows, table: Table) -> list[dict[str, Any]]:
+    """For each pair of rows and each of the paper's figures: does the row that is better there win here?
+
+    "yes" and "no" where the paired 95 % interval excludes zero; "open" where it does not.
+    """
+    found = []
+    for one, other in combinations([key for key in table.paper if key in rows], 2):
+        for name, figure in table.paper[one].items():
+            gap = figure - table.paper[other][name]
+            if gap == 0 or name not in rows[one] or name not in rows[other]:
+                continue
+            better, worse = (one, other) if gap < 0 else (other, one)
+            ours = rows[better][name].minus(rows[worse][name])
+            found.append(
+                {
+                    "metric": name,
+                    "better": LABELS[better],
+                    "worse": LABELS[worse],
+                    "paper": -abs(gap),
+                    "ours": [ours.value, ours.value - ours.margin, ours.value + ours.margin],
+                    "appears": verdict(ours),
+                }
+            )
+    return found
+
+
+def verdict(difference: Sample) -> str:
+    """Whether a difference that should be negative is."""
+    if difference.value + difference.margin < 0:
+        return "yes"
+    return "no" if difference.value - difference.margin > 0 else "open"
+
+
+def against(reference: str, rows: Rows) -> dict[str, dict[str, list[float]]]:
+    """Paired differences of every row to `reference`: value and 95 % interval by metric."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for key, row in rows.items():
+        if key == reference or reference not in rows:
+            continue
+        differences = {n: s.minus(rows[reference][n]) for n, s in row.items() if n in rows[reference]}
+        found[key] = {n: [d.value, d.value - d.margin, d.value + d.margin] for n, d in differences.items()}
+    return found
