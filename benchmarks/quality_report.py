@@ -85,7 +85,7 @@ def _line(cells: list[str]) -> str:
 
 
 def _size(table: dict[str, Any]) -> str:
-    return {1: "native size", 2: "2x", 4: "4x"}.get(table["factor"], f"{table['factor']}x")
+    return f"{table['factor']}x"
 
 
 def _table(table: dict[str, Any]) -> str:

@@ -111,7 +111,7 @@ class _Aggregator:
             low, high = sample.value - sample.margin, sample.value + sample.margin
             if name in RATES:
                 low, high = wilson(sample.value, prompts)
-            cells[name] = [sample.value, low, high]
+            cells[name] = [sample.value, max(low, 0.0), high]  # none of them can be negative
         return {"method": key, "label": LABELS[key], "metrics": cells}
 
 
@@ -165,7 +165,7 @@ def against(reference: str, rows: Rows) -> dict[str, dict[str, list[float]]]:
     """Paired differences of every row to `reference`: value and 95 % interval by metric."""
     found: dict[str, dict[str, list[float]]] = {}
     for key, row in rows.items():
-        if key == reference or reference not in rows:
+        if key in (reference, measuring.AGAIN, measuring.CODED) or reference not in rows:
             continue
         differences = {n: s.minus(rows[reference][n]) for n, s in row.items() if n in rows[reference]}
         found[key] = {n: [d.value, d.value - d.margin, d.value + d.margin] for n, d in differences.items()}
