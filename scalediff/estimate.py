@@ -29,6 +29,7 @@ from scalediff.estimate_transformer import (
     transformer_activations,
     transformer_work,
 )
+from scalediff.schedule import guided_steps
 from scalediff.tiled_vae_cost import Choose, tiled_work
 
 __all__ = ["PlanEstimate", "Run", "StepTimes", "TransformerShape", "Work", "model_work", "plan_work"]
@@ -42,10 +43,10 @@ class Run:
     """How a plan will be run. `first_steps` are those of the first pass; each stage has its own in the plan.
 
     `cfg`: two predictions, with and without the prompt, in one call if `paired`. `evaluations`: of the model
-    per step, 2 for Heun and the like; `stage_evaluations` where the stages differ. `images`: batch size.
-    `text_tokens` None is 77 (UNet) or the transformer's own. `vae_tile`: the VAE works on tiles of that many
-    latent cells, or of as many as a function of its half and of the latent's (h, w) says (None: on the whole).
-    `vae_factor`: pixels per latent cell.
+    per step, 2 for Heun and the like; `stage_evaluations` where the stages differ. `negative_share`: part of
+    the stages' steps that make both predictions. `images`: batch size. `text_tokens` None is 77 (UNet) or the
+    transformer's own. `vae_tile`: the VAE works on tiles of that many latent cells, or of as many as a function
+    of its half and of the latent's (h, w) says (None: on the whole). `vae_factor`: pixels per latent cell.
     """
 
     first_steps: int
@@ -53,6 +54,7 @@ class Run:
     paired: bool = True
     evaluations: int = 1
     stage_evaluations: int | None = None
+    negative_share: float = 1.0
     images: int = 1
     text_tokens: int | None = None
     vae_tile: int | Choose | None = None
@@ -74,7 +76,8 @@ class Run:
 
     def calls(self, steps: int) -> int:
         """Model evaluations, each counted for one sample."""
-        return steps * self.evaluations * self.images * (2 if self.cfg else 1)
+        negative = guided_steps(steps, self.negative_share) if self.cfg else 0
+        return (steps + negative) * self.evaluations * self.images
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,10 @@ def plan_work(
     base = (max(1, plan.base[1] // run.vae_factor), max(1, plan.base[0] // run.vae_factor))
     window = window or _default_window(model, base)
     # every stage's latent is decoded once, for the next stage or at the end; the first pass decodes its own
-    first = _sampling(network, base, None, run, steps=run.first_steps) + _vae(vae, base, run, encode=False)
+    earlier = replace(run, negative_share=1.0)
+    first = _sampling(network, base, None, earlier, steps=run.first_steps) + _vae(
+        vae, base, run, encode=False
+    )
     later = replace(run, evaluations=run.stage_evaluations or run.evaluations)
     stages = tuple(
         StageWork(

@@ -12,16 +12,21 @@ from scalediff.cascade import StagePlan
 from scalediff.estimate import Run, Work
 from scalediff.estimate_layers import Cells
 from scalediff.estimate_memory import gigabytes
+from scalediff.estimate_times import StepTimes, duration
 
 
 @dataclass(frozen=True)
 class PassEstimate:
-    """Cost of one pass for the whole batch; `plain` is its work with global attention, `memory` in bytes."""
+    """Cost of one pass for the whole batch; `plain` is its work with global attention, `memory` in bytes.
+
+    `seconds` is what the sampling will take, None before a step of this model was measured.
+    """
 
     one_pass: StagePlan
     windowed: Work
     plain: Work
     memory: int
+    seconds: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -29,9 +34,10 @@ class PassEstimate:
         return self.windowed.total / self.plain.total
 
     def line(self) -> str:
-        """One line for people: size, steps, work, memory."""
+        """One line for people: size, steps, work, time if known, memory."""
+        time = "" if self.seconds is None else f" (about {duration(self.seconds)})"
         return (
-            f"{pass_line(self.one_pass)}, about {self.ratio:.2f}x the work of ordinary attention, "
+            f"{pass_line(self.one_pass)}, about {self.ratio:.2f}x the work of ordinary attention{time}, "
             f"needs about {gigabytes(self.memory)}"
         )
 
@@ -43,12 +49,19 @@ def pass_line(one_pass: StagePlan) -> str:
 
 
 def pass_work(
-    one_pass: StagePlan, model: Any, run: Run, *, window: Cells | None, vae: nn.Module | None = None
+    one_pass: StagePlan,
+    model: Any,
+    run: Run,
+    *,
+    window: Cells | None,
+    vae: nn.Module | None = None,
+    times: StepTimes | None = None,
+    key: str = "",
 ) -> PassEstimate:
     """Cost of a `direct.plan` on a model (as in `estimate.model_work`) under a run's settings.
 
-    `window` is in latent cells; None where the canvas fits into it and the pass is the ordinary one. Raises
-    ValueError as `estimate.model_work`.
+    `window` is in latent cells; None where the canvas fits into it and the pass is the ordinary one. `times`
+    and `key`, the model's name in it, give seconds. Raises ValueError as `estimate.model_work`.
     """
     stage = one_pass.stages[0]
     calls = run.calls(stage.steps)
@@ -58,4 +71,6 @@ def pass_work(
     )
     # the first pass of such a plan is decoded only, as this one: what it holds is what this one will
     alone = StagePlan(one_pass.target, one_pass.target, ())
-    return PassEstimate(one_pass, windowed, plain, estimate.plan_work(alone, model, run, vae=vae).memory)
+    memory = estimate.plan_work(alone, model, run, vae=vae).memory
+    seconds = times.seconds(key, stage.latent_size, windowed) if times else None
+    return PassEstimate(one_pass, windowed, plain, memory, seconds)

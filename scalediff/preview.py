@@ -63,7 +63,8 @@ def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
     """The answer to a request: stages, steps, and with a model the ratio to the first pass and the memory.
 
     In Direct mode width and height are the canvas, there are no stages, and the ratio is that to the same pass
-    with ordinary attention. `seconds` are those of the stages, null until this process has run the model once.
+    with ordinary attention. `seconds` are those of the stages, or of that pass, null until this process has run
+    the model once.
     `note` says why work and memory are not there, or why Direct mode would change nothing. ValueError names
     field, value and what is allowed.
     """
@@ -81,7 +82,7 @@ def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
         "settings": {p.attr: getattr(config, p.attr) for p in PARAMS[1:] if config.mode in p.modes},
         "ratio": cost.ratio if cost else None,
         "memory_bytes": cost.memory if cost else None,
-        "seconds": cost.seconds if isinstance(cost, estimate.PlanEstimate) else None,
+        "seconds": cost.seconds if cost else None,
         "line": cost.line() if cost else line,
         "note": note,
     }
@@ -198,6 +199,7 @@ def _run(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded) -> e
         paired=loaded.paired,
         evaluations=loaded.evaluations(first),
         stage_evaluations=loaded.evaluations(first if later in SAME_SAMPLER else later),
+        negative_share=config.negative_share if config.mode != DIRECT else 1.0,
         images=int(values["batch_size"]),
         vae_tile=loaded.tiles(config) if loaded.tiles else None,
         vae_factor=session.CELL,
@@ -219,4 +221,6 @@ def _pass_cost(
 ) -> estimate_direct.PassEstimate:
     window = direct.window(loaded.model_map.native_size, one_pass, config)
     run = _run(values, config, loaded)
-    return estimate_direct.pass_work(one_pass, loaded.network, run, window=window, vae=loaded.vae)
+    return estimate_direct.pass_work(
+        one_pass, loaded.network, run, window=window, vae=loaded.vae, times=loaded.times, key=loaded.key
+    )

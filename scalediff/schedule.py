@@ -83,12 +83,17 @@ def step_levels(values: Tensor, steps: int) -> list[float]:
     return distinct[::-1][:steps]
 
 
+def guided_steps(steps: int, share: float) -> int:
+    """How many of the steps keep the negative prompt."""
+    return math.ceil(share * steps - ROUNDING)
+
+
 def last_guided_level(levels: Sequence[float], share: float) -> float:
     """A level between the last step with and the first one without the negative prompt.
 
     Of n steps ceil(share * n) keep it; 0 where all do, above the first level where none does.
     """
-    kept = math.ceil(share * len(levels) - ROUNDING)
+    kept = guided_steps(len(levels), share)
     if kept >= len(levels):
         return 0.0
     return levels[0] * 2 if kept == 0 else (levels[kept - 1] + levels[kept]) / 2

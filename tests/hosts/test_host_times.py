@@ -131,6 +131,29 @@ def test_the_estimate_knows_samplers_that_call_twice(client, host, clock):
     assert asked(client, sampler_name="no such sampler") == asked(client)
 
 
+def test_the_estimate_of_direct_mode_says_seconds_after_a_run(client, host, clock):
+    values, canvas = {**ON, "mode": "Direct"}, {"width": 128, "height": 64}
+    before = asked(client, **canvas, settings={"mode": "Direct"})
+    assert before["seconds"] is None
+    host.run(host.txt2img(values, **canvas, enable_hr=False))
+    (one_pass,) = clock
+    assert (one_pass.latent_size, calls(host, one_pass, (8, 8))) == ((8, 16), 10)
+    after = asked(client, **canvas, settings={"mode": "Direct"})
+    assert after["seconds"] == pytest.approx(one_pass.seconds)
+    assert "the work of ordinary attention (about 10 s), needs" in after["line"]
+
+
+def test_steps_without_the_negative_prompt_are_counted_as_they_are_run(client, host, clock):
+    host.run(host.txt2img({**ON, "negative_share": 0.5}, hr_second_pass_steps=5))
+    assert calls(host, clock[-1], (8, 8)) == 2 * 3 + 2
+    whole, half, none = (
+        asked(client, hr_second_pass_steps=5, settings={"negative_share": share})["seconds"]
+        for share in (1.0, 0.5, 0.0)
+    )
+    assert whole - half == pytest.approx(2.0)  # a second per row
+    assert half - none == pytest.approx(3.0)
+
+
 def test_the_estimate_shrinks_a_large_init_image_as_a_run_does(client, host):
     fields = {"width": 192, "height": 128, "target_width": 384, "target_height": 256, "hr_scale": None}
     large = asked(client, **fields)
