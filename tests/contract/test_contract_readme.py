@@ -1,27 +1,73 @@
-"""What the README shows must work: its API example is executed as it stands, its settings are the real ones."""
+"""What the README shows must work: its examples are executed as they stand, its settings are the real ones."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import pytest
 from PIL import Image
 
 from scalediff.settings_table import table
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf8")
 PUBLISHED = "http://127.0.0.1:7860"
+SHELL, PYTHON = (
+    re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) for language in ("bash", "python")
+)
 
 
-def test_the_api_example_makes_a_picture(webui_url, tmp_path, monkeypatch):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert PUBLISHED in example
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example.replace(PUBLISHED, webui_url), "README.md", "exec"), {})
-    with Image.open(tmp_path / "flower.png") as picture:
+def here(example: str, url: str) -> str:
+    """The example with the address of the WebUI under test."""
+    where = urlsplit(url)
+    assert PUBLISHED in example or 'host="127.0.0.1", port=7860' in example
+    return example.replace(PUBLISHED, url).replace(
+        'host="127.0.0.1", port=7860', f'host="{where.hostname}", port={where.port}'
+    )
+
+
+def run_in_shell(example: str, folder: Path) -> str:
+    if not (shutil.which("bash") and shutil.which("curl")):
+        pytest.skip("no bash or no curl: the README's shell examples are not run")
+    command = ["bash", "-euo", "pipefail", "-c", example]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def expect_picture(file: Path) -> None:
+    with Image.open(file) as picture:
         assert picture.size == (512, 512)
         assert "ScaleDiff: True" in picture.info["parameters"]
 
 
-def test_the_table_of_settings_is_the_one_of_the_parameters():
+def test_the_curl_example(webui_url: str, tmp_path: Path) -> None:
+    picture, _ = SHELL
+    run_in_shell(here(picture, webui_url), tmp_path)
+    expect_picture(tmp_path / "flower.png")
+
+
+def test_the_curl_example_of_the_estimate(webui_url: str, tmp_path: Path) -> None:
+    _, estimate = SHELL
+    told = json.loads(run_in_shell(here(estimate, webui_url), tmp_path))
+    assert told["target"] == [4096, 4096]
+    assert told["line"].startswith("1024x1024 -> 2048x2048 -> 4096x4096, ")
+
+
+@pytest.mark.parametrize("example", PYTHON, ids=["requests", "webuiapi"])
+def test_a_python_example(
+    example: str, webui_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(here(example, webui_url), "README.md", "exec"), names)
+    expect_picture(tmp_path / "flower.png")
+
+
+def test_the_table_of_settings_is_the_one_of_the_parameters() -> None:
     assert table() in README
