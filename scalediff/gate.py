@@ -22,7 +22,7 @@ from scalediff.patch import ForwardPatch
 
 log = logging.getLogger("scalediff")
 
-PromptRows = Callable[[int, dict[str, Any]], Sequence["int | None"]]
+PromptRows = Callable[[int], Sequence["int | None"]]
 # Layers differ much in how sharply they see the subject, and averaging in a blurred one blurs the mask: at most these,
 # and of these only the ones with at least this share of the sharpest one's contrast.
 SHARP_LAYERS, SHARP_SHARE = 4, 0.7
@@ -49,10 +49,10 @@ def cross_layers(model_map: ModelMap) -> tuple[AttentionLayer, ...]:
 class TextGate:
     """Looks at the first picture inside `with looking(size)`, blends inside `with blending(size)`.
 
-    `background` [B, T, C] is the context of each image's prompt without its subject. rows(count, options) names the
-    image of each of the `count` batch rows of a layer call, None where the row does not belong to the prompt
-    (the negative prompt); `options` are the keyword arguments of that call. `strength` 0..1: how much of the
-    full prompt is taken away outside the mask. `calls` counts gated layer calls.
+    `background` [B, T, C] is the context of each image's prompt without its subject. rows(count) names the
+    image of each of the `count` batch rows of the model call that runs now, None where the row does not belong to
+    the prompt (the negative prompt). `strength` 0..1: how much of the full prompt is taken away outside the mask.
+    `calls` counts gated layer calls.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class TextGate:
                 if reason:
                     self._count(reason, layer)
                     return full
-                named = list(self._rows(x.shape[0], options))
+                named = list(self._rows(x.shape[0]))
                 rows = [row for row, image in enumerate(named) if image in images]
                 if not rows:
                     return full

@@ -1,16 +1,17 @@
 """The text gate on one pass of a WebUI: the prompt without its subject, a look at the base picture, the stages."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from modules import shared
-from torch import Tensor
+from torch import Tensor, nn
 
 from scalediff.cascade import Stage
-from scalediff.gate import PromptRows, TextGate, cross_layers
+from scalediff.gate import TextGate, cross_layers
 from scalediff.gate_prompt import without_subject
 from scalediff.guidance import StructureGuidance
 from scalediff.hosts.webui import WebUIHost
@@ -49,15 +50,16 @@ def _open(host: WebUIHost, session: Session, latent: Tensor) -> str:
     background = _background(host, session.config.gate_subject)
     if background is None:
         return "no subject in the prompt, or nothing beside it"
-    gate = TextGate(host.model_map, background, rows=_prompt_rows(host), strength=session.config.subject_gate)
-    _look(host, gate, latent)
+    rows = _PromptRows(host)
+    gate = TextGate(host.model_map, background, rows=rows, strength=session.config.subject_gate)
+    _look(host, lambda stage: rows.noted(gate.looking(stage.latent_size)), latent)
     if all(mask is None for mask in gate.masks):
         return "no subject in the picture, or hardly anything beside it"
-    host.gated = lambda stage: gate.blending(stage.latent_size)
+    host.gated = lambda stage: rows.noted(gate.blending(stage.latent_size))
     return ""
 
 
-def _look(host: WebUIHost, gate: TextGate, latent: Tensor) -> None:
+def _look(host: WebUIHost, looking: Callable[[Stage], AbstractContextManager[None]], latent: Tensor) -> None:
     """The last steps of the base picture once more, for the maps of its subject."""
     shared.state.textinfo = "ScaleDiff: looking for the subject"
     height, width = latent.shape[-2:]
@@ -65,7 +67,7 @@ def _look(host: WebUIHost, gate: TextGate, latent: Tensor) -> None:
     unguided = StructureGuidance(
         latent, host.config.sg_factor, 0.0, sigma_start=host.sigma(LOOK_TAU), prediction=host.prediction
     )
-    plain, host.gated = host.gated, lambda stage: gate.looking(stage.latent_size)
+    plain, host.gated = host.gated, looking
     try:
         with host.installed():
             host.denoise(latent, stage, unguided)
@@ -92,15 +94,29 @@ def _background(host: WebUIHost, subject: str) -> Tensor | None:
     return torch.stack([torch.cat([row, row[-1:].expand(longest - len(row), -1)]) for row in rows])
 
 
-def _prompt_rows(host: WebUIHost) -> PromptRows:
-    """Which rows belong to the prompt: said by the patcher hosts with each call, else by the order of the rows."""
+class _PromptRows:
+    """Which rows belong to the prompt: the patcher hosts say so with each model call, else their order does."""
 
-    def rows(count: int, options: dict[str, Any]) -> Sequence[int | None]:
-        kinds = (options.get("transformer_options") or {}).get("cond_or_uncond")
-        if not kinds:
-            return host.rows.prompts_of_call(count)
-        each = count // len(kinds)
-        images = host.rows.of_call(count)
-        return [image if kinds[row // each] == 0 else None for row, image in enumerate(images)]
+    def __init__(self, host: WebUIHost) -> None:
+        self._host = host
+        self._kinds: list[int] = []  # one number per piece of the batch, 0 for a prompt
 
-    return rows
+    @contextmanager
+    def noted(self, gate: AbstractContextManager[None]) -> Iterator[None]:
+        """`gate` with the kinds of rows noted at each call of the network."""
+        hook = self._host.unet().register_forward_pre_hook(self._note, with_kwargs=True)
+        try:
+            with gate:
+                yield
+        finally:
+            hook.remove()
+
+    def __call__(self, count: int) -> Sequence[int | None]:
+        if not self._kinds:
+            return self._host.rows.prompts_of_call(count)
+        each = count // len(self._kinds)
+        images = self._host.rows.of_call(count)
+        return [image if self._kinds[row // each] == 0 else None for row, image in enumerate(images)]
+
+    def _note(self, network: nn.Module, inputs: tuple, options: dict[str, Any]) -> None:
+        self._kinds = list((options.get("transformer_options") or {}).get("cond_or_uncond") or [])

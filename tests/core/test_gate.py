@@ -17,7 +17,7 @@ SIZE = (8, 12)
 
 def prompt_rows(images: list[int | None]) -> Callable:
     """Rows of a call: those given, whatever the layer."""
-    return lambda count, options: images
+    return lambda count: images
 
 
 @pytest.fixture

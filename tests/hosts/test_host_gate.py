@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -146,9 +147,22 @@ def test_an_error_in_the_look_leaves_the_model_clean(
 
 
 def test_a_patcher_host_says_itself_which_rows_are_the_prompt() -> None:
-    from scalediff.hosts.webui_gate import _prompt_rows
+    from scalediff.hosts.webui_gate import _PromptRows
 
-    fake: Any = SimpleNamespace(rows=SimpleNamespace(of_call=lambda count: [i % 2 for i in range(count)]))
-    rows = _prompt_rows(fake)
-    assert rows(4, {"transformer_options": {"cond_or_uncond": [1, 0]}}) == [None, None, 0, 1]
-    assert rows(2, {"transformer_options": {"cond_or_uncond": [0]}}) == [0, 1]
+    class Network(torch.nn.Module):
+        def forward(self, x: torch.Tensor, *, transformer_options: dict | None = None) -> torch.Tensor:
+            return x
+
+    network = Network()
+    by_order = SimpleNamespace(
+        of_call=lambda count: [i % 2 for i in range(count)], prompts_of_call=lambda count: [7]
+    )
+    rows = _PromptRows(cast(Any, SimpleNamespace(unet=lambda: network, rows=by_order)))
+    with rows.noted(nullcontext()):
+        network(torch.zeros(1), transformer_options={"cond_or_uncond": [1, 0]})
+        assert rows(4) == [None, None, 0, 1]
+        network(torch.zeros(1), transformer_options={"cond_or_uncond": [0]})
+        assert rows(2) == [0, 1]
+        network(torch.zeros(1))  # the options of one call are not those of the next
+        assert rows(1) == [7]
+    assert not network._forward_pre_hooks
