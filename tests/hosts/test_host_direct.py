@@ -38,9 +38,8 @@ def no_script(host, p):
 @pytest.fixture
 def counts(caplog, monkeypatch):
     """(windowed calls, model calls) of each pass, as the log tells them."""
-    log = logging.getLogger("scalediff")
-    monkeypatch.setattr(log, "propagate", True)
-    monkeypatch.setattr(log, "level", logging.DEBUG)
+    monkeypatch.setattr(logging.getLogger("scalediff"), "propagate", True)
+    caplog.set_level(logging.DEBUG, logger="scalediff")
     found = re.compile(r"(\d+) windowed calls over (\d+) model calls")
     return lambda: [tuple(map(int, match)) for match in found.findall(caplog.text)]
 
