@@ -17,6 +17,9 @@ log = logging.getLogger("scalediff")
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Fewer queries at once would hardly save memory: what is left then is the result and the strips.
 LEAST_QUERIES = 64
+# Models lay tokens out before heads. Copies in that order are made of long pieces and take half the time, but a
+# kernel reads a window several times, and one that its cache does not hold it reads faster head by head.
+LARGE_WINDOW = 2048
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def by_patches(q: Tensor, k: Tensor, v: Tensor, layout: Layout, attend: Attend) 
             seen = slice(row.key_start * wide, (row.key_start + high) * wide)
             place = (..., slice(row.start, row.stop), slice(column.start, column.stop), slice(None))
             patch = q_map[place]
-            result = attend(patch.clone().flatten(2, 3), keys[:, :, seen], values[:, :, seen])
+            result = attend(_copy(patch, layout).flatten(2, 3), keys[:, :, seen], values[:, :, seen])
             # reshape refuses a result of another size, which an assignment might broadcast
             out_map[place] = result.reshape(patch.shape)
             del result
@@ -74,7 +77,7 @@ def by_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout, attend: Attend) -> 
             for sample in range(q.shape[0]):
                 patches = q_map[sample][place].unflatten(1, (len(run), -1)).transpose(0, 1)
                 seen = (_windows(t[sample], run, layout.window) for t in (keys, values))
-                result = attend(patches.clone().flatten(2, 3), *seen).reshape(patches.shape)
+                result = attend(_copy(patches, layout).flatten(2, 3), *seen).reshape(patches.shape)
                 out_map[sample][place].unflatten(1, (len(run), -1)).copy_(result.transpose(0, 1))
                 del result
     return out
@@ -104,13 +107,9 @@ class WithinMemory:
 
 
 def _strips(k: Tensor, v: Tensor, layout: Layout) -> Iterator[tuple[QuerySpan, Tensor, Tensor]]:
-    """Each column of patches with its keys and values [B, heads, H*w, D]; they change with the next column.
-
-    The order of k's axes in memory is kept: models lay tokens out before heads, and then whole rows of a
-    strip are copied as one piece, at about twice the speed.
-    """
+    """Each column of patches with its keys and values [B, heads, H*w, D]; they change with the next column."""
     k_map, v_map = (t.unflatten(2, layout.grid) for t in (k, v))
-    keys, values = _Strip(), _Strip()
+    keys, values = _Strip(layout), _Strip(layout)
     for column in layout.columns:
         seen = (..., slice(column.key_start, column.key_start + layout.window[1]), slice(None))
         if layout.window[1] == layout.grid[1]:
@@ -122,16 +121,23 @@ def _strips(k: Tensor, v: Tensor, layout: Layout) -> Iterator[tuple[QuerySpan, T
 class _Strip:
     """Memory for one strip after the other: fresh memory for each costs as much as the copy itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._buffer: Tensor | None = None
 
     def filled(self, columns: Tensor) -> Tensor:
         """`columns` [B, heads, H, w, D] as dense [B, heads, H*w, D]."""
         if self._buffer is None or (torch.is_grad_enabled() and columns.requires_grad):
-            self._buffer = columns.clone()
+            self._buffer = _copy(columns, self._layout)
         else:
             self._buffer.copy_(columns)
         return self._buffer.flatten(2, 3)
+
+
+def _copy(x: Tensor, layout: Layout) -> Tensor:
+    """A dense copy, its axes in x's own order or, for large windows, as they are written: heads outside."""
+    large = layout.window[0] * layout.window[1] >= LARGE_WINDOW
+    return x.clone(memory_format=torch.contiguous_format if large else torch.preserve_format)
 
 
 def _even_runs(spans: list[QuerySpan]) -> Iterator[list[QuerySpan]]:

@@ -18,6 +18,7 @@ CASES = [
     ((29, 33), (16, 16), 40),  # ragged last patches
     ((12, 40), (16, 16), 8),  # lower than its window
     ((128, 128), (32, 32), 64),  # large enough for several blocks of the kernel
+    ((64, 96), (48, 48), 8),  # copied head by head
 ]
 
 
