@@ -65,6 +65,11 @@ def no_mixing() -> Iterator[None]:
         cascade.mix = mix
 
 
+def full_precision() -> AbstractContextManager[None]:
+    """fp32 throughout, as the product runs on a processor: what the bfloat16 of all other rows changes."""
+    return torch.autocast("cpu", enabled=False)
+
+
 @contextmanager
 def _windows_replaced(scope: Callable[[Any], AbstractContextManager[None]]) -> Iterator[None]:
     """`scope(unet)` in place of windowed attention in every stage."""
@@ -207,6 +212,7 @@ METHODS: tuple[Method, ...] = (
     _paper("free_window_2", "tau 700, window x 2", **FREE, window_multiple=2.0),
     _paper("negative_0.5", "negative prompt in half of the steps", negative_share=0.5),
     _paper("reuse_2", "deep features every second step", feature_reuse=2),
+    _paper("fp32", "fp32 in place of bfloat16", full_precision),
 )
 
 

@@ -63,7 +63,7 @@ the same prompts.
 
 def render(summary: dict[str, Any], sheets: list[tuple[str, str]]) -> str:
     """Markdown of the whole page; `sheets` are (title, path relative to the page)."""
-    parts = [INTRODUCTION.format(**summary["job"]), _detectors(summary)]
+    parts = [INTRODUCTION.format(**summary["job"]), _short(summary), _detectors(summary)]
     for table in summary["tables"]:
         parts.append(_table(table))
         if table["orderings"]:
@@ -73,6 +73,35 @@ def render(summary: dict[str, Any], sheets: list[tuple[str, str]]) -> str:
     parts.append(_sheets(sheets))
     parts.append(_state(summary))
     return "\n".join(part for part in parts if part)
+
+
+def _short(summary: dict[str, Any]) -> str:
+    """The findings in a few lines."""
+    lines = ["## In short\n"]
+    for table in summary["tables"]:
+        if table["factor"] == 1:
+            continue
+        rates = [f"{row['label']} {100 * row['metrics']['repeated'][0]:.1f} %" for row in table["rows"]]
+        where = f"{table['title']}, {_size(table)}, {table['prompts']} prompts"
+        lines.append(f"- {where}: pictures with repeated objects: {', '.join(rates)}.")
+        verdicts = [ordering["appears"] for ordering in table["orderings"]]
+        if verdicts:
+            lines.append(f"- {where}: {_verdicts(verdicts)}")
+    equal, compared = summary["default_is_paper"]
+    if compared:
+        same = "what is said of the one holds for the other" if equal == compared else "they are not the same"
+        lines.append(
+            f"- Our default and the paper's recipe gave the same picture for {equal} of {compared} prompts at 4x: "
+            f"{same}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _verdicts(verdicts: list[str]) -> str:
+    return (
+        f"of {len(verdicts)} orderings of the paper {verdicts.count('yes')} appear, {verdicts.count('no')} are the "
+        f"other way round and {verdicts.count('open')} are open (the interval of the paired difference holds zero)."
+    )
 
 
 def _cell(values: list[float], scale: float, digits: int) -> str:
@@ -106,10 +135,7 @@ def _orderings(table: dict[str, Any]) -> str:
     """What the paper's figures say about each pair, and whether it shows here."""
     lines = [f"### Which orderings of the paper appear at {_size(table)}\n"]
     verdicts = [ordering["appears"] for ordering in table["orderings"]]
-    lines.append(
-        f"Of {len(verdicts)} orderings {verdicts.count('yes')} appear, {verdicts.count('no')} are the other way round "
-        f"and {verdicts.count('open')} are open (the interval of the paired difference holds zero).\n"
-    )
+    lines.append(f"{_verdicts(verdicts).capitalize()}\n")
     lines.append(_line(["figure", "better in the paper", "than", "there by", "here by", "appears"]))
     lines.append("|---" * 6 + "|")
     for o in table["orderings"]:

@@ -67,6 +67,7 @@ def make(folder: Path, methods: Sequence[Method], prompts: int, workers: int) ->
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers, _start_worker, (folder,)) as pool, open(folder / LINES, "a") as lines:
+        lines.write("\n")  # ends what a killed run may have left half written
         bar = tqdm(pool.imap_unordered(_task, tasks), total=len(tasks), desc="pictures", mininterval=5)
         for line in bar:
             bar.set_postfix_str(line["method"], refresh=False)
