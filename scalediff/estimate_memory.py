@@ -42,6 +42,7 @@ from scalediff.estimate_layers import (
 )
 from scalediff.models import has_class_name
 from scalediff.tiled_vae_layers import Layers
+from scalediff.tiled_vae_layout import spans
 
 
 def unet_activations(unet: nn.Module, latent_size: Cells, *, element: int) -> int:
@@ -83,7 +84,8 @@ def vae_activations(part: nn.Module, latent_size: Cells, *, element: int, tile: 
         peak, _ = _vae_peak(units, _channels_in(units[0]), latent_size, element=element, keeps=keeps)
         return peak * element
     layers = Layers(part)
-    cells = (min(tile, latent_size[0]), min(tile, latent_size[1]))
+    height, width = (max(span.stop - span.start for span in spans(side, tile)) for side in latent_size)
+    cells = (height, width)
     channels, peaks = _channels_in(units[0]), []
     for stretch in sorted([layers.middle, *layers.above], key=lambda stretch: stretch.first):
         inside = layers.units(stretch)

@@ -127,7 +127,7 @@ def _raised(module: Any) -> Iterator[None]:
 
 
 def _decoder(sd_model: Any) -> Any:
-    return vae_of(sd_model).decoder
+    return getattr(vae_of(sd_model), "decoder", None)
 
 
 def _networks(sd_model: Any) -> list[nn.Module]:
