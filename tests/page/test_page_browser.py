@@ -66,6 +66,15 @@ def test_a_pasted_picture_sets_the_controls_and_the_line(txt2img: WebuiTab) -> N
     assert txt2img.ours("tau", "input[type=number]").input_value() == "450"
 
 
+def test_a_panorama_needs_no_hires(txt2img: WebuiTab) -> None:
+    txt2img.expect_line("Open Hires. fix")
+    txt2img.choose_ours("preset", "Panorama")
+    txt2img.size(512, 128)
+    txt2img.expect_line("512x128 in one pass, 20 steps")
+    txt2img.choose_ours("preset", "Auto")
+    txt2img.expect_line("Open Hires. fix")
+
+
 def test_each_tab_has_its_own_settings(txt2img: WebuiTab, open_tab: Callable[[str], WebuiTab]) -> None:
     txt2img.open_hires(2)
     txt2img.fill_ours("tau", 700)

@@ -62,6 +62,11 @@ class WebuiTab:
     def fill_ours(self, setting: str, value: float) -> None:
         self.fill(f"script_{self.name}_scalediff_{setting}", value)
 
+    def choose_ours(self, setting: str, choice: str) -> None:
+        box = self.ours(setting, "input")
+        box.fill(choice)
+        box.press("Enter")
+
     def size(self, width: int, height: int) -> None:
         self.fill(f"{self.name}_width", width)
         self.fill(f"{self.name}_height", height)
