@@ -145,15 +145,23 @@ def _of_prompt(
 
 
 def _of_sizes(p: Any, session: Session, plan: StagePlan, texts: Texts, own: Told) -> list[Told]:
-    """`own` with the size that each stage is to be told, and nothing else in it changed."""
+    """`own` with the size that each stage is to be told, and nothing else in it changed.
+
+    `own` itself throughout where another extension has put something of its own shape there.
+    """
     made = {texts.size: own}
     sizes = [_size(session, plan, stage) for stage in plan.stages]
-    for size in sizes:
-        if size not in made:
-            fresh = conditioning_of(p, replace(texts, size=size), negative=own[1] is not None)
-            for old, new in zip(own, fresh):
-                _keep_text(old, new)
-            made[size] = fresh
+    try:
+        for size in sizes:
+            if size not in made:
+                fresh = conditioning_of(p, replace(texts, size=size), negative=own[1] is not None)
+                for old, new in zip(own, fresh):
+                    _keep_text(old, new)
+                made[size] = fresh
+    except Exception:  # as for prompts
+        log.warning("the stages are told the size of the target", exc_info=True)
+        session.withdraw("size_conditioning")
+        return [own] * len(sizes)
     return [made[size] for size in sizes]
 
 
@@ -185,7 +193,7 @@ def _keep_text(old: Any, new: Any) -> None:
     """Everything but the vector of `new` from `old`, whose text other extensions may have marked."""
     if old is None or new is None:
         return
-    for before, after in zip(_entries(old), _entries(new)):
+    for before, after in zip(_entries(old), _entries(new), strict=True):
         after.cond.update({key: value for key, value in before.cond.items() if key != VECTOR})
 
 

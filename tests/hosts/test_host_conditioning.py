@@ -122,6 +122,25 @@ def test_marks_in_the_text_are_kept(sized, monkeypatch, kind):
     assert all(any(text is mark for mark in marks) for text in texts)
 
 
+def test_conditioning_of_another_shape_is_handed_on(sized):
+    """What an extension has put in place of the host's conditioning is used as it is."""
+    from modules.prompt_parser import ScheduledPromptConditioning
+
+    p = sized.host.txt2img({**ON, "size_conditioning": "Stage"}, hr_scale=4.0, steps=3)
+    real = p.calculate_hr_conds
+
+    def longer():
+        real()
+        (schedule,) = p.hr_uc
+        p.hr_uc = [[*schedule, ScheduledPromptConditioning(99, schedule[-1].cond)]]
+
+    p.calculate_hr_conds = longer
+    processed = sized.host.run(p)
+    assert stages_of(sized.calls(), 3) == [(256, 256)]
+    assert "ScaleDiff: True" in processed.infotexts[0]
+    assert "size conditioning" not in processed.infotexts[0]
+
+
 def test_a_model_without_sizes_is_told_none(host):
     usual = host.run(host.txt2img(ON, steps=3))
     asked = host.run(host.txt2img({**ON, "size_conditioning": "Stage"}, steps=3))
