@@ -201,7 +201,8 @@ def _run(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded) -> e
         stage_evaluations=loaded.evaluations(first if later in SAME_SAMPLER else later),
         negative_share=config.negative_share if config.mode != DIRECT else 1.0,
         images=int(values["batch_size"]),
-        vae_tile=loaded.tiles(config) if loaded.tiles else None,
+        # in Direct mode the host decodes its own picture
+        vae_tile=loaded.tiles(config) if loaded.tiles and config.mode != DIRECT else None,
         vae_factor=session.CELL,
     )
 
