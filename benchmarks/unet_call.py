@@ -137,7 +137,8 @@ def _call(unet: Any, x: Tensor, text: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.unet_call", description=__doc__)
-    parser.add_argument("--scales", type=float, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--scales", type=float, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--all-up-to", type=float, default=4.0, help="larger sizes are run with ours alone")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--rounds", type=int, default=SLOWEST_CALLS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -151,7 +152,8 @@ def main() -> None:
     results = []
     args.json.parent.mkdir(parents=True, exist_ok=True)
     for scale in args.scales:
-        results.append(measure(unet, scale, args.methods, rounds=args.rounds))
+        names = args.methods if scale <= args.all_up_to else ["ours"]
+        results.append(measure(unet, scale, names, rounds=args.rounds))
         report = {"machine": machine(args.device), "carrier": asdict(carrier), "results": results}
         args.json.write_text(json.dumps(report, indent=1))
         print(
