@@ -91,9 +91,16 @@ class PatcherHost(WebUIHost):
 
     @classmethod
     def prepare_job(cls, p: Any) -> None:
-        """An API request need not name the modules of the second pass, and the host then fails on None."""
+        """Two things on which the host would fail.
+
+        An API request need not name the modules of the second pass: they are None then. The picture that the
+        gallery hands over to be upscaled has an alpha channel, which no VAE takes (Forge, a latent upscaler).
+        """
         if getattr(p, "hr_additional_modules", SAME_MODULES) is None:
             p.hr_additional_modules = list(SAME_MODULES)
+        picture = getattr(p, "firstpass_image", None)
+        if picture is not None:
+            p.firstpass_image = picture.convert("RGB")
 
     @classmethod
     def accept_job(cls, p: Any) -> None:

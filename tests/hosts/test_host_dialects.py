@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 import mini_forge
 import pytest
 import torch
+from PIL import Image
 
 from scalediff.config import ScaleDiffConfig
 from scalediff.dit import FunctionSwap
@@ -156,6 +157,13 @@ def test_an_api_request_keeps_its_cfg_and_its_modules(adapters):
     adapters.forge.accept_job(p)
     assert p.hr_additional_modules == ["Use same choices"]
     assert (p.hr_cfg, p.hr_distilled_cfg) == (7.5, 2.0)
+
+
+def test_a_picture_from_the_gallery_loses_its_alpha_channel(adapters):
+    p = request(firstpass_image=Image.new("RGBA", (8, 8), (255, 0, 0, 255)))
+    adapters.forge.prepare_job(p)
+    assert p.firstpass_image.mode == "RGB"
+    assert p.firstpass_image.getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("values", [{"hr_cfg": 4.0, "hr_distilled_cfg": 5.0}, {"is_api": False}])
