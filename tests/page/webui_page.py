@@ -6,9 +6,10 @@ The ids are those of Automatic1111 and Forge; the pocket's page has the same.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 START_MS = 120_000  # a real host builds its page while the first browser waits
 RUN_MS = 300_000  # a picture of the smallest real model on a busy CPU
@@ -100,8 +101,9 @@ class WebuiTab:
         """A1111 means the first press as "after this picture" where a job has several parts."""
         self.find(f"{self.name}_interrupt").click()
         at_once = self.find(f"{self.name}_interrupting")
-        if at_once.is_visible():
-            at_once.click()
+        if at_once.count():
+            with suppress(TimeoutError):  # a job of one part is stopped already
+                at_once.click(timeout=SETTLE_MS)
 
     def result(self) -> tuple[tuple[int, int], str]:
         """Waits for the picture; its size in pixels and the parameters that the page shows."""
