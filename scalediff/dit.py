@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from scalediff.attention import neighborhood_attention
 from scalediff.joint_attention import Attend, joint_neighborhood_attention
 from scalediff.offsets import Offset, Rows, offsets_of_rows
+from scalediff.reversible import Reversible
 from scalediff.rotary import Rope
 
 log = logging.getLogger("scalediff")
@@ -48,7 +49,7 @@ class _Swap:
         return self._replacement(self.previous, *args, **kwargs)
 
 
-class FunctionSwap:
+class FunctionSwap(Reversible):
     """Context manager that replaces globals: `with FunctionSwap([(module, "attention")], replacement):`.
 
     Called as replacement(previous, *args, **kwargs), where previous is what that module had before. Leaving
@@ -63,23 +64,12 @@ class FunctionSwap:
         self._targets, self._replacement = list(targets), replacement
         self._installed: list[tuple[ModuleType, str, _Swap]] = []
 
-    def __enter__(self) -> FunctionSwap:
-        if self._installed:
-            return self
-        try:
-            for module, name in self._targets:
-                swap = _Swap(module, name, self._replacement)
-                self._installed.append((module, name, swap))
-                setattr(module, name, swap.function)
-        except BaseException:
-            self.undo()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.undo()
+    def install(self) -> None:
+        """Replace all; AttributeError where a module lacks the name."""
+        for module, name in self._targets:
+            swap = _Swap(module, name, self._replacement)
+            self._installed.append((module, name, swap))
+            setattr(module, name, swap.function)
 
     @property
     def active(self) -> bool:

@@ -8,18 +8,18 @@ finer blocks, which run as always. An approximation: `benchmarks/` says what it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
 
 from scalediff.models import has_class_name
 from scalediff.patch import ForwardPatch, Replacement
+from scalediff.reversible import Reversible
 
 DEEP_STRIDE = 4
 
 
-class FeatureReuse:
+class FeatureReuse(Reversible):
     """Context manager: one full UNet call in `every`, the deep half of the others taken from it.
 
     `step()` counts the sampler's evaluations from 1: the first, and each `every`-th after it, is full. One
@@ -44,14 +44,17 @@ class FeatureReuse:
         ]
         self._patch = ForwardPatch(replacements)
 
-    def __enter__(self) -> FeatureReuse:
-        self._patch.__enter__()
-        return self
+    @property
+    def active(self) -> bool:
+        return self._patch.active
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._patch.__exit__(kind, error, trace)
+    def install(self) -> None:
+        """Replace the forwards of the network and its deep blocks."""
+        self._patch.install()
+
+    def undo(self) -> None:
+        """Give the network back as it was, and let go of what was kept."""
+        self._patch.undo()
         self._kept.clear()
         self._shapes.clear()
 

@@ -11,10 +11,11 @@ import inspect
 import logging
 import weakref
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any
 
 from torch import nn
+
+from scalediff.reversible import Reversible
 
 log = logging.getLogger("scalediff")
 
@@ -55,7 +56,7 @@ class _Link:
         return type(module).forward(module, *args, **kwargs)
 
 
-class ForwardPatch:
+class ForwardPatch(Reversible):
     """Context manager that replaces the forward of many modules: `with ForwardPatch([(module, replacement),
     ...]):`.
 
@@ -69,23 +70,12 @@ class ForwardPatch:
         self._replacements = list(replacements)
         self._installed: list[tuple[nn.Module, _Link]] = []
 
-    def __enter__(self) -> ForwardPatch:
-        if self._installed:
-            return self
-        try:
-            for module, replacement in self._replacements:
-                link = _Link(module, replacement)
-                self._installed.append((module, link))
-                module.__dict__["forward"] = link.forward
-        except BaseException:
-            self.undo()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.undo()
+    def install(self) -> None:
+        """Replace all."""
+        for module, replacement in self._replacements:
+            link = _Link(module, replacement)
+            self._installed.append((module, link))
+            module.__dict__["forward"] = link.forward
 
     @property
     def active(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from scalediff.attention import Attend, neighborhood_attention
 from scalediff.models import AttentionLayer, ModelMap, layer_window
 from scalediff.offsets import Offset, Rows, offsets_of_rows
 from scalediff.patch import ForwardPatch
+from scalediff.reversible import Reversible
 
 log = logging.getLogger("scalediff")
 
@@ -21,7 +21,7 @@ Shift = Callable[[int, int], Sequence[Offset]]
 ContextFilter = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class WindowedAttention:
+class WindowedAttention(Reversible):
     """Context manager: inside it the self-attention layers of `model_map` see one window per query patch.
 
     `window` (h, w) is in latent cells; each layer's own window follows from its stride and its grid from the
@@ -65,22 +65,15 @@ class WindowedAttention:
             [(layer.module, _Call(self, index, layer)) for index, layer in enumerate(self._layers)]
         )
 
-    def __enter__(self) -> WindowedAttention:
-        if self._patch.active:
-            return self
-        try:
-            for owner in {id(layer.owner): layer.owner for layer in self._layers}.values():
-                self._hooks.append(owner.register_forward_pre_hook(self._note_grid))
-            self._patch.__enter__()
-        except BaseException:
-            self.undo()
-            raise
-        return self
+    @property
+    def active(self) -> bool:
+        return self._patch.active
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.undo()
+    def install(self) -> None:
+        """Replace the forwards, and follow the grids of the blocks around them."""
+        for owner in {id(layer.owner): layer.owner for layer in self._layers}.values():
+            self._hooks.append(owner.register_forward_pre_hook(self._note_grid))
+        self._patch.install()
 
     def undo(self) -> None:
         """Give the model back as it was; safe to call at any time, any number of times."""
