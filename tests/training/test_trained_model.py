@@ -96,8 +96,8 @@ def seam_strength(pixels):
         steps = np.abs(np.diff(pixels, axis=axis)).mean(axis=(0, 3 - axis, 3))
         edges = np.arange(CELL, pixels.shape[axis], CELL)
         for edge in edges:
-            across[edge % PATCH == 0].append(steps[edge - 1])
-    return np.mean(across[True]) / np.mean(across[False])
+            across[int(edge % PATCH == 0)].append(steps[edge - 1])
+    return np.mean(across[1]) / np.mean(across[0])
 
 
 def test_no_seams_where_windows_change(made):
