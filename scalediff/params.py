@@ -160,7 +160,7 @@ PARAMS: tuple[Param, ...] = (
         advanced=True,
         tabs=("img2img",),
         modes=(STAGED,),
-        help="In place of the prompt while enlarging: leave the subject out and it is not drawn twice. Empty: "
+        help="In place of the prompt while enlarging, for example without the subject, against repeats. Empty: "
         "the prompt. In txt2img the Hires prompt does this.",
     ),
     Param(

@@ -10,7 +10,8 @@ def row(param: Param) -> str:
     """One line: label, default, what is allowed, help."""
     default = ("on" if param.default else "off") if param.kind is bool else param.default
     default = "empty" if default == "" else default
-    label = f"{param.label} *(advanced)*" if param.advanced else param.label
+    where = "" if not param.advanced else " *(advanced)*" if param.tabs else " *(API and X/Y/Z plot)*"
+    label = param.label + where
     return f"| {label} | {default} | {param.allowed} | {param.help} |"
 
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scalediff.patch import ForwardPatch, Replacement
+from scalediff.reversible import Reversible
 from scalediff.tiled_vae_cost import Choose, next_tile
 from scalediff.tiled_vae_layers import Forward, Layers, Stretch
 from scalediff.tiled_vae_layout import Feathered, Kept, Tile, tiles
@@ -35,7 +35,7 @@ Report = Callable[[int, int], None]
 """Called as report(done, total) after each tile; may raise to stop."""
 
 
-class TiledVAE:
+class TiledVAE(Reversible):
     """Context manager: inside it `vae.encoder` and `vae.decoder` work in tiles where `choose` says so.
 
     Where memory does not suffice for the whole picture, it is tiled after all; where it does not suffice for a
@@ -51,13 +51,16 @@ class TiledVAE:
             [(part, self._replacement(part)) for part in parts if isinstance(part, nn.Module)]
         )
 
-    def __enter__(self) -> TiledVAE:
-        self._patch.__enter__()
-        return self
+    @property
+    def active(self) -> bool:
+        return self._patch.active
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def install(self) -> None:
+        """Replace the forwards of encoder and decoder."""
+        self._patch.install()
+
+    def undo(self) -> None:
+        """Give the VAE back as it was."""
         self._patch.undo()
 
     def _replacement(self, part: nn.Module) -> Replacement:
