@@ -36,6 +36,8 @@ PAPER: dict[str, Any] = {
 }
 # Free enough that objects do repeat: where an option against repetition can show what it does.
 FREE: dict[str, Any] = {"tau": 700}
+# What is cheaper, together
+SAVINGS: dict[str, Any] = {"stage_steps": "8 4", "negative_share": 0.5, "feature_reuse": 2}
 
 
 @contextmanager
@@ -212,6 +214,11 @@ METHODS: tuple[Method, ...] = (
     _paper("free_window_2", "tau 700, window x 2", **FREE, window_multiple=2.0),
     _paper("negative_0.5", "negative prompt in half of the steps", negative_share=0.5),
     _paper("reuse_2", "deep features every second step", feature_reuse=2),
+    _paper("steps_8_4", "8 steps, then 4 in place of 8", stage_steps="8 4"),
+    _paper("steps_4_4", "4 steps in each stage in place of 8", stage_steps="4 4"),
+    _paper(
+        "savings", "all three: 8 and 4 steps, negative prompt in half, deep features every second", **SAVINGS
+    ),
     _paper("fp32", "fp32 in place of bfloat16", full_precision),
 )
 

@@ -42,7 +42,8 @@ RECIPES = (
     Recipe("ours"),
     Recipe("ours, negative prompt in half of the steps", {"negative_share": 0.5}),
     Recipe("ours, deep features every 2nd step", {"feature_reuse": 2}),
-    Recipe("ours, both", {"negative_share": 0.5, "feature_reuse": 2}),
+    Recipe("ours, half the steps in the last stage", {"stage_steps": "20 10"}),
+    Recipe("ours, all three", {"negative_share": 0.5, "feature_reuse": 2, "stage_steps": "20 10"}),
 )
 
 
