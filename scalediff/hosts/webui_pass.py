@@ -9,9 +9,10 @@ from torch import Tensor
 from scalediff import cascade
 from scalediff.cascade import CascadeResult, StagePlan
 from scalediff.hosts.webui import WebUIHost
-from scalediff.session import NOTE_KEY, Session, unsign
+from scalediff.session import CELL, NOTE_KEY, Session, unsign
 
 log = logging.getLogger("scalediff")
+LARGE_BASE = 2.0  # times the native area
 
 
 def refuse(p: Any, reason: str) -> None:
@@ -46,6 +47,7 @@ def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
 def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
     """Run the cascade on `latent` and set the infotext by what came of it."""
     session.sign(p.extra_generation_params)
+    _warn_of_large_base(p, host)
     log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())
     with host.installed():
         result = cascade.run(host, host.plan, session.config, latent, rgb)
@@ -55,3 +57,14 @@ def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor |
         reasons = "; ".join(sorted(host.fallbacks)) or "the picture is not larger than one attention window"
         tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")
     return result
+
+
+def _warn_of_large_base(p: Any, host: WebUIHost) -> None:
+    """The first picture was made without us: repeats in one far above the native size are there to stay."""
+    (width, height), (high, wide) = host.plan.base, host.model_map.native_size
+    if width * height > LARGE_BASE * high * wide * CELL**2:
+        p.comment(
+            f"ScaleDiff starts from a picture of {width} x {height}, much larger than the {wide * CELL} x "
+            f"{high * CELL} that this model was made for: objects may be repeated in it already. Start smaller, "
+            "and enlarge more."
+        )

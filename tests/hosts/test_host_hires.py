@@ -236,3 +236,12 @@ def test_the_gallerys_upscale_counts_the_stages_of_its_picture(host, monkeypatch
     host.run(upscale_from_gallery(host, (128, 128), True, hr_scale=4.0, steps=3))
     # from 128 px it is a single stage, from the page's 64 px it would be two
     assert totals[-1] == 2
+
+
+@pytest.mark.parametrize(("side", "warned"), [(64, False), (88, False), (96, True)])
+def test_a_base_far_above_the_native_size_is_warned_of(host, side, warned):
+    """Native are 64 px: 88 x 88 has 1.9 times the area, 96 x 96 has 2.25 times."""
+    p = host.txt2img({"enabled": True, "stage_steps": "1"}, width=side, height=side, hr_scale=1.25)
+    host.run(p)
+    found = [comment for comment in p.comments if "much larger than the 64 x 64" in comment]
+    assert len(found) == warned
