@@ -99,7 +99,7 @@ def test_classifiers_read_scenes_they_were_not_fitted_on(monkeypatch):
         == attributes.truth(caption)
         for i, caption in enumerate(captions)
     ]
-    assert np.mean(right, axis=0).min() > 0.85
+    assert np.mean(right, axis=0).min() > 0.75  # with a quarter of the scenes; by chance at most 0.25
 
 
 def test_violet_grounds_are_no_objects():
