@@ -15,7 +15,7 @@ from scalediff.param import DIRECT, Param, Value, shown
 from scalediff.params import PARAMS
 from scalediff.tiled_vae_cost import Choose
 
-NO_MODEL = "no model is loaded yet, so work and memory are not known"
+NO_MODEL = "the model is not loaded yet, so work and memory are not known"
 # Names as in the host's own API where it has them. Defaults are the host's.
 REQUEST: tuple[Param, ...] = tuple(
     Param(attr, attr, "", kind, default, help_, minimum=low, maximum=high)

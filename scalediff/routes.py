@@ -52,7 +52,7 @@ def answer(body: bytes) -> dict[str, Any]:
 
 
 def loaded_model() -> preview.Loaded | None:
-    """What the host has loaded; None before the first model. Loads nothing itself."""
+    """What the next picture is made with; None where it is not loaded yet. Loads nothing itself."""
     from modules import devices, sd_models, sd_samplers, shared
 
     from scalediff.hosts.select import host_class
@@ -63,11 +63,11 @@ def loaded_model() -> preview.Loaded | None:
         config = sd_samplers.find_sampler_config(name)
         return config.total_steps(1) if config else 1
 
-    model = sd_models.model_data.sd_model
+    host = host_class()
+    model = host.current(sd_models.model_data)
     network = network_of(model)
     if network is None:
         return None
-    host = host_class()
     apart = hasattr(model, "forge_objects")  # text encoders are unloaded while the network works
     return preview.Loaded(
         network=network if apart else model,

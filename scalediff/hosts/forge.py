@@ -34,6 +34,16 @@ class ForgeHost(PatcherHost):
         return Loaded(sd_model, model.diffusion_model, PREDICTIONS.get(kind, kind))
 
     @classmethod
+    def current(cls, model_data: Any) -> Any:
+        """None while another model is selected: this host loads it with the next picture only.
+
+        It compares in the same way (modules/sd_models.py:474).
+        """
+        selected = getattr(model_data, "forge_loading_parameters", None)
+        same = not selected or str(selected) == model_data.forge_hash
+        return super().current(model_data) if same else None
+
+    @classmethod
     def family(cls, network: nn.Module) -> str:
         """As for all hosts; FLUX without a guidance input is schnell."""
         family = super().family(network)

@@ -77,6 +77,11 @@ class WebUIHost:
     # --- what a host does in its own way
 
     @classmethod
+    def current(cls, model_data: Any) -> Any:
+        """The model that the next picture is made with, out of `sd_models.model_data`; None if not loaded."""
+        return model_data.sd_model
+
+    @classmethod
     def inspect(cls, sd_model: Any) -> ModelMap:
         """Which layers of the loaded model get windows, or why none."""
         raise NotImplementedError

@@ -129,6 +129,15 @@ def test_flow_schedule_is_the_hosts_unless_it_counts_in_timesteps(adapters, top,
     assert values[-2:].tolist() == pytest.approx([0.0982, 0.0], abs=2e-4)
 
 
+def test_a_model_that_is_selected_but_not_loaded_is_not_described(adapters):
+    data = SimpleNamespace(sd_model="loaded", forge_loading_parameters={}, forge_hash="")
+    assert adapters.forge.current(data) == "loaded"
+    data.forge_loading_parameters = {"checkpoint_info": "another"}
+    assert adapters.forge.current(data) is None
+    data.forge_hash = str(data.forge_loading_parameters)
+    assert adapters.forge.current(data) == "loaded"
+
+
 def test_unet_settings_stay(adapters):
     engine = mini_forge.engine(mini_forge.MiniUNet())
     config = ScaleDiffConfig(enabled=True)

@@ -123,7 +123,7 @@ def test_without_a_model_the_stages_are_still_answered(client: TestClient) -> No
     assert [(s["width"], s["steps"]) for s in answer["stages"]] == [(2048, 20), (4096, 20)]
     assert answer["line"] == "1024x1024 -> 2048x2048 -> 4096x4096, 20+20 steps"
     assert (answer["ratio"], answer["memory_bytes"]) == (None, None)
-    assert "no model" in answer["note"]
+    assert "not loaded yet" in answer["note"]
 
 
 def test_asking_loads_no_model(client: TestClient, unloaded: None, booted: SimpleNamespace) -> None:
@@ -251,4 +251,4 @@ def test_direct_mode_without_a_model(client: TestClient) -> None:
     answer = client.post(ESTIMATE, json={"width": 2048, "height": 512, "settings": {"mode": "Direct"}}).json()
     assert answer["line"] == "2048x512 in one pass, 20 steps"
     assert (answer["ratio"], answer["memory_bytes"]) == (None, None)
-    assert "no model" in answer["note"]
+    assert "not loaded yet" in answer["note"]
