@@ -26,8 +26,12 @@ types: $(VENV)/.dev
 train: $(VENV)/.runtime  ## makes the pocket checkpoint again, from nothing (about 75 minutes on two cores)
 	$(PY) -m training
 
-bench: $(VENV)/.runtime  ## attention core against its floor, the gather, a slice loop and global attention
-	$(PY) -m benchmarks.attention_core
+bench: $(VENV)/.bench  ## attention, one UNet call, a whole run and the tiled VAE, side by side -> docs/performance.md
+	$(PY) -m benchmarks.attention_core --seconds 240
+	$(PY) -m benchmarks.unet_call
+	$(PY) -m benchmarks.whole_run
+	$(PY) -m benchmarks.tiled_vae
+	$(PY) -m benchmarks.performance --take outputs
 
 quality: $(VENV)/.runtime  ## every method against the true distribution; resumable, many hours of processor time
 	$(PY) -m benchmarks.quality
@@ -50,6 +54,10 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.bench: requirements-bench.txt $(VENV)/.runtime
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	touch $@
 
 $(VENV3)/.installed: requirements-gradio3.txt | check-python

@@ -1,6 +1,6 @@
 """The tiled VAE against the untiled one: difference, peak memory and time, on the pocket VAE.
 
-    python -m benchmarks.tiled_vae [--sizes 512 1024] [--tiles 32 64] [--repeats 3] [--device cpu]
+    python -m benchmarks.tiled_vae [--cases 512:32 1024:64] [--repeats 3] [--device cpu]
 
 Writes `outputs/tiled_vae.json`. "plain" is the same tiling with every tile normalised by itself. Peak memory is
 that of tensors alive at once: counted on a CPU, read from the allocator on a GPU. Times are medians, the ways
@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor
 
-from benchmarks.live_bytes import LiveBytes
+from benchmarks.attention_core import machine, timed
+from benchmarks.live_bytes import peak_bytes
 from pocket_webui.model.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from scalediff import tiled_vae
 from scalediff.tiled_vae import TiledVAE
@@ -31,7 +30,6 @@ from training.data import sample
 from training.scene import draw
 from training.texture import whole
 
-OUT = Path("outputs/tiled_vae.json")
 SCENE = 3
 Job = Callable[[], Tensor]
 
@@ -50,26 +48,27 @@ class OwnNorms:
 def main() -> None:
     """Measure all sizes and tiles and write the file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024], help="pixels")
-    parser.add_argument("--tiles", type=int, nargs="+", default=[32, 64], help="latent cells")
+    parser.add_argument(
+        "--cases", nargs="+", default=["512:32", "1024:64"], help="pixels:latent cells of a tile"
+    )
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=Path("outputs/tiled_vae.json"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     vae = load_checkpoint(DEFAULT_CHECKPOINT, device=args.device).first_stage_model
-    rows = [row for size in args.sizes for row in measure(vae, size, args.tiles, args.repeats, args.device)]
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    machine = (
-        torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or platform.machine()
-    )
-    found = {"machine": machine, "threads": torch.get_num_threads(), "torch": torch.__version__, "rows": rows}
-    OUT.write_text(json.dumps(found, indent=1))
+    torch.set_num_threads(args.threads)
+    cases = [tuple(map(int, case.split(":"))) for case in args.cases]
+    rows = [row for size, tile in cases for row in measure(vae, size, tile, args.repeats, args.device)]
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps({"machine": machine(args.device), "results": rows}, indent=1))
     for row in rows:
         print(json.dumps(row))
 
 
-def measure(vae: Any, size: int, sides: list[int], repeats: int, device: str) -> list[dict[str, Any]]:
-    """One row for each half of the VAE and each tile."""
+def measure(vae: Any, size: int, tile: int, repeats: int, device: str) -> list[dict[str, Any]]:
+    """One row for each half of the VAE."""
     words, _ = sample(SCENE)
     picture = torch.from_numpy(draw(words, SCENE, whole(size))).float().permute(2, 0, 1)[None] * 2 - 1
     picture = picture.to(device)
@@ -81,7 +80,6 @@ def measure(vae: Any, size: int, sides: list[int], repeats: int, device: str) ->
     return [
         {"half": half, "size": size, "tile": tile, **compare(vae, job, tile, repeats, device)}
         for half, job in jobs.items()
-        for tile in sides
     ]
 
 
@@ -106,35 +104,14 @@ def compare(vae: Any, job: Job, tile: int, repeats: int, device: str) -> dict[st
     times: dict[str, list[float]] = {"untiled": [], "tiled": []}
     for name in times:
         with ways(name):
-            row[f"{name}_peak_mb"] = round(peak_bytes(job, device) / 1e6, 1)
+            row[f"{name}_peak_mb"] = round(peak_bytes(job, torch.device(device)) / 1e6, 1)
     for _ in range(repeats):
         for name, taken in times.items():
             with ways(name):
-                taken.append(seconds(job, device))
+                taken.append(timed(job, device))
     row |= {f"{name}_seconds": round(median(taken), 3) for name, taken in times.items()}
     row["spread"] = {name: [round(min(taken), 3), round(max(taken), 3)] for name, taken in times.items()}
     return row
-
-
-def peak_bytes(job: Job, device: str) -> int:
-    """Bytes of tensors alive at once beside what was there before."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        job()
-        return torch.cuda.max_memory_allocated() - before
-    with LiveBytes() as live:
-        job()
-    return live.peak
-
-
-def seconds(job: Job, device: str) -> float:
-    """Time of one run."""
-    start = perf_counter()
-    job()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return perf_counter() - start
 
 
 if __name__ == "__main__":
