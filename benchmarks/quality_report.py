@@ -26,7 +26,13 @@ DIFFERENCES = (
     "fine_energy",
     "seconds",
 )
-PAPER_NAMES = {"whole_frechet": "FID", "patch_frechet": "FIDp", "seconds": "s"}
+PAPER_NAMES = {
+    "whole_frechet": "FID",
+    "whole_sliced": "FID",
+    "patch_frechet": "FIDp",
+    "patch_sliced": "FIDp",
+    "seconds": "s",
+}
 
 INTRODUCTION = """# Quality on ground truth
 
@@ -84,9 +90,9 @@ def _short(summary: dict[str, Any]) -> str:
         rates = [f"{row['label']} {100 * row['metrics']['repeated'][0]:.1f} %" for row in table["rows"]]
         where = f"{table['title']}, {_size(table)}, {table['prompts']} prompts"
         lines.append(f"- {where}: pictures with repeated objects: {', '.join(rates)}.")
-        verdicts = [ordering["appears"] for ordering in table["orderings"]]
-        if verdicts:
-            lines.append(f"- {where}: {_verdicts(verdicts)}")
+        for metric in dict.fromkeys(ordering["metric"] for ordering in table["orderings"]):
+            verdicts = [o["appears"] for o in table["orderings"] if o["metric"] == metric]
+            lines.append(f"  - {_figure(metric)}: {_verdicts(verdicts)}")
     equal, compared = summary["default_is_paper"]
     if compared:
         same = "what is said of the one holds for the other" if equal == compared else "they are not the same"
@@ -97,10 +103,15 @@ def _short(summary: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _figure(metric: str) -> str:
+    """The paper's figure, and what stands for it here."""
+    return f"{PAPER_NAMES[metric]} / {COLUMNS[metric][0]}"
+
+
 def _verdicts(verdicts: list[str]) -> str:
     return (
-        f"of {len(verdicts)} orderings of the paper {verdicts.count('yes')} appear, {verdicts.count('no')} are the "
-        f"other way round and {verdicts.count('open')} are open (the interval of the paired difference holds zero)."
+        f"{len(verdicts)} orderings of the paper: {verdicts.count('yes')} appear, "
+        f"{verdicts.count('no')} the other way round, {verdicts.count('open')} open."
     )
 
 
@@ -135,7 +146,7 @@ def _orderings(table: dict[str, Any]) -> str:
     """What the paper's figures say about each pair, and whether it shows here."""
     lines = [f"### Which orderings of the paper appear at {_size(table)}\n"]
     verdicts = [ordering["appears"] for ordering in table["orderings"]]
-    lines.append(f"{_verdicts(verdicts).capitalize()}\n")
+    lines.append(f"{_verdicts(verdicts)} Open: the interval of the paired difference holds zero.\n")
     lines.append(_line(["figure", "better in the paper", "than", "there by", "here by", "appears"]))
     lines.append("|---" * 6 + "|")
     for o in table["orderings"]:

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.quality_measure import TRUTH, true_picture
-from benchmarks.quality_methods import LABELS, METHODS, NATIVE
+from benchmarks.quality_methods import METHODS, NATIVE
 from benchmarks.quality_run import made, picture_path, scene
+from benchmarks.quality_tables import LABELS
 
 SHEETS = {
     "quality.jpg": ("Methods at 4x", ("paper", "direct", "latent_hires", "rgb_hires", "multidiffusion")),
@@ -35,7 +36,7 @@ def write(folder: Path, images: Path) -> list[tuple[str, str]]:
         if not prompts:
             continue
         chosen = prompts[:PROMPTS]
-        _sheet(folder, shown, chosen).save(images / name, quality=88)
+        _sheet(folder, shown, chosen).save(images / name, quality=82)
         columns = ", ".join(["truth (another scene of the caption)", *(LABELS[key] for key in shown)])
         rows = "; ".join(str(scene(index)[0]) for index in chosen)
         written.append((f"{title}, with zooms. Columns: {columns}. Rows: {rows}.", f"images/{name}"))
