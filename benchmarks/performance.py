@@ -78,7 +78,8 @@ def unet_call(report: dict[str, Any]) -> str:
         f"## {TITLES['unet_call']}\n",
         f"diffusers' `UNet2DConditionModel`, SDXL's topology with widths {carrier['widths']}, native side "
         f"{carrier['side']} latent cells, random weights. Attention layers that ran in windows: {windowed}. Times of "
-        "each method over ours; behind the slash what the counted multiply-adds predict.\n",
+        "each method over ours; behind the slash what the counted multiply-adds predict. What a method does to the "
+        "picture is not judged here: HiDiffusion computes an early step, as timed here, at a reduced resolution.\n",
         _table(["size", *(f"{name} / ours" for name in names)], measured),
         "\nPeak memory of one call beside the weights, MiB:\n",
         _table(["size", "ours", *names], memory),
@@ -132,7 +133,8 @@ def tiled_vae(report: dict[str, Any]) -> str:
         (
             f"## {TITLES['tiled_vae']}\n",
             "Greatest and mean difference from the untiled result: of 255 for pictures, in standard deviations for "
-            "latents. Plain tiles: each normalised by itself.\n",
+            "latents. Plain tiles: each normalised by itself. The attention in the middle sees the whole picture here; in "
+            "this VAE it forms all its scores at once, which is what the peak at 1024 px consists of.\n",
             _table(heads, rows),
             "",
             _machine(report),
@@ -190,6 +192,10 @@ def _against_prediction(row: dict[str, Any], name: str) -> str:
     macs = row["macs"]
     said = _spread(row["ratios"].get(name))
     return f"{said} / {macs[name] / macs['ours']:.2f}" if name in macs and said != "-" else said
+
+
+def _mebibytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**20:.0f}"
 
 
 def _spread(ratio: dict[str, Any] | None) -> str:
