@@ -133,8 +133,8 @@ def tiled_vae(report: dict[str, Any]) -> str:
         (
             f"## {TITLES['tiled_vae']}\n",
             "Greatest and mean difference from the untiled result: of 255 for pictures, in standard deviations for "
-            "latents. Plain tiles: each normalised by itself. The attention in the middle sees the whole picture here; in "
-            "this VAE it forms all its scores at once, which is what the peak at 1024 px consists of.\n",
+            "latents. Plain tiles: each normalised by itself. The attention in the middle sees the whole picture here; "
+            "in this VAE it forms all its scores at once, which is what the peak at 1024 px consists of.\n",
             _table(heads, rows),
             "",
             _machine(report),
