@@ -61,9 +61,10 @@ the same prompts.
 - **caption**: slots of the caption (colour, object, ground colour, ground) that the classifiers find in the
   picture.
 - **seams**: steps at the borders of query patches over steps elsewhere, over the same ratio of the truth.
-- **CPU s**: processor seconds of one thread for the enlargement, without the native picture; UNet and VAE
-  in bfloat16 for all methods alike, which is the only difference from a job of the product. Compare rows
-  with each other only.
+- **CPU s**: processor seconds of one thread for the enlargement, without the native picture; UNet and VAE in
+  bfloat16 for all methods alike, which is the only difference from a job of the product. Rows were made at
+  different times of a machine in use, so small differences mean nothing here: speed is measured side by side
+  in [performance.md](performance.md).
 """
 
 
