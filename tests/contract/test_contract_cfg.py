@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from webui_client import BASE, Webui, difference, scalediff
+from webui_client import BASE, NO_FLOW, Webui, difference, scalediff
 
 SAMPLERS = ["Euler", "Euler a", "DPM++ 2M", "DDIM", "UniPC"]
-NO_FLOW = "does not work with flow models"
 
 
 @pytest.mark.parametrize("cfg", [1.0, 7.0], ids="CFG {}".format)

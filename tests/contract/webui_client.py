@@ -15,6 +15,7 @@ from PIL import Image
 TITLE = "ScaleDiff"
 NOTE = "ScaleDiff note"
 BASE = 128  # px: the pocket's native size, and small enough for a tiny model of another host on a CPU
+NO_FLOW = "does not work with flow models"  # how a sampler is refused
 TIMEOUT = 600
 
 DEFAULTS: dict[str, Any] = {
