@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
 import webuiapi
-from webui_client import BASE, DEFAULTS, HIRES, TITLE, Webui, difference, scalediff
+from webui_client import BASE, HIRES, TITLE, Webui, difference, scalediff
 
 # A1111 itself answers 500 to an infotext with a hires pass unless these fields are named: it reads
 # "Use same sampler" out of the missing key and takes that for a sampler's name.
@@ -44,14 +45,9 @@ def test_an_ordinary_infotext_does_not_switch_us_on(webui: Webui) -> None:
 def test_the_client_library_from_the_package_index(webui: Webui) -> None:
     where = urlsplit(webui.url)
     client = webuiapi.WebUIApi(host=where.hostname, port=where.port)
+    known = inspect.signature(client.txt2img).parameters
     result = client.txt2img(
-        prompt=DEFAULTS["prompt"],
-        seed=DEFAULTS["seed"],
-        steps=DEFAULTS["steps"],
-        sampler_name=DEFAULTS["sampler_name"],
-        cfg_scale=DEFAULTS["cfg_scale"],
-        width=BASE,
-        height=BASE,
+        **{name: value for name, value in webui.defaults.items() if name in known},
         enable_hr=True,
         hr_scale=2,
         hr_upscaler=webuiapi.HiResUpscaler.Latent,
