@@ -42,7 +42,7 @@
 
     function hiresSizes() {
         const on = find("txt2img_hr-checkbox", "input");
-        if (on && !on.checked) return {say: "Open Hires. fix and choose the size: ScaleDiff takes its place."};
+        if (on && !on.checked) return {say: "Choose a target size, or open Hires. fix and choose it there: ScaleDiff takes its place."};
         const width = number("txt2img_width");
         const height = number("txt2img_height");
         const x = number("txt2img_hr_resize_x") || 0;
@@ -90,8 +90,18 @@
         return chosen.mode === "Direct" || (chosen.preset === "Panorama" && !("mode" in chosen));
     }
 
+    // a target size of our own: the endpoint reads the factor from the settings
+    function factorSizes(tab) {
+        if (tab === "txt2img") return {width: number("txt2img_width"), height: number("txt2img_height")};
+        const image = initImage();
+        if (!image) return {say: "Put in a picture: it is enlarged."};
+        const side = (length) => Math.max(CELL, Math.round(length / CELL) * CELL);
+        return {width: side(image.naturalWidth), height: side(image.naturalHeight)};
+    }
+
     function sizesOf(tab, chosen) {
         if (isDirect(chosen)) return {width: number(`${tab}_width`), height: number(`${tab}_height`)};
+        if (chosen.target) return factorSizes(tab);
         return tab === "txt2img" ? hiresSizes() : img2imgSizes();
     }
 

@@ -34,6 +34,7 @@ class ScaleDiffConfig:
     feature_reuse: int = DEFAULTS["feature_reuse"]
     subject_gate: float = DEFAULTS["subject_gate"]
     gate_subject: str = DEFAULTS["gate_subject"]
+    target: str = DEFAULTS["target"]
 
     # Names that the caller wrote down. Not a field: two configs with the same values are equal.
     _given: ClassVar[frozenset[str]] = frozenset()

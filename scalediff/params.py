@@ -10,6 +10,8 @@ LONGEST_PROMPT = 4000
 PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Panorama", "Custom")
 AUTO, FAITHFUL, BALANCED, DETAIL, PANORAMA, CUSTOM = PRESETS
 BASE, STAGE = CONDITIONINGS = ("Base", "Stage")
+AS_SET = "As set on the page"
+TARGETS = (AS_SET, "2x", "3x", "4x", "6x", "8x")
 TILING_AUTO, TILING_ON, TILING_OFF = TILINGS = ("Auto", "On", "Off")
 
 _FACTOR = {
@@ -112,7 +114,6 @@ PARAMS: tuple[Param, ...] = (
         minimum=1.0,
         maximum=2.0,
         step=0.25,
-        advanced=True,
         help="Side of the attention window, as a multiple of the model's native size. Larger: slower, more "
         "of the picture seen at once.",
     ),
@@ -249,6 +250,18 @@ PARAMS: tuple[Param, ...] = (
         modes=(STAGED,),
         help="The words of the prompt that name it, with commas between. Empty: the first phrase of the prompt, up to "
         "a comma or a preposition.",
+    ),
+    Param(
+        attr="target",
+        label="Target size",
+        infotext_key="ScaleDiff target",
+        kind=str,
+        default=AS_SET,
+        choices=TARGETS,
+        on_top=True,
+        modes=(STAGED,),
+        help="As set on the page: the size of Hires. fix, or of the img2img tab. A factor enlarges the first "
+        "picture by it, and Hires. fix need not be switched on.",
     ),
 )
 

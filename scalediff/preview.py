@@ -161,9 +161,10 @@ def _plan(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | No
     """
     width, height = int(values["width"]), int(values["height"])
     base: Size = (width // session.CELL * session.CELL, height // session.CELL * session.CELL)
-    scale = float(values["hr_scale"])
+    own = session.target_factor(config)
+    scale = own or float(values["hr_scale"])
     target = (int(values["target_width"]), int(values["target_height"]))
-    if not all(target):
+    if own or not all(target):
         target = (int(width * scale), int(height * scale))
     if config.fit_init and loaded is not None and loaded.model_map.supported:
         base = session.shrunk(base, loaded.model_map.native_size)

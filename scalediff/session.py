@@ -13,7 +13,8 @@ from scalediff import cascade, infotext
 from scalediff.cascade import Size, StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.models import base_window
-from scalediff.params import PARAMS
+from scalediff.param import STAGED
+from scalediff.params import AS_SET, PANORAMA, PARAMS
 
 ATTRIBUTE = "_scalediff"  # where `p` carries its Session
 LOG_LEVEL = "SCALEDIFF_LOG"
@@ -89,6 +90,17 @@ def attention_window(native_size: Size, base: Size, config: ScaleDiffConfig) -> 
     """
     height, width = base_window(native_size, (max(1, base[1] // CELL), max(1, base[0] // CELL)))
     return round(height * config.window_multiple), round(width * config.window_multiple)
+
+
+def target_factor(config: ScaleDiffConfig) -> float | None:
+    """How many times the first picture's sides the target has; None where the page says it, or no stages run."""
+    if (
+        config.target == AS_SET
+        or config.mode != STAGED
+        or (config.preset == PANORAMA and config.left("mode"))
+    ):
+        return None
+    return float(config.target.rstrip("x"))
 
 
 def _numbers(text: str) -> list[int]:

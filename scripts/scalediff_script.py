@@ -1,9 +1,11 @@
 """The AlwaysOn script: reads its arguments and lets the host adapter install itself on the job `p`."""
 
+import contextlib
+
 from modules import script_callbacks, scripts
 
 from scalediff import page, routes, session, settings, xyz
-from scalediff.hosts import webui_job, webui_pass
+from scalediff.hosts import webui_job, webui_pass, webui_target
 
 session.set_up_log()
 
@@ -22,6 +24,10 @@ class ScaleDiffScript(scripts.Script):
         self.infotext_fields = built.infotext_fields
         self.paste_field_names = built.paste_field_names
         return built.components
+
+    def before_process(self, p, *args):
+        with contextlib.suppress(ValueError):  # told in `process`
+            webui_target.apply(p, xyz.overridden(p, session.read_config(args)))
 
     def process(self, p, *args):
         webui_job.clean(p)

@@ -16,8 +16,8 @@ from scalediff.session import ATTRIBUTE, NOTE_KEY, Session, unsign
 log = logging.getLogger("scalediff")
 
 NOTHING_TO_UPSCALE = (
-    "ScaleDiff is enabled but Hires. fix is off: nothing to upscale. Switch Hires. fix on, or choose the preset "
-    "Panorama (Mode: Direct) to sample at this size with windowed attention."
+    "ScaleDiff is enabled but Hires. fix is off: nothing to upscale. Choose a Target size, switch Hires. fix on, or "
+    "take the preset Panorama (Mode: Direct) to sample at this size with windowed attention."
 )
 
 

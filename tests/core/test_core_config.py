@@ -69,6 +69,7 @@ def test_the_defaults_of_the_paper() -> None:
         "feature_reuse": 1,
         "subject_gate": 0.0,
         "gate_subject": "",
+        "target": "As set on the page",
     }
 
 

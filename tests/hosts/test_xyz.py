@@ -36,6 +36,7 @@ OTHER = {
     "feature_reuse": 2,
     "subject_gate": 0.7,
     "gate_subject": "red ball",
+    "target": "4x",
 }
 
 

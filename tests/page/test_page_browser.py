@@ -32,7 +32,7 @@ def txt2img(open_tab: Callable[[str], WebuiTab]) -> WebuiTab:
 
 
 def test_the_line_follows_the_controls(txt2img: WebuiTab) -> None:
-    txt2img.expect_line("Open Hires. fix")
+    txt2img.expect_line("Choose a target size")
     txt2img.open_hires(2)
     txt2img.expect_line("128x128 -> 256x256, 8 steps")
     txt2img.fill("txt2img_hr_scale", 4)
@@ -67,12 +67,12 @@ def test_a_pasted_picture_sets_the_controls_and_the_line(txt2img: WebuiTab) -> N
 
 
 def test_a_panorama_needs_no_hires(txt2img: WebuiTab) -> None:
-    txt2img.expect_line("Open Hires. fix")
+    txt2img.expect_line("Choose a target size")
     txt2img.choose_ours("preset", "Panorama")
     txt2img.size(512, 128)
     txt2img.expect_line("512x128 in one pass, 20 steps")
     txt2img.choose_ours("preset", "Auto")
-    txt2img.expect_line("Open Hires. fix")
+    txt2img.expect_line("Choose a target size")
 
 
 def test_each_tab_has_its_own_settings(txt2img: WebuiTab, open_tab: Callable[[str], WebuiTab]) -> None:
