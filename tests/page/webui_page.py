@@ -40,7 +40,9 @@ class WebuiTab:
 
     def show(self) -> None:
         """Switch to this tab."""
-        self.page.locator("#tabs button", has_text=re.compile(rf"^\s*{self.name}\s*$")).first.click()
+        self.page.locator(
+            "#tabs button", has_text=re.compile(rf"^\s*{self.name}\s*$", re.IGNORECASE)
+        ).first.click()
         expect(self.find(f"{self.name}_generate")).to_be_visible()
 
     def open_scalediff(self) -> None:
@@ -79,6 +81,7 @@ class WebuiTab:
 
     def put_in(self, picture: Path) -> None:
         self.find("img2img_image", "input[type=file]").set_input_files(picture)
+        self.page.wait_for_timeout(SETTLE_MS)  # Forge sets its controls anew when a picture arrives
 
     @property
     def line(self) -> Locator:
