@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import unet_methods
 from training.captions import Caption
 
 NATIVE, STEPS, CFG, SAMPLER = 128, 20, 2.0, "DPM++ 2M"
 FACTORS = (2, 4)
-PATCH_BATCH = 16  # patches in one call, as the paper times MultiDiffusion on SDXL (4.1)
 Scope = Callable[[], AbstractContextManager[None]]
 
 # The paper's recipe written out, so that it stays what it is whatever becomes of our defaults (3.2-3.4, App. A).
@@ -96,34 +96,21 @@ def _windows_replaced(scope: Callable[[Any], AbstractContextManager[None]]) -> I
 @contextmanager
 def patchwise(unet: Any) -> Iterator[None]:
     """Every call of `unet` on a latent larger than native becomes the mean of calls on overlapping patches."""
-    side = unet.image_size
-    forward = unet.forward
+    side, forward = unet.image_size, unet.forward
 
     def averaged(x: Tensor, timesteps: Tensor, context: Tensor, **more: Any) -> Tensor:
-        tops, lefts = patch_starts(x.shape[2], side), patch_starts(x.shape[3], side)
-        total, counts = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
-        places = [(top, left) for top in tops for left in lefts]
-        for start in range(0, len(places), PATCH_BATCH):
-            group = places[start : start + PATCH_BATCH]
-            patches = torch.cat([x[:, :, top : top + side, left : left + side] for top, left in group])
-            times, texts = timesteps.repeat(len(group)), context.repeat(len(group), 1, 1)
-            found = forward(patches, times, context=texts, **more).to(x.dtype).chunk(len(group))
-            for (top, left), patch in zip(group, found):
-                total[:, :, top : top + side, left : left + side] += patch
-                counts[:, :, top : top + side, left : left + side] += 1
-        return total / counts
+        def call(patches: Tensor) -> Tensor:
+            count = len(patches) // len(x)
+            times, texts = timesteps.repeat(count), context.repeat(count, 1, 1)
+            return forward(patches, times, context=texts, **more).to(x.dtype)
+
+        return unet_methods.patchwise(call, x, side=side)
 
     unet.forward = averaged
     try:
         yield
     finally:
         del unet.forward
-
-
-def patch_starts(length: int, side: int) -> list[int]:
-    """Starts of patches of `side` every half side, the last flush with the border."""
-    last = max(length - side, 0)
-    return [*range(0, last, side // 2), last]
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,6 @@ from scalediff.attention_strips import Layout
 from scalediff.geometry import patch_length
 
 
-def natten_window_starts(length: int, window: int, stride: int) -> list[int]:
-    """First key of the window of each group of `stride` queries by NATTEN's rule, in tokens."""
-    leaders = [min(first + stride // 2, length - 1) for first in range(0, length, stride)]
-    return [min(max(leader - window // 2, 0), length - window) for leader in leaders]
-
-
 def natten_obstacle(layout: Layout) -> str:
     """Why NATTEN cannot compute this layout, or an empty string."""
     if any(layout.offset):

@@ -13,13 +13,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from scalediff.models import has_class_name
-from scalediff.patch import ForwardPatch, Replacement
-from scalediff.reversible import Reversible
+from scalediff.patch import ForwardPatch, Patching, Replacement
 
 DEEP_STRIDE = 4
 
 
-class FeatureReuse(Reversible):
+class FeatureReuse(Patching):
     """Context manager: one full UNet call in `every`, the deep half of the others taken from it.
 
     `step()` counts the sampler's evaluations from 1: the first, and each `every`-th after it, is full. One
@@ -44,17 +43,9 @@ class FeatureReuse(Reversible):
         ]
         self._patch = ForwardPatch(replacements)
 
-    @property
-    def active(self) -> bool:
-        return self._patch.active
-
-    def install(self) -> None:
-        """Replace the forwards of the network and its deep blocks."""
-        self._patch.install()
-
     def undo(self) -> None:
         """Give the network back as it was, and let go of what was kept."""
-        self._patch.undo()
+        super().undo()
         self._kept.clear()
         self._shapes.clear()
 

@@ -97,6 +97,24 @@ class ForwardPatch(Reversible):
             log.info("%d attention layers were wrapped or reset by somebody else; left as they are", covered)
 
 
+class Patching(Reversible):
+    """What is put in place by one ForwardPatch, `_patch`; a subclass extends `install` and `undo` by the rest."""
+
+    _patch: ForwardPatch
+
+    @property
+    def active(self) -> bool:
+        return self._patch.active
+
+    def install(self) -> None:
+        """Replace the forwards."""
+        self._patch.install()
+
+    def undo(self) -> None:
+        """Give the model back as it was; safe to call at any time, any number of times."""
+        self._patch.undo()
+
+
 def is_replaced(module: nn.Module) -> bool:
     """Whether a replacement of ours is in force on the module's forward."""
     link = getattr(module.__dict__.get("forward"), _MARK, None)

@@ -14,7 +14,7 @@ from scalediff.cascade import Size, StagePlan
 from scalediff.config import ScaleDiffConfig
 from scalediff.models import base_window
 from scalediff.param import STAGED
-from scalediff.params import AS_SET, PANORAMA, PARAMS
+from scalediff.params import AS_SET, PARAMS
 
 ATTRIBUTE = "_scalediff"  # where `p` carries its Session
 LOG_LEVEL = "SCALEDIFF_LOG"
@@ -93,12 +93,11 @@ def attention_window(native_size: Size, base: Size, config: ScaleDiffConfig) -> 
 
 
 def target_factor(config: ScaleDiffConfig) -> float | None:
-    """How many times the first picture's sides the target has; None where the page says it, or no stages run."""
-    if (
-        config.target == AS_SET
-        or config.mode != STAGED
-        or (config.preset == PANORAMA and config.left("mode"))
-    ):
+    """How many times the first picture's sides the target has; None where the page says it, or no stages run.
+
+    For settings whose preset is filled in already: it may choose the mode.
+    """
+    if config.target == AS_SET or config.mode != STAGED:
         return None
     return float(config.target.rstrip("x"))
 

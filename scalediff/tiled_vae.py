@@ -22,8 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scalediff.patch import ForwardPatch, Replacement
-from scalediff.reversible import Reversible
+from scalediff.patch import ForwardPatch, Patching, Replacement
 from scalediff.tiled_vae_cost import Choose, next_tile
 from scalediff.tiled_vae_layers import Forward, Layers, Stretch
 from scalediff.tiled_vae_layout import Feathered, Kept, Tile, tiles
@@ -35,7 +34,7 @@ Report = Callable[[int, int], None]
 """Called as report(done, total) after each tile; may raise to stop."""
 
 
-class TiledVAE(Reversible):
+class TiledVAE(Patching):
     """Context manager: inside it `vae.encoder` and `vae.decoder` work in tiles where `choose` says so.
 
     Where memory does not suffice for the whole picture, it is tiled after all; where it does not suffice for a
@@ -50,18 +49,6 @@ class TiledVAE(Reversible):
         self._patch = ForwardPatch(
             [(part, self._replacement(part)) for part in parts if isinstance(part, nn.Module)]
         )
-
-    @property
-    def active(self) -> bool:
-        return self._patch.active
-
-    def install(self) -> None:
-        """Replace the forwards of encoder and decoder."""
-        self._patch.install()
-
-    def undo(self) -> None:
-        """Give the VAE back as it was."""
-        self._patch.undo()
 
     def _replacement(self, part: nn.Module) -> Replacement:
         def forward(previous: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from scalediff.attention import Attend, neighborhood_attention
 from scalediff.models import AttentionLayer, ModelMap, layer_window
 from scalediff.offsets import Offset, Rows, offsets_of_rows
-from scalediff.patch import ForwardPatch
-from scalediff.reversible import Reversible
+from scalediff.patch import ForwardPatch, Patching
 
 log = logging.getLogger("scalediff")
 
@@ -21,7 +20,7 @@ Shift = Callable[[int, int], Sequence[Offset]]
 ContextFilter = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class WindowedAttention(Reversible):
+class WindowedAttention(Patching):
     """Context manager: inside it the self-attention layers of `model_map` see one window per query patch.
 
     `window` (h, w) is in latent cells; each layer's own window follows from its stride and its grid from the
@@ -65,19 +64,15 @@ class WindowedAttention(Reversible):
             [(layer.module, _Call(self, index, layer)) for index, layer in enumerate(self._layers)]
         )
 
-    @property
-    def active(self) -> bool:
-        return self._patch.active
-
     def install(self) -> None:
         """Replace the forwards, and follow the grids of the blocks around them."""
         for owner in {id(layer.owner): layer.owner for layer in self._layers}.values():
             self._hooks.append(owner.register_forward_pre_hook(self._note_grid))
-        self._patch.install()
+        super().install()
 
     def undo(self) -> None:
         """Give the model back as it was; safe to call at any time, any number of times."""
-        self._patch.undo()
+        super().undo()
         while self._hooks:
             self._hooks.pop().remove()
         self._grids.clear()

@@ -259,9 +259,8 @@ class WebUIHost:
         """What the settings leave out of a stage to save time."""
         levels = step_levels(values, stage.steps)
         if is_timestep_sampler(sampler) and not self.eps_from_timestep_samplers:
-            levels = [
-                self.sigma(level) for level in levels
-            ]  # this host's denoiser compares sigmas throughout
+            # this host's denoiser compares sigmas throughout
+            levels = [self.sigma(level) for level in levels]
         return savings(self.p, self.config, sampler, levels=levels, unet=self.unet(), rows=self.rows)
 
     def _new_noise(self, like: Tensor) -> Tensor:

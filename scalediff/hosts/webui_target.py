@@ -4,6 +4,7 @@ from typing import Any
 
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
+from scalediff import presets
 from scalediff.config import ScaleDiffConfig
 from scalediff.session import CELL, target_factor
 
@@ -13,7 +14,8 @@ STRENGTH = 0.5
 
 def apply(p: Any, config: ScaleDiffConfig) -> None:
     """Give `p` the size that `config` asks for. Called before the host has prepared anything."""
-    factor = target_factor(config) if config.enabled else None
+    # the mode that a preset stands for is the same for all models
+    factor = target_factor(presets.resolve(config, "")) if config.enabled else None
     if factor is None:
         return
     if isinstance(p, StableDiffusionProcessingImg2Img):

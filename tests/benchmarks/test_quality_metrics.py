@@ -11,10 +11,11 @@ from benchmarks import quality_attributes as attributes
 from benchmarks import quality_distance as distance
 from benchmarks import quality_pyramid as pyramids
 from benchmarks.quality_features import seam_energy
-from benchmarks.quality_methods import METHODS, find, patch_starts, patchwise
+from benchmarks.quality_methods import METHODS, find, patchwise
 from benchmarks.quality_run import LINES, made, scene
 from benchmarks.quality_summary import orderings, verdict, wilson
 from benchmarks.quality_tables import LABELS, TABLES
+from benchmarks.unet_methods import patch_starts
 from training.captions import wide_captions
 from training.counter import count
 

@@ -16,12 +16,18 @@ from scalediff import attention, attention_choice, attention_flex, attention_nat
 from scalediff.attention import neighborhood_attention
 from scalediff.attention_choice import Choice, Way, is_open
 from scalediff.attention_flex import by_tiles, flex_attention, flex_obstacle
-from scalediff.attention_natten import by_natten, natten_obstacle, natten_window_starts
+from scalediff.attention_natten import by_natten, natten_obstacle
 from scalediff.attention_strips import Layout, by_patches, by_rows
 from scalediff.geometry import patch_length, window_starts
 
 SDPA = F.scaled_dot_product_attention
 GRID, WINDOW = (64, 96), (32, 32)
+
+
+def natten_window_starts(length: int, window: int, stride: int) -> list[int]:
+    """First key of the window of each group of `stride` queries by NATTEN's rule, in tokens."""
+    leaders = [min(first + stride // 2, length - 1) for first in range(0, length, stride)]
+    return [min(max(leader - window // 2, 0), length - window) for leader in leaders]
 
 
 def qkv(grid: tuple[int, int], *, batch: int = 2, heads: int = 2, dim: int = 8) -> list[Tensor]:
