@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -36,13 +36,22 @@ class Stopped(Exception):  # noqa: N818  # a wish of the user, not an error
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the cascade: noise to sigma(tau) at `size`, then `steps` model steps."""
+    """One step of the cascade: noise to sigma(tau) at `size`, then `steps` model steps.
+
+    They are the first of a schedule of `steps + cut`: the last of these goes where its end is, at once.
+    """
 
     index: int
     size: Size  # (width, height) in pixels
     latent_size: Size  # (height, width) in latent cells
     tau: int
     steps: int
+    cut: int = 0
+
+    @property
+    def whole(self) -> Stage:
+        """The stage with none of its steps left out."""
+        return replace(self, steps=self.steps + self.cut, cut=0)
 
 
 @dataclass(frozen=True)
@@ -97,22 +106,27 @@ def plan_stages(
     factor: float = 2.0,
     tau: int | Sequence[int] = 400,
     steps: int | Sequence[int],
+    cut: int = 0,
     multiple: int = 64,
     vae_factor: int = 8,
 ) -> StagePlan:
     """Plan of the stages from `base` to `target`, (width, height) in pixels; sizes as in `stage_sizes`.
 
     `tau` (timestep 1..999) and `steps` (model steps, at least 1; `stage_steps` derives them from a whole
-    run's) are one number for all stages or one per stage. `vae_factor` is pixels per latent cell. Raises
-    ValueError naming the field, the value and what is allowed.
+    run's) are one number for all stages or one per stage. `cut` of these steps are left out of the end of each
+    stage, but for one. `vae_factor` is pixels per latent cell. Raises ValueError naming the field, the value
+    and what is allowed.
     """
     sizes = stage_sizes(base, target, factor=factor, multiple=multiple)
     if vae_factor < 1 or min(*base, *target) < vae_factor:
         raise ValueError(f"vae_factor must be from 1 to the shortest side, got {vae_factor!r}")
     taus = _per_stage("tau", tau, len(sizes), limits=(1, 999))
     counts = _per_stage("steps", steps, len(sizes), limits=(1, None))
+    if cut < 0:
+        raise ValueError(f"cut must be at least 0, got {cut!r}")
+    cuts = [min(cut, count - 1) for count in counts]
     stages = tuple(
-        Stage(i, size, (size[1] // vae_factor, size[0] // vae_factor), taus[i], counts[i])
+        Stage(i, size, (size[1] // vae_factor, size[0] // vae_factor), taus[i], counts[i] - cuts[i], cuts[i])
         for i, size in enumerate(sizes)
     )
     return StagePlan((base[0], base[1]), (target[0], target[1]), stages)
@@ -134,7 +148,7 @@ def run(
             break
         host.begin_stage(stage, len(plan.stages))
         try:
-            reference = _reference(host, stage, config.lfm_factor, latent=latent, rgb=rgb)
+            reference = _reference(host, stage, config, latent=latent, rgb=rgb)
         except Stopped:
             break
         rgb = None  # a 4K picture in fp32: not kept while the model runs
@@ -150,7 +164,7 @@ def run(
 
 
 def _reference(
-    host: Host, stage: Stage, factor: float, *, latent: Tensor, rgb: Tensor | None
+    host: Host, stage: Stage, config: ScaleDiffConfig, *, latent: Tensor, rgb: Tensor | None
 ) -> Tensor | None:
     """Z_ref (paper Eq. 3): lows of the enlarged latent, highs of the enlarged picture; None if stopped."""
     if rgb is None:
@@ -173,7 +187,7 @@ def _reference(
             f"the encoded picture of {stage.size[0]}x{stage.size[1]} has shape {tuple(high.shape)}, "
             f"the enlarged latent {tuple(low.shape)}"
         )
-    return mix(low, high.to(low.device), factor)
+    return mix(low, high.to(low.device), config.lfm_factor, keep_mean=config.keep_colours)
 
 
 def _denoise(host: Host, stage: Stage, config: ScaleDiffConfig, reference: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ LATENT = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 def expected_reference(host: RecordingHost, latent: Tensor, stage: Stage) -> Tensor:
     low = reference.upsample_latent(latent, stage.latent_size)
     high = host.encode(host.upscale_rgb(host.decode(latent), stage.size), stage)
-    return reference.mix(low, high, 0.125)
+    return reference.mix_keeping_mean(low, high, 0.125)
 
 
 def test_two_stages_follow_the_equations() -> None:
@@ -196,7 +196,8 @@ def test_a_decoded_base_is_used_once_and_not_decoded_again() -> None:
 
 def test_both_frequency_factors_are_the_configs() -> None:
     host = RecordingHost()
-    run(host, PLAN, dataclasses.replace(CONFIG, lfm_factor=0.5, sg_factor=0.25), LATENT, None)
+    settings = {"lfm_factor": 0.5, "sg_factor": 0.25, "keep_colours": False}
+    run(host, PLAN, dataclasses.replace(CONFIG, **settings), LATENT, None)
     low = reference.upsample_latent(LATENT, (16, 16))
     high = host.encode(host.upscale_rgb(host.decode(LATENT), (16, 16)), PLAN.stages[0])
     torch.testing.assert_close(host.references[0].double(), reference.mix(low, high, 0.5), atol=1e-5, rtol=0)
