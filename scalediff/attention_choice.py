@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalediff.attention_flex import by_tiles, flex_obstacle
+from scalediff.attention_memory import WithinMemory, is_fused, is_torchs
 from scalediff.attention_natten import by_natten, natten_obstacle
-from scalediff.attention_strips import Attend, Layout, WithinMemory, by_patches, by_rows
+from scalediff.attention_strips import Attend, Layout, by_patches, by_rows
 
 log = logging.getLogger("scalediff")
 
@@ -35,6 +36,9 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 5e-3, torc
 # Another way must save at least a twentieth; less is noise.
 WORTH = 0.95
 REPEATS = 3
+# Tensors of q's size beside q, k, v and the result: strips of two columns that overlap, the queries and results
+# of one of them, and a second result to compare.
+MOST_COPIES = 5
 # Below this a call takes a millisecond or two, which would never repay a compilation of seconds.
 LEAST_COMPILED_TOKENS = 128 * 128
 
@@ -121,10 +125,17 @@ class Choice:
         return times[REPEATS // 2]
 
 
-def is_open(q: Tensor, k: Tensor, v: Tensor, attend: Attend | None) -> bool:
-    """Whether this call may run in another way than one call of `attend` per patch."""
-    if q.device.type != "cuda" or attend not in (None, F.scaled_dot_product_attention):
+def is_open(q: Tensor, k: Tensor, v: Tensor, attend: Attend | None, *, room: int | None = None) -> bool:
+    """Whether this call may run in another way than one call of `attend` per patch.
+
+    Within `room` bytes only where any of the ways, and the comparison of their results, would fit.
+    """
+    if q.device.type != "cuda" or not is_torchs(attend):
         return False
+    if room is not None:
+        fused = is_fused(q, attend, queries=q.shape[2], keys=q.shape[2])
+        if not fused or room < MOST_COPIES * q.numel() * q.element_size():
+            return False
     if os.environ.get("SCALEDIFF_ATTENTION") == "patches":
         return False
     return not (torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad))

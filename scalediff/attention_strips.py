@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,11 +11,7 @@ from torch import Tensor
 from scalediff.geometry import QuerySpan, fitted_window, merged_spans
 from scalediff.offsets import Offset
 
-log = logging.getLogger("scalediff")
-
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-# Fewer queries at once would hardly save memory: what is left then is the result and the strips.
-LEAST_QUERIES = 64
 # Models lay tokens out before heads. Copies in that order are made of long pieces and take half the time, but a
 # kernel reads a window several times, and one that its cache does not hold it reads faster head by head.
 LARGE_WINDOW = 2048
@@ -39,14 +34,16 @@ class Layout:
         return cls(grid, fitted, offset, rows, columns)
 
 
-def by_patches(q: Tensor, k: Tensor, v: Tensor, layout: Layout, attend: Attend) -> Tensor:
-    """One `attend` call for each patch; q, k, v and the result [B, heads, H*W, D].
+def by_patches(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, attend: Attend, *, out: Tensor | None = None
+) -> Tensor:
+    """One `attend` call for each patch; q, k, v and the result [B, heads, H*W, D], written to `out` if given.
 
     In a strip [B, heads, H, w, D] the window of every patch row is a run of whole rows, hence a view. Beside
     the result only one strip of keys, one of values and one patch are alive: 1/(patch rows) of the memory
     of a gather.
     """
-    out = torch.empty_like(q)
+    out = torch.empty_like(q) if out is None else out
     q_map, out_map = (t.unflatten(2, layout.grid) for t in (q, out))
     high, wide = layout.window
     for column, keys, values in _strips(k, v, layout):
@@ -81,29 +78,6 @@ def by_rows(q: Tensor, k: Tensor, v: Tensor, layout: Layout, attend: Attend) -> 
                 out_map[sample][place].unflatten(1, (len(run), -1)).copy_(result.transpose(0, 1))
                 del result
     return out
-
-
-class WithinMemory:
-    """An attend function that takes its queries in ever shorter runs once memory did not suffice."""
-
-    def __init__(self, attend: Attend) -> None:
-        self._attend = attend
-        self._most: int | None = None  # queries at once, known after the first failure
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        while True:
-            most = min(q.shape[2], self._most or q.shape[2])
-            try:
-                if most == q.shape[2]:
-                    return self._attend(q, k, v)
-                return torch.cat([self._attend(run, k, v) for run in q.split(most, dim=2)], dim=2)
-            except torch.cuda.OutOfMemoryError:
-                if most < 2 * LEAST_QUERIES:
-                    raise
-            # not inside the except clause: the traceback keeps the failed call's tensors alive
-            self._most = -(-most // 2)
-            torch.cuda.empty_cache()
-            log.info("attention ran out of memory: going on with %d queries at once", self._most)
 
 
 def _strips(k: Tensor, v: Tensor, layout: Layout) -> Iterator[tuple[QuerySpan, Tensor, Tensor]]:

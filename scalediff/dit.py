@@ -100,7 +100,7 @@ class JointWindow:
     function runs, and unless the grid simply fits the window the reason is counted in `fallbacks` and logged
     once. `calls` counts windowed calls.
 
-    attend(q, k, v) is the kernel, see `host_kernel`. `rope`, in any form of `scalediff.rotary.rotation`,
+    attend(q, k, v) is the kernel, None for torch's. `rope`, in any form of `scalediff.rotary.rotation`,
     stands in for FLUX's own table. shift(layer, step) gives the (top, left) shift of the query grid for each
     image (App. B.1), `layer` counting from 0 in each model call; `rows` says which image a batch row is.
     """
@@ -222,19 +222,6 @@ class JointWindow:
         if reason not in self.fallbacks:
             log.info("the model runs its own attention: %s", reason)
         self.fallbacks[reason] += 1
-
-
-def host_kernel(module: ModuleType, name: str = "attention_function") -> Attend:
-    """The host's own kernel module.name(q, k, v, heads, skip_reshape=True) -> [B, n, heads*D] as an Attend.
-
-    Looked up at each call, so whatever the user or another extension chose stays in force.
-    """
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = getattr(module, name)(q, k, v, q.shape[1], skip_reshape=True)
-        return out.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
-
-    return attend
 
 
 def is_swapped(module: ModuleType, name: str) -> bool:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.attention_strips import Attend, WithinMemory
+from scalediff.attention_memory import SCORE, Needs, Share, WithinMemory, even_slices, kernel_needs
+from scalediff.attention_strips import Attend
 from scalediff.geometry import QuerySpan, fitted_window, merged_spans, query_spans
 from scalediff.offsets import Offset, samples_by_offset
-from scalediff.rotary import Rope, Rotation, rotation
+from scalediff.rotary import Rope, Rotation, chunk_elements, rotation
 
 
 def joint_neighborhood_attention(
@@ -27,6 +28,7 @@ def joint_neighborhood_attention(
     rope: Rope | None = None,
     offset: Offset | Sequence[Offset] = (0, 0),
     attend: Attend | None = None,
+    room: int | None = None,
 ) -> Tensor:
     """Joint attention in which a query patch sees the whole text and one window of the image (paper App. A).
 
@@ -40,8 +42,9 @@ def joint_neighborhood_attention(
 
     The text is attended anew for each patch, and its result is the plain mean over the patches that hold
     image queries: a patch of shift padding only does not count, a ragged one counts as one. `attend(q, k, v)`
-    gets [B, heads, n, D] with the text first and defaults to torch's scaled_dot_product_attention; where a
-    GPU's memory does not suffice for it, it gets fewer queries at once, as in `neighborhood_attention`.
+    gets [B, heads, n, D] with the text first and defaults to torch's scaled_dot_product_attention. `room`, and
+    what happens where a GPU's memory does not suffice, are as in `neighborhood_attention`; the rotated q and k
+    are part of what has to fit.
 
     Returns [B, heads, text_length + H*W, D] in q's dtype. Raises ValueError where shapes disagree; tokens
     after the image (the reference picture of an editing model) are refused so, because their places say
@@ -50,18 +53,14 @@ def joint_neighborhood_attention(
     _check_shapes(q, k, v, grid, text_length=text_length)
     groups = samples_by_offset(offset, q.shape[0])
     turn = None if rope is None else rotation(rope, grid=grid, text_length=text_length, dim=q.shape[-1])
-    attend = WithinMemory(attend or F.scaled_dot_product_attention)
     # laid out as [B, tokens, heads, D], so that flattening the heads afterwards is no copy
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-    for pair, samples in groups.items():
+    for pair, numbers in groups.items():
         plan = _Plan.of(grid, window, pair, text_length=text_length)
-        if len(groups) == 1:
-            _fill(out, q, k, v, plan=plan, turn=turn, attend=attend)
-            break
-        part = torch.empty_like(q[samples])
-        own_turn = None if turn is None else turn.take(samples)
-        _fill(part, q[samples], k[samples], v[samples], plan=plan, turn=own_turn, attend=attend)
-        out[samples] = part
+        for samples in even_slices(numbers):
+            own_turn = None if turn is None else turn.take(samples)
+            own = (q[samples], k[samples], v[samples])
+            _fill(out[samples], *own, plan=plan, turn=own_turn, attend=attend, room=room)
     return out
 
 
@@ -94,11 +93,56 @@ class _Plan:
         total = sum(self.row_patches.values()) * sum(self.column_patches.values())
         return self.row_patches[row.key_start] * self.column_patches[column.key_start] / total
 
+    def needs(self, q: Tensor, attend: Attend | None, *, turned: bool, room: int) -> Needs:
+        """Memory for q [B, heads, text_length + H*W, D], see `attention_memory`."""
+        dim, text, wide = q.shape[3], self.text_length, self.window[1]
+        token = dim * q.element_size()
+        rows, columns = (max(s.stop - s.start for s in spans) for spans in (self.rows, self.columns))
+        queries, keys = text + rows * columns, text + self.window[0] * wide
+        kernel = kernel_needs(q, attend, queries=queries, keys=keys)
+        strips = (3 * text + self.grid[0] * (columns + 2 * wide)) * token
+        # the text: turned twice, its mean, and the share of one window in it
+        texts = text * (2 * token + 3 * dim * SCORE)
+        head, fixed = strips + texts + queries * token + kernel.head, 0
+        if turned:
+            image = self.grid[0] * self.grid[1]
+            head += 2 * image * token
+            fixed = 2 * SCORE * image * dim  # the table
+            # a chunk in fp32, and the two products that are added up
+            one, most = (
+                3 * SCORE * min(chunk_elements(q), n * image * dim) for n in (1, q.shape[:2].numel())
+            )
+            head, fixed = (head, fixed + most) if most <= room // 2 else (head + one, fixed)
+        return Needs(head, kernel.query + token, queries, fixed)
+
 
 def _fill(
+    out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    plan: _Plan,
+    turn: Rotation | None,
+    attend: Attend | None,
+    room: int | None,
+) -> None:
+    """Write the attention of samples that share one offset to `out`, so many heads at a time as fit."""
+    batch, heads = q.shape[:2]
+    share = Share(batch, heads)
+    if room is not None:
+        needs = plan.needs(q, attend, turned=turn is not None, room=room)
+        share = Share.of(needs, batch=batch, heads=heads, room=room)
+    kernel = WithinMemory(attend or F.scaled_dot_product_attention, most=share.queries)
+    for piece in share.pieces(batch, heads):
+        own = None if turn is None else turn.take(*piece)
+        _fill_piece(out[piece], q[piece], k[piece], v[piece], plan=plan, turn=own, attend=kernel)
+
+
+def _fill_piece(
     out: Tensor, q: Tensor, k: Tensor, v: Tensor, *, plan: _Plan, turn: Rotation | None, attend: Attend
 ) -> None:
-    """Write the attention of samples that share one offset to `out`.
+    """Write the attention of these samples and heads to `out`.
 
     As in `neighborhood_attention`, columns of the canvas are copied once, as strips in which each patch row's
     window is a run of whole rows.

@@ -21,6 +21,7 @@ Rope = Tensor | tuple[Tensor, Tensor] | RotateAt
 # Elements rotated at a time: the fp32 copies of a 4K FLUX layer would otherwise take gigabytes. On a CPU they
 # are to stay in its cache.
 CHUNK_ELEMENTS, CHUNK_ELEMENTS_CPU = 1 << 24, 1 << 18
+ALL = slice(None)
 
 
 class Rotation(Protocol):
@@ -32,8 +33,8 @@ class Rotation(Protocol):
     def at(self, x: Tensor, row: int, column: int) -> Tensor:
         """x [B, heads, n, D], all tokens as if they stood at (row, column) of the grid."""
 
-    def take(self, samples: Sequence[int]) -> Rotation:
-        """The rotation of some samples of the batch."""
+    def take(self, samples: slice, heads: slice = ALL) -> Rotation:
+        """The rotation of some samples of the batch and some of their heads."""
 
 
 def rotation(rope: Rope, *, grid: tuple[int, int], text_length: int, dim: int) -> Rotation:
@@ -109,10 +110,12 @@ class _ByTable:
         place = row * self._grid[1] + column
         return _rotate(x, [entry[:, :, place : place + 1] for entry in self._ready(x)])
 
-    def take(self, samples: Sequence[int]) -> Rotation:
-        if self._entries[0].shape[0] == 1:
+    def take(self, samples: slice, heads: slice = ALL) -> Rotation:
+        shared = [size == 1 for size in self._entries[0].shape[:2]]
+        if all(shared):
             return self
-        return _ByTable([entry[list(samples)] for entry in self._entries], self._grid)
+        part = tuple(ALL if one else own for one, own in zip(shared, (samples, heads)))
+        return _ByTable([entry[part] for entry in self._entries], self._grid)
 
     def _ready(self, x: Tensor) -> list[Tensor]:
         """The entries on x's device, dense and in fp32 at least; made at first use, never with less precision."""
@@ -172,16 +175,20 @@ class _ByCallable:
         corner = torch.tensor([[row, column]], device=x.device)
         return self._rotate(x, corner.expand(x.shape[2], 2)).to(x.dtype)
 
-    def take(self, samples: Sequence[int]) -> Rotation:
+    def take(self, samples: slice, heads: slice = ALL) -> Rotation:
         return self
+
+
+def chunk_elements(x: Tensor) -> int:
+    """How many elements of x are rotated at a time."""
+    return CHUNK_ELEMENTS_CPU if x.device.type == "cpu" else CHUNK_ELEMENTS
 
 
 def _rotate(x: Tensor, entries: list[Tensor]) -> Tensor:
     """Matrix times each pair of channels, in fp32 at least, in x's dtype afterwards."""
     work = torch.promote_types(x.dtype, torch.float32)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    most = CHUNK_ELEMENTS_CPU if x.device.type == "cpu" else CHUNK_ELEMENTS
-    step = max(1, most // max(1, math.prod(x.shape) // max(1, x.shape[2])))
+    step = max(1, chunk_elements(x) // max(1, math.prod(x.shape) // max(1, x.shape[2])))
     for start in range(0, x.shape[2], step):
         part = slice(start, start + step)
         first, second = x[:, :, part].to(work).unflatten(-1, (-1, 2)).unbind(-1)

@@ -19,8 +19,9 @@ from scalediff.dit import JointWindow, is_swapped
 from scalediff.dit import token_grid as tokens_of
 from scalediff.geometry import patch_length
 from scalediff.hosts.patcher_dit import TOKEN, Target, block_count, exact_rope, unet_in_place, with_wrapper
+from scalediff.hosts.patcher_kernel import chosen_attend
 from scalediff.hosts.patcher_models import Loaded, is_unet, map_transformer, map_unet, refuse_size
-from scalediff.hosts.patcher_windows import PatcherWindows, attend_with, windowed_layers
+from scalediff.hosts.patcher_windows import PatcherWindows, windowed_layers
 from scalediff.hosts.webui import WebUIHost
 from scalediff.hosts.webui_scope import no_refiner
 from scalediff.models import ModelMap, layer_window
@@ -219,7 +220,7 @@ class PatcherHost(WebUIHost):
         window = layer_window(self.window(), TOKEN)
         return JointWindow(
             window,
-            attend=attend_with(*target.kernel) if target.kernel else None,
+            attend=chosen_attend(target.kernel),
             rope=exact_rope(self.unet(), tokens_of(stage.latent_size, TOKEN)),
             shift=self._joint_shift(stage, window),
         )

@@ -7,22 +7,19 @@ while the model runs; a wrapper around the model tells the window what grid and 
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from scalediff.dit import FunctionSwap, JointWindow, token_grid
+from scalediff.hosts.patcher_kernel import Place
 from scalediff.rotary import axial_table
 
 TOKEN = 2  # latent cells per token side in every transformer model that is known
 
 # Above this many rows or columns a bf16 model's own numbering of tokens is no longer exact.
 EXACT_BF16 = 256
-
-
-Place = tuple[ModuleType, str]
 
 
 class Target(NamedTuple):

@@ -4,16 +4,15 @@ The hosts call a replacement with q, k, v already projected, `[B, N, heads*D]`, 
 call; they apply the output projection themselves.
 """
 
-import inspect
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from scalediff.attention import Attend, neighborhood_attention
+from scalediff.attention import neighborhood_attention
+from scalediff.hosts.patcher_kernel import Place, chosen_attend, late_kernel
 from scalediff.models import ModelMap, layer_window
 from scalediff.offsets import offsets_of_rows
 from scalediff.windowed import Shift
@@ -33,7 +32,7 @@ class PatcherWindows:
     """The attn1 replacements of one stage; `calls` and `fallbacks` as in `windowed.WindowedAttention`.
 
     `window` (h, w) is in latent cells. `kernel` = (module, name) of the host's own attention function: it
-    computes the windows, and everything that cannot be windowed.
+    computes the windows, as `patcher_kernel` says, and everything that cannot be windowed.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class PatcherWindows:
         model_map: ModelMap,
         window: tuple[int, int],
         *,
-        kernel: tuple[ModuleType, str],
+        kernel: Place,
         shift: Shift | None = None,
     ) -> None:
         if not model_map.supported:
@@ -50,7 +49,7 @@ class PatcherWindows:
         self.fallbacks: Counter[str] = Counter()
         self.layers = {key_of(layer.name): index for index, layer in enumerate(model_map.layers)}
         self._windows = [layer_window(window, layer.stride) for layer in model_map.layers]
-        self._kernel, self._attend, self._shift = late_kernel(*kernel), attend_with(*kernel), shift
+        self._place, self._kernel, self._shift = kernel, late_kernel(*kernel), shift
 
     def patched(self, unet: Any) -> Any:
         """A clone of the host's patcher `unet` with our replacements, its own ones left in place.
@@ -96,7 +95,8 @@ class PatcherWindows:
         if self._shift is not None:
             offset = offsets_of_rows(self._shift(index, 0), batch, grid=grid, window=window)
         q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-        out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=self._attend)
+        attend = chosen_attend(self._place)
+        out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=attend)
         self.calls += 1
         return out.transpose(1, 2).flatten(2)
 
@@ -111,29 +111,6 @@ def windowed_layers(unet: Any, model_map: ModelMap) -> int:
     used = _replaced(unet.model_options)
     keys = (key_of(layer.name) for layer in model_map.layers)
     return sum(getattr(used.get(key, used.get(key[:2])), "__module__", "") == __name__ for key in keys)
-
-
-def late_kernel(module: ModuleType, name: str) -> Callable[..., Tensor]:
-    """module.name looked up at each call: whatever kernel the host or another extension chose stays."""
-
-    def kernel(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-        return getattr(module, name)(q, k, v, heads)
-
-    return kernel
-
-
-def attend_with(module: ModuleType, name: str) -> Attend:
-    """module.name(q, k, v, heads, ...) as a kernel for q, k, v `[B, heads, n, D]`."""
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        function, heads = getattr(module, name), q.shape[1]
-        if "skip_reshape" in inspect.signature(function).parameters:
-            out = function(q, k, v, heads, skip_reshape=True)
-        else:
-            out = function(*(t.transpose(1, 2).flatten(2) for t in (q, k, v)), heads)
-        return out.unflatten(2, (heads, -1)).transpose(1, 2)
-
-    return attend
 
 
 def key_of(name: str) -> Key:

@@ -250,6 +250,9 @@ def test_a_cpu_and_a_kernel_of_the_hosts_have_no_choice(monkeypatch: pytest.Monk
     assert not is_open(gpu, gpu, gpu, lambda q, k, v: v)
     monkeypatch.setenv("SCALEDIFF_ATTENTION", "patches")
     assert not is_open(gpu, gpu, gpu, None)
+    monkeypatch.delenv("SCALEDIFF_ATTENTION")
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: v)  # as other extensions do it
+    assert not is_open(gpu, gpu, gpu, None)
 
 
 def test_the_ways_there_are_and_where_they_are_chosen(
@@ -264,7 +267,7 @@ def test_the_ways_there_are_and_where_they_are_chosen(
     offsets = [(0, 0), (0, 0)]
     expected = neighborhood_attention(q, k, v, (24, 40), (16, 16), offset=offsets)
     assert not said(caplog)
-    monkeypatch.setattr(attention, "is_open", lambda *call: True)
+    monkeypatch.setattr(attention, "is_open", lambda *call, room: True)
     for _ in range(2):
         assert torch.equal(neighborhood_attention(q, k, v, (24, 40), (16, 16), offset=offsets), expected)
     (line,) = said(caplog)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import types
 
@@ -11,7 +12,8 @@ import reference_joint
 import torch
 import torch.nn.functional as F
 
-from scalediff.dit import FunctionSwap, JointWindow, host_kernel, token_grid
+from scalediff.dit import FunctionSwap, JointWindow, token_grid
+from scalediff.hosts.patcher_kernel import attend_with
 from scalediff.rotary import axial_table
 
 WINDOW, TEXT = (4, 4), 3
@@ -123,10 +125,11 @@ def test_uncond_and_cond_get_the_shift_of_their_image_in_one_call_or_in_two(mode
 def test_the_hosts_kernel_is_used_and_looked_up_late(model, monkeypatch):
     x, context = inputs()
     expected = run(model, x, context, JointWindow(WINDOW))
-    window = JointWindow(WINDOW, attend=host_kernel(mini_flux))
+    window = JointWindow(WINDOW, attend=attend_with(mini_flux, "attention_function"))
     seen = []
     kernel = mini_flux.attention_function
 
+    @functools.wraps(kernel)
     def noted(*args, **kwargs):
         seen.append(args[0].shape[2])
         return kernel(*args, **kwargs)
