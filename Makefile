@@ -26,9 +26,10 @@ types: $(VENV)/.dev
 train: $(VENV)/.runtime  ## makes the pocket checkpoint again, from nothing (about 75 minutes on two cores)
 	$(PY) -m training
 
-bench: $(VENV)/.bench  ## attention, one UNet call, a whole run and the tiled VAE, side by side -> docs/performance.md
+bench: $(VENV)/.bench  ## attention, one UNet and one FLUX call, a whole run, the tiled VAE, side by side -> docs/performance.md
 	$(PY) -m benchmarks.attention_core --seconds 240
 	$(PY) -m benchmarks.unet_call
+	$(PY) -m benchmarks.flux_call
 	$(PY) -m benchmarks.whole_run
 	$(PY) -m benchmarks.tiled_vae
 	$(PY) -m benchmarks.performance --take outputs

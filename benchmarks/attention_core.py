@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -24,7 +23,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.attention_methods import METHODS, Call, Problem
+from benchmarks.attention_methods import METHODS, Problem
+from benchmarks.live_bytes import peak_bytes
+from benchmarks.timing import default_device, machine, timed
 
 LEAST_ROUNDS, GLOBAL_ROUNDS = 3, 3
 AGAINST = ("floor", "gather", "slices", "global")
@@ -86,7 +87,8 @@ def measure(
     memory: dict[str, int | None] = {}
     for name in list(calls):
         try:
-            memory[name] = _extra_bytes(calls[name], device)  # warms up, and shows what does not fit
+            # warms up, and shows what does not fit
+            memory[name] = peak_bytes(calls[name], torch.device(device))
         except RuntimeError as error:  # what torch's out-of-memory errors have been in all versions
             if "memory" not in str(error):
                 raise
@@ -141,17 +143,6 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What the figures were taken on."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else _processor()
-    return {
-        "device": name,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "clock": _clock(device).__name__,
-    }
-
-
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(args.threads)
@@ -174,7 +165,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=120.0, help="about how long to measure in all")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     parser.add_argument(
         "--dtype", choices=("float32", "float16", "bfloat16"), help="float16 on CUDA, else float32"
     )
@@ -188,47 +179,6 @@ def _arguments() -> argparse.Namespace:
         "--json", "--out", type=Path, default=Path("outputs/attention_core.json"), help="all single times"
     )
     return parser.parse_args()
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text().splitlines() if listing.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _extra_bytes(call: Call, device: str) -> int | None:
-    """Bytes that a call needs beyond what is allocated already, its result included; None on a CPU."""
-    if not device.startswith("cuda"):
-        call()
-        return None
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
-    _finish(device)
-    return torch.cuda.max_memory_allocated() - before
-
-
-def _clock(device: str) -> Callable[[], float]:
-    """Time of this thread where it does all the work, so that waiting for a busy machine does not count."""
-    alone = device == "cpu" and torch.get_num_threads() == 1
-    return time.thread_time if alone else time.perf_counter
-
-
-def timed(call: Call, device: str) -> float:
-    """Seconds of one call, to its end on the device."""
-    clock = _clock(device)
-    _finish(device)
-    start = clock()
-    call()
-    _finish(device)
-    return clock() - start
-
-
-def _finish(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ windows themselves) and returns a function without arguments that does the work 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from scalediff.attention import joint_neighborhood_attention, neighborhood_attention
@@ -99,29 +101,38 @@ def slices(problem: Problem, *, joined: bool = False) -> Call | None:
 
 
 def gather(problem: Problem) -> Call | None:
-    """Windows fetched by an index tensor, all in one attention call; None with text or a ragged grid.
+    """Windows fetched by an index tensor, all in one attention call; None on a ragged grid.
 
-    The index [patches, h*w] is made once, as a stage would; keys and values are copied about four times.
+    Keys and values are copied about four times, the text once for each patch.
     """
     (height, width), (high, wide) = problem.grid, problem.size()
-    if problem.text or height % patch_length(high) or width % patch_length(wide):
+    if height % patch_length(high) or width % patch_length(wide):
         return None
-    index = window_index(problem)
-    return lambda: gathered(problem, index)
+    count = len(window_index(problem.grid, problem.window, problem.q.device))
+    texts = [
+        t[:, None, :, : problem.text].expand(-1, count, -1, -1, -1) for t in (problem.q, problem.k, problem.v)
+    ]
+    return lambda: gathered(problem, texts)
 
 
-def gathered(problem: Problem, index: Tensor) -> Tensor:
-    """One call of `gather` with the index [patches, h*w] of `window_index`."""
-    q, k, v, (height, width) = problem.q, problem.k, problem.v, problem.grid
+def gathered(problem: Problem, texts: Sequence[Tensor] = ()) -> Tensor:
+    """One call of `gather`; `texts` are q, k, v [B, patches, heads, text, D] of the text in front of each patch.
+
+    The text's result is the plain mean over the patches.
+    """
+    (q, k, v), text = problem.maps(), problem.text
+    index = window_index(problem.grid, problem.window, q.device)
     tall, broad = (patch_length(side) for side in problem.size())
-    batch, heads, _, dim = q.shape
-    down, across = height // tall, width // broad
-    patches = q.reshape(batch, heads, down, tall, across, broad, dim).permute(0, 2, 4, 1, 3, 5, 6)
-    patches = patches.reshape(batch * down * across, heads, tall * broad, dim)
-    keys, values = (t[:, :, index].transpose(1, 2).flatten(0, 1) for t in (k, v))
-    out = F.scaled_dot_product_attention(patches, keys, values)
-    out = out.view(batch, down, across, heads, tall, broad, dim).permute(0, 3, 1, 4, 2, 5, 6)
-    return out.reshape(batch, heads, height * width, dim)
+    q = rearrange(q, "b n (y h) (x w) d -> b (y x) n (h w) d", h=tall, w=broad)
+    k, v = (t.flatten(2, 3)[:, :, index].transpose(1, 2) for t in (k, v))
+    if text:
+        q, k, v = (torch.cat(pair, dim=3) for pair in zip(texts, (q, k, v)))
+    out = F.scaled_dot_product_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1))
+    out = out.unflatten(0, q.shape[:2])
+    image = rearrange(
+        out[..., text:, :], "b (y x) n (h w) d -> b n (y h x w) d", y=problem.grid[0] // tall, h=tall, w=broad
+    )
+    return torch.cat([out[..., :text, :].mean(1), image], dim=2) if text else image
 
 
 def floor(problem: Problem) -> Call:
@@ -165,10 +176,10 @@ def _windows(problem: Problem) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
     return list(groups.values())
 
 
-def window_index(problem: Problem) -> Tensor:
-    """Token numbers [patches, h*w] of each patch's window, row by row, where the queries are."""
-    (rows, columns), (high, wide) = problem.spans(), problem.size()
-    y = torch.tensor([span.key_start for span in rows])[:, None] + torch.arange(high)
-    x = torch.tensor([span.key_start for span in columns])[:, None] + torch.arange(wide)
-    cells = y[:, None, :, None] * problem.grid[1] + x[None, :, None, :]
-    return cells.flatten(2).flatten(0, 1).to(problem.q.device)
+@lru_cache(maxsize=8)
+def window_index(grid: Grid, window: Grid, device: torch.device) -> Tensor:
+    """Token numbers [patches, h*w] of each patch's window, row by row; made once for a size, as a stage would."""
+    starts = [torch.tensor([span.key_start for span in query_spans(n, w)]) for n, w in zip(grid, window)]
+    y, x = (start[:, None] + torch.arange(fitted_window(n, w)) for start, n, w in zip(starts, grid, window))
+    cells = y[:, None, :, None] * grid[1] + x[None, :, None, :]
+    return cells.flatten(2).flatten(0, 1).to(device)

@@ -45,14 +45,18 @@ class LiveBytes(TorchDispatchMode):
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
-    """Most bytes alive at once that `call` made; what was there before, weights included, is not counted."""
+    """Most bytes alive at once that `call` made; what was there before, weights included, is not counted.
+
+    On a GPU `call` runs twice: in its first run ways to compute are tried, which is not its memory.
+    """
     if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
         call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
     with LiveBytes() as live:
         call()
     return live.peak

@@ -21,8 +21,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from benchmarks.attention_core import machine, timed
 from benchmarks.live_bytes import peak_bytes
+from benchmarks.timing import default_device, machine, timed
 from pocket_webui.model.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from scalediff import tiled_vae
 from scalediff.tiled_vae import TiledVAE
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=Path("outputs/tiled_vae.json"))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     vae = load_checkpoint(DEFAULT_CHECKPOINT, device=args.device).first_stage_model

@@ -7,24 +7,21 @@ given as ratios of medians; beside each stands the ratio that the counted multip
 
 from __future__ import annotations
 
-import argparse
-import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from statistics import median, quantiles
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from benchmarks.attention_core import machine, timed
-from benchmarks.live_bytes import peak_bytes
+from benchmarks.call_rounds import arguments, in_turn, made_on, place_of, write_each
+from benchmarks.timing import machine
 from benchmarks.unet_methods import METHODS, native, ours, patch_starts
 from scalediff.estimate_counts import unet_work
 
 TEXT_TOKENS = 77
-SLOWEST_CALLS = 3  # rounds at least, however long they take
+POOLED, TIME_IDS, TIME_WIDTH = 1280, 6, 256  # SDXL's pooled text, and picture sizes as further "times"
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,9 @@ class Carrier:
             attention_head_dim=[width // self.head for width in self.widths],
             cross_attention_dim=self.text,
             use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=TIME_WIDTH,
+            projection_class_embeddings_input_dim=POOLED + TIME_IDS * TIME_WIDTH,
         ).eval()
 
 
@@ -63,38 +63,17 @@ SDXL = Carrier(widths=(320, 640, 1280), depths=(1, 2, 10), side=128, head=64, te
 
 
 def measure(unet: Any, scale: float, names: list[str], *, rounds: int) -> dict[str, Any]:
-    """Seconds of each method at `scale` times the native side, in turn, and its peak memory.
-
-    A method that cannot be run is named with its error.
-    """
+    """Seconds of each method at `scale` times the native side, in turn, its peak memory, and the counts beside."""
     side = round(native(unet) * scale)
-    device, dtype = next(unet.parameters()).device, next(unet.parameters()).dtype
-    x = torch.randn(1, 4, side, side, device=device, dtype=dtype)
-    text = torch.randn(1, TEXT_TOKENS, unet.config.cross_attention_dim, device=device, dtype=dtype)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    memory: dict[str, int] = {}
-    failed: dict[str, str] = {}
-    for round_ in range(rounds + 1):  # the first warms up, and is where memory is measured
-        for name in tqdm(names, desc=f"{scale:g}x, round {round_}", leave=False):
-            if name in failed:
-                continue
-            try:
-                with METHODS[name](unet):
-                    if round_ == 0:
-                        memory[name] = peak_bytes(lambda: _call(unet, x, text), device)
-                    else:
-                        seconds[name].append(timed(lambda: _call(unet, x, text), str(device)))
-            except Exception as error:
-                failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    return {
-        "scale": scale,
-        "side": side,
-        "seconds": {name: times for name, times in seconds.items() if times},
-        "peak_bytes": memory,
-        "failed": failed,
-        "macs": predicted(unet, side),
-        "windowed": windowed_calls(unet, x, text),
-    } | {"ratios": ratios(seconds)}
+    place = place_of(unet)
+    x = torch.randn(1, 4, side, side, **place)
+    text = torch.randn(1, TEXT_TOKENS, unet.config.cross_attention_dim, **place)
+    ways = {name: partial(METHODS[name], unet) for name in names}
+    found = in_turn(
+        ways, lambda: _call(unet, x, text), device=place["device"], rounds=rounds, title=f"{scale:g}x"
+    )
+    windowed = windowed_calls(unet, x, text) if "ours" in found["seconds"] else 0
+    return {"scale": scale, "side": side, **found, "macs": predicted(unet, side), "windowed": windowed}
 
 
 def predicted(unet: Any, side: int) -> dict[str, int]:
@@ -119,46 +98,32 @@ def windowed_calls(unet: Any, x: Tensor, text: Tensor) -> int:
     return inside.calls
 
 
-def ratios(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Median of each other method over ours, and the middle half of the ratios round by round."""
-    found = {}
-    for name, times in seconds.items():
-        if name == "ours" or not times or not seconds.get("ours"):
-            continue
-        pairs = [other / own for other, own in zip(times, seconds["ours"])]
-        low, _, high = quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else [pairs[0]] * 3
-        found[name] = {"of_medians": median(times) / median(seconds["ours"]), "middle_half": [low, high]}
-    return found
-
-
 def _call(unet: Any, x: Tensor, text: Tensor) -> Tensor:
-    return unet(x, torch.tensor(981, device=x.device), text).sample
+    sizes = {"text_embeds": x.new_zeros(1, POOLED), "time_ids": x.new_zeros(1, TIME_IDS)}
+    return unet(x, torch.tensor(981, device=x.device), text, added_cond_kwargs=sizes).sample
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.unet_call", description=__doc__)
+    parser = arguments("unet_call", __doc__, list(METHODS))
     parser.add_argument("--scales", type=float, nargs="+", default=[1, 2, 4, 8])
-    parser.add_argument("--all-up-to", type=float, default=4.0, help="larger sizes are run with ours alone")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--rounds", type=int, default=SLOWEST_CALLS)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, default=Path("outputs/unet_call.json"))
+    parser.add_argument(
+        "--all-up-to", type=float, help="larger sizes are run with ours alone; 4 on a CPU, else 8"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cuda = args.device.startswith("cuda")
-    carrier = SDXL if cuda else NARROW
-    unet: Any = carrier.build().to(args.device, torch.float16 if cuda else torch.float32)
-    results = []
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    for scale in args.scales:
-        names = args.methods if scale <= args.all_up_to else ["ours"]
-        results.append(measure(unet, scale, names, rounds=args.rounds))
-        report = {"machine": machine(args.device), "carrier": asdict(carrier), "results": results}
-        args.json.write_text(json.dumps(report, indent=1))
-        print(
-            {name: round(ratio["of_medians"], 2) for name, ratio in results[-1]["ratios"].items()}, flush=True
-        )
+    carrier, dtype = (SDXL, torch.float16) if cuda else (NARROW, torch.float32)
+    with made_on(torch.device(args.device), dtype):
+        unet: Any = carrier.build()
+    all_up_to = args.all_up_to or (8 if cuda else 4)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for scale in args.scales:
+            names = args.methods if scale <= all_up_to else ["ours"]
+            yield measure(unet, scale, names, rounds=args.rounds)
+
+    head = {"machine": machine(args.device), "dtype": str(dtype), "carrier": asdict(carrier)}
+    write_each(args.json, head, rows())
 
 
 if __name__ == "__main__":

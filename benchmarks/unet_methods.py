@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.attention_methods import Grid, Problem, gathered, window_index
+from benchmarks.attention_methods import Grid, Problem, gathered
 from scalediff import models, windowed
 
 # Patches in one call, as the paper times MultiDiffusion on SDXL (4.1)
@@ -100,14 +99,16 @@ METHODS: dict[str, Scope] = {
 }
 
 
-def patchwise(call: Callable[[Tensor], Tensor], x: Tensor, *, side: int) -> Tensor:
-    """Mean of `call` over patches of `side` cells with 50 % overlap of x [B, C, H, W]."""
+def patchwise(
+    call: Callable[[Tensor], Tensor], x: Tensor, *, side: int, at_once: int = PATCH_BATCH
+) -> Tensor:
+    """Mean of `call` over patches of `side` cells with 50 % overlap of x [B, C, H, W], `at_once` in a call."""
     places = [
         (top, left) for top in patch_starts(x.shape[2], side) for left in patch_starts(x.shape[3], side)
     ]
     total, counts = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
-    for start in range(0, len(places), PATCH_BATCH):
-        group = places[start : start + PATCH_BATCH]
+    for start in range(0, len(places), at_once):
+        group = places[start : start + at_once]
         patches = torch.cat([x[..., top : top + side, left : left + side] for top, left in group])
         for (top, left), patch in zip(group, call(patches).chunk(len(group))):
             total[..., top : top + side, left : left + side] += patch
@@ -129,11 +130,5 @@ def _repeated(forward: Callable[..., Any], patches: Tensor, args: tuple[Any, ...
 
 
 def _gathered(q: Tensor, k: Tensor, v: Tensor, grid: Grid, window: Grid, **_: Any) -> Tensor:
-    """Windowed attention by advanced indexing; the index is made once per shape, as a stage would."""
-    return gathered(Problem(q, k, v, grid, window), _index(grid, window).to(q.device))
-
-
-@lru_cache(maxsize=8)
-def _index(grid: Grid, window: Grid) -> Tensor:
-    empty = torch.empty(1, 1, grid[0] * grid[1], 0)
-    return window_index(Problem(empty, empty, empty, grid, window))
+    """Windowed attention by advanced indexing."""
+    return gathered(Problem(q, k, v, grid, window))

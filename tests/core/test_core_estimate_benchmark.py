@@ -55,13 +55,15 @@ def test_floor_computes_all_windows() -> None:
 def test_floor_of_joint_attention_has_the_text_in_every_window() -> None:
     p = Level("", (16, 24), (8, 8), 8, text=5).problem("cpu", torch.float32)
     assert slices(p) is None
-    assert gather(p) is None
     attended = floor(p)()
     assert attended.shape == (4 * 6, 1, 5 + 16, 8)
     out = ours(p)()
     torch.testing.assert_close(out[:, :, :5], attended[:, :, :5].mean(0, keepdim=True))
     expected = out[:, :, 5:].unflatten(2, p.grid)[0, :, 4:8, 4:8].flatten(1, 2)
     torch.testing.assert_close(attended[7, :, 5:], expected, rtol=1e-5, atol=1e-6)
+    fetched = gather(p)
+    assert fetched is not None
+    torch.testing.assert_close(fetched(), out, rtol=1e-5, atol=1e-6)
 
 
 def test_global_is_the_same_where_one_window_covers_the_grid() -> None:
