@@ -35,6 +35,8 @@ class ScaleDiffConfig:
     subject_gate: float = DEFAULTS["subject_gate"]
     gate_subject: str = DEFAULTS["gate_subject"]
     target: str = DEFAULTS["target"]
+    keep_colours: bool = DEFAULTS["keep_colours"]
+    last_step_cut: int = DEFAULTS["last_step_cut"]
 
     # Names that the caller wrote down. Not a field: two configs with the same values are equal.
     _given: ClassVar[frozenset[str]] = frozenset()

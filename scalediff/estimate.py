@@ -44,7 +44,8 @@ class Run:
 
     `cfg`: two predictions, with and without the prompt, in one call if `paired`. `evaluations`: of the model
     per step, 2 for Heun and the like; `stage_evaluations` where the stages differ. `negative_share`: part of
-    the stages' steps that make both predictions. `images`: batch size. `text_tokens` None is 77 (UNet) or the
+    the stages' steps that make both predictions. `reuse_every`: of the stages' evaluations one in so many is
+    full, the others reuse its deep features. `images`: batch size. `text_tokens` None is 77 (UNet) or the
     transformer's own. `vae_tile`: the VAE works on tiles of that many latent cells, or of as many as a function
     of its half and of the latent's (h, w) says (None: on the whole). `vae_factor`: pixels per latent cell.
     """
@@ -55,13 +56,14 @@ class Run:
     evaluations: int = 1
     stage_evaluations: int | None = None
     negative_share: float = 1.0
+    reuse_every: int = 1
     images: int = 1
     text_tokens: int | None = None
     vae_tile: int | Choose | None = None
     vae_factor: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("first_steps", "evaluations", "images", "vae_factor"):
+        for name in ("first_steps", "evaluations", "reuse_every", "images", "vae_factor"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
@@ -78,6 +80,20 @@ class Run:
         """Model evaluations, each counted for one sample."""
         negative = guided_steps(steps, self.negative_share) if self.cfg else 0
         return (steps + negative) * self.evaluations * self.images
+
+    def reusing_calls(self, steps: int) -> int:
+        """How many of `calls` reuse deep features, as `feature_reuse.FeatureReuse` decides it.
+
+        Not the first evaluation whose model call has another number of samples than those before.
+        """
+        negative = guided_steps(steps, self.negative_share) if self.cfg else 0
+        reusing = kept = 0
+        for evaluation in range(steps * self.evaluations):
+            samples = 2 if evaluation < negative * self.evaluations else 1
+            full = evaluation % self.reuse_every == 0 or (self.paired and samples != kept)
+            kept = samples if full else kept
+            reusing += 0 if full else samples
+        return reusing * self.images
 
 
 @dataclass(frozen=True)
@@ -134,13 +150,19 @@ class PlanEstimate:
 
 
 def model_work(
-    model: Any, latent_size: Cells, window: Cells | None = None, *, text_tokens: int | None = None
+    model: Any,
+    latent_size: Cells,
+    window: Cells | None = None,
+    *,
+    text_tokens: int | None = None,
+    reused: bool = False,
 ) -> Work:
     """Multiply-adds of one call for one sample at a latent of (h, w) cells; nothing is run (paper Table 1).
 
     `model` is a host's model, a bare UNet (ldm, sgm, Forge or diffusers), a FLUX-like transformer, or a
-    `TransformerShape`. `window` (h, w) in latent cells counts windowed self-attention; None global. Raises
-    ValueError for a model whose layers cannot be read.
+    `TransformerShape`. `window` (h, w) in latent cells counts windowed self-attention; None global. `reused`
+    counts a call that leaves the deep blocks out (`feature_reuse`); the whole one where that is not possible.
+    Raises ValueError for a model whose layers cannot be read.
     """
     if min(*latent_size, *(window or (1,))) < 1:
         raise ValueError(f"sizes must be at least 1 cell, got {latent_size!r} and window {window!r}")
@@ -148,7 +170,11 @@ def model_work(
     if isinstance(network, TransformerShape):
         return transformer_work(network, latent_size, window, text_tokens=text_tokens)
     return unet_work(
-        network, latent_size, window, text_tokens=TEXT_TOKENS if text_tokens is None else text_tokens
+        network,
+        latent_size,
+        window,
+        text_tokens=TEXT_TOKENS if text_tokens is None else text_tokens,
+        reused=reused,
     )
 
 
@@ -173,7 +199,7 @@ def plan_work(
     base = (max(1, plan.base[1] // run.vae_factor), max(1, plan.base[0] // run.vae_factor))
     window = window or _default_window(model, base)
     # every stage's latent is decoded once, for the next stage or at the end; the first pass decodes its own
-    earlier = replace(run, negative_share=1.0)
+    earlier = replace(run, negative_share=1.0, reuse_every=1)
     first = _sampling(network, base, None, earlier, steps=run.first_steps) + _vae(
         vae, base, run, encode=False
     )
@@ -211,8 +237,12 @@ def _default_window(model: Any, base: Cells) -> Cells:
 
 
 def _sampling(network: Any, latent_size: Cells, window: Cells | None, run: Run, *, steps: int) -> Work:
-    one = model_work(network, latent_size, window, text_tokens=run.text_tokens)
-    return one * run.calls(steps)
+    reusing = run.reusing_calls(steps)
+    whole, reused = (
+        model_work(network, latent_size, window, text_tokens=run.text_tokens, reused=kind)
+        for kind in (False, True)
+    )
+    return whole * (run.calls(steps) - reusing) + reused * reusing
 
 
 def _vae(vae: Any, latent_size: Cells, run: Run, *, encode: bool = True) -> Work:

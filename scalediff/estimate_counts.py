@@ -19,6 +19,7 @@ from scalediff.estimate_layers import (
     unet_units,
     vae_units,
 )
+from scalediff.feature_reuse import deep_blocks
 from scalediff.geometry import fitted_window
 from scalediff.models import layer_window
 
@@ -62,14 +63,21 @@ class Work:
 
 
 def unet_work(
-    unet: nn.Module, latent_size: Cells, window: Cells | None = None, *, text_tokens: int = TEXT_TOKENS
+    unet: nn.Module,
+    latent_size: Cells,
+    window: Cells | None = None,
+    *,
+    text_tokens: int = TEXT_TOKENS,
+    reused: bool = False,
 ) -> Work:
-    """One call of a UNet for one sample at a latent of (h, w) cells; `window` as in `model_work`."""
+    """One call of a UNet for one sample at a latent of (h, w) cells; `window` and `reused` as in `model_work`."""
     units = unet_units(unet)
     inside = {id(leaf) for unit in units for leaf in unit.module.modules()}
     work = Work(calls=1, linear=_linears(leaf for leaf in unet.modules() if id(leaf) not in inside))
+    left_out = {id(part) for block in deep_blocks(unet) for part in block.modules()} if reused else set()
     for unit in units:
-        work += unit_work(unit, latent_size, window, text_tokens=text_tokens)
+        if id(unit.module) not in left_out:
+            work += unit_work(unit, latent_size, window, text_tokens=text_tokens)
     return work
 
 

@@ -23,7 +23,8 @@ class FeatureReuse(Patching):
 
     `step()` counts the sampler's evaluations from 1: the first, and each `every`-th after it, is full. One
     evaluation may call the UNet several times (prompt and negative prompt apart); each has its own features.
-    `calls` and `reused` count UNet calls. Where a host does not call its blocks as modules nothing changes.
+    `calls` and `reused` count UNet calls, `reused_rows` the samples of the latter. Where a host does not call
+    its blocks as modules nothing changes.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class FeatureReuse(Patching):
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every!r}")
-        self.calls = self.reused = 0
+        self.calls = self.reused = self.reused_rows = 0
         self._every, self._step = every, step
         self._evaluation, self._call, self._reusing = -1, 0, False
         self._kept: dict[int, Tensor] = {}  # by the number of the call within its evaluation
@@ -59,6 +60,7 @@ class FeatureReuse(Patching):
         self._reusing = not full
         self.calls += 1
         self.reused += self._reusing
+        self.reused_rows += x.shape[0] if self._reusing else 0
         return previous(x, *args, **kwargs)
 
     def _block(self, index: int, *, last: bool) -> Replacement:

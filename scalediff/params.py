@@ -263,6 +263,31 @@ PARAMS: tuple[Param, ...] = (
         help="As set on the page: the size of Hires. fix, or of the img2img tab. A factor enlarges the first "
         "picture by it, and Hires. fix need not be switched on.",
     ),
+    Param(
+        attr="keep_colours",
+        label="Keep colours",
+        infotext_key="ScaleDiff keep colours",
+        kind=bool,
+        default=True,
+        advanced=True,
+        modes=(STAGED,),
+        help="Take the mean colour of each stage from the smaller picture. Off, as published: from its enlarged "
+        "latent, which decodes to slightly other colours.",
+    ),
+    Param(
+        attr="last_step_cut",
+        label="Leave out last steps",
+        infotext_key="ScaleDiff last-step cut",
+        kind=int,
+        default=0,
+        minimum=0,
+        maximum=3,
+        step=1,
+        advanced=True,
+        modes=(STAGED,),
+        help="So many steps at the end of each stage are not run: the one before them goes straight to the clean "
+        "picture. At least one step remains.",
+    ),
 )
 
 DEFAULTS: dict[str, Any] = {param.attr: param.default for param in PARAMS}

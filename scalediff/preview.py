@@ -42,15 +42,16 @@ class Loaded:
     """A host's model: what the estimate reads, and how the host sees it.
 
     `network` is anything `estimate.plan_work` takes, `vae` its autoencoder, `model_map` the adapter's view,
-    `settle` gives the settings as they suit this model. `skips_uncond`: a guidance scale of 1 halves the work.
-    `evaluations` are the model calls per step of a sampler by name. `times` are what earlier runs took, this
-    model's under `key`. `tiles` says which tiles the VAE takes under given settings.
+    `settle` gives the settings as they suit this model and the stages' sampler, by name. `skips_uncond`: a
+    guidance scale of 1 halves the work. `evaluations` are the model calls per step of a sampler by name. `times`
+    are what earlier runs took, this model's under `key`. `tiles` says which tiles the VAE takes under given
+    settings.
     """
 
     network: Any
     vae: Any
     model_map: ModelMap
-    settle: Callable[[ScaleDiffConfig], ScaleDiffConfig]
+    settle: Callable[[ScaleDiffConfig, str], ScaleDiffConfig]
     skips_uncond: bool = False
     paired: bool = True
     evaluations: Callable[[str], int] = lambda name: 1
@@ -69,7 +70,9 @@ def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
     field, value and what is allowed.
     """
     values, config = read_request(body)
-    config = loaded.settle(config) if loaded is not None else presets.resolve(config, "")
+    config = (
+        loaded.settle(config, _stage_sampler(values)) if loaded is not None else presets.resolve(config, "")
+    )
     one_pass = config.mode == DIRECT
     plan = _pass(values, loaded) if one_pass else _plan(values, config, loaded)
     cost, note = _priced(plan, values, config, loaded)
@@ -192,15 +195,21 @@ def _unknown_because(loaded: Loaded | None) -> str | None:
     return None if loaded.model_map.supported else loaded.model_map.reason
 
 
-def _run(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded) -> estimate.Run:
+def _stage_sampler(values: dict[str, Value]) -> str:
+    """Name of the stages' sampler."""
     first, later = str(values["sampler_name"]), str(values["hr_sampler_name"])
+    return first if later in SAME_SAMPLER else later
+
+
+def _run(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded) -> estimate.Run:
     return estimate.Run(
         first_steps=int(values["steps"]),
         cfg=not (loaded.skips_uncond and values["cfg_scale"] == 1),
         paired=loaded.paired,
-        evaluations=loaded.evaluations(first),
-        stage_evaluations=loaded.evaluations(first if later in SAME_SAMPLER else later),
+        evaluations=loaded.evaluations(str(values["sampler_name"])),
+        stage_evaluations=loaded.evaluations(_stage_sampler(values)),
         negative_share=config.negative_share if config.mode != DIRECT else 1.0,
+        reuse_every=config.feature_reuse if config.mode != DIRECT else 1,
         images=int(values["batch_size"]),
         # in Direct mode the host decodes its own picture
         vae_tile=loaded.tiles(config) if loaded.tiles and config.mode != DIRECT else None,

@@ -56,6 +56,7 @@ def loaded_model() -> preview.Loaded | None:
     from modules import devices, sd_models, sd_samplers, shared
 
     from scalediff.hosts.select import host_class
+    from scalediff.hosts.webui_savings import followed
     from scalediff.hosts.webui_times import TIMES
     from scalediff.hosts.webui_vae import chooser
 
@@ -73,7 +74,7 @@ def loaded_model() -> preview.Loaded | None:
         network=network if apart else model,
         vae=vae_of(model),
         model_map=host.inspect(model),
-        settle=lambda config: host.settle(model, config),
+        settle=lambda config, sampler: followed(host.settle(model, config), sampler),
         skips_uncond=apart,
         paired=bool(getattr(shared.opts, "batch_cond_uncond", True)),
         evaluations=evaluations,

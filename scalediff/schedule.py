@@ -77,6 +77,22 @@ def stage_timesteps(tau: int, steps: int) -> Tensor:
     return torch.tensor([*points, tau], dtype=torch.long)
 
 
+def without_last(values: Tensor, cut: int) -> Tensor:
+    """A stage's schedule without the `cut` lowest levels that the model is called at, in the form it came in.
+
+    `values` are sigmas descending to 0, or timesteps as `stage_timesteps` gives them. Where the last step ends
+    (0, or the lowest timestep) stays, so the last one left goes there at once. Raises ValueError where no step
+    would be left.
+    """
+    ascending = bool(values[0] < values[-1])
+    steps = len(values) - (2 if ascending else 1)
+    if not 0 <= cut < max(steps, 1):
+        raise ValueError(f"of {steps} steps 0 to {max(steps, 1) - 1} can be left out, got {cut!r}")
+    if cut == 0:
+        return values
+    return torch.cat([values[:1], values[1 + cut :]] if ascending else [values[: -1 - cut], values[-1:]])
+
+
 def step_levels(values: Tensor, steps: int) -> list[float]:
     """The level of each step, descending, out of a stage's schedule: sigmas down to 0 or ascending timesteps."""
     distinct: list[float] = sorted({float(value) for value in values.flatten().tolist() if value > 0})

@@ -22,6 +22,8 @@ LOG_LEVEL = "SCALEDIFF_LOG"
 NOTE_KEY = "ScaleDiff note"
 # The host makes latents of whole cells, so a picture is never delivered at another size.
 CELL = 8
+# Settings of which only a run knows whether they took effect: it says so by `Session.took_effect`.
+TOLD_BY_RUN = ("last_step_cut", "feature_reuse", "vae_tiling")
 
 
 def read_config(args: Sequence[Any]) -> ScaleDiffConfig:
@@ -53,6 +55,7 @@ def make_plan(
         factor=config.stage_factor,
         tau=[tau for tau, _ in pairs],
         steps=[number for _, number in pairs],
+        cut=config.last_step_cut,
         vae_factor=CELL,
     )
 
@@ -60,16 +63,19 @@ def make_plan(
 def stage_values(
     config: ScaleDiffConfig, count: int | None = None, *, steps: int, stage_steps: int = 0
 ) -> list[tuple[int, int]]:
-    """(tau, model steps) of `count` stages, or of as many as the settings tell apart; as in `make_plan`."""
+    """(tau, model steps) of `count` stages, or of as many as the settings tell apart; as in `make_plan`.
+
+    Before the last steps are left out.
+    """
     taus = _numbers(config.stage_tau) or [config.tau]
-    listed = _numbers(config.stage_steps)
+    listed = config.stage_steps.split()
     if count is None:
         count = max(len(taus), len(listed))
     pairs = []
     for index in range(count):
         tau = taus[min(index, len(taus) - 1)]
-        own = listed[min(index, len(listed) - 1)] if listed else stage_steps
-        pairs.append((tau, own or cascade.stage_steps(steps, tau)))
+        ordinary = stage_steps or cascade.stage_steps(steps, tau)
+        pairs.append((tau, _asked(listed[min(index, len(listed) - 1)], ordinary) if listed else ordinary))
     return pairs
 
 
@@ -102,6 +108,11 @@ def target_factor(config: ScaleDiffConfig) -> float | None:
     return float(config.target.rstrip("x"))
 
 
+def _asked(entry: str, whole: int) -> int:
+    """What one entry stands for, at least 1: a number, or a share of `whole`, which rounds half to even."""
+    return max(1, round(whole * int(entry[:-1]) / 100)) if entry.endswith("%") else int(entry)
+
+
 def _numbers(text: str) -> list[int]:
     return [int(word) for word in text.split()]
 
@@ -112,13 +123,29 @@ class Session:
 
     config: ScaleDiffConfig
     keys: dict[str, Any] = field(default_factory=dict)
+    effective: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.keys = dict(infotext.write(self.config))
 
+    def settle(self, config: ScaleDiffConfig) -> None:
+        """Go on with `config`: a setting that is back at its default there is withdrawn."""
+        self.config = config
+        self.keys = {key: value for key, value in self.keys.items() if key in infotext.write(config)}
+
     def withdraw(self, name: str) -> None:
         """The setting `name` had no effect: pictures are not to say it had."""
-        self.keys.pop(next(param.infotext_key for param in PARAMS if param.attr == name), None)
+        self.keys.pop(_key(name), None)
+
+    def took_effect(self, name: str) -> None:
+        """A setting of `TOLD_BY_RUN` has changed what is done."""
+        self.effective.add(name)
+
+    def own_up(self, parameters: dict[str, Any]) -> None:
+        """Take what had no effect out of what `sign` wrote. For the end of a pass, before the pictures are."""
+        for name in TOLD_BY_RUN:
+            if name not in self.effective:
+                parameters.pop(_key(name), None)
 
     def sign(self, parameters: dict[str, Any]) -> None:
         """Write our infotext keys, fully, into the dict that the host prints into the pictures."""
@@ -130,6 +157,10 @@ def unsign(parameters: dict[str, Any]) -> None:
     """Take our infotext keys out again; copies of one job share the dict."""
     for param in PARAMS:
         parameters.pop(param.infotext_key, None)
+
+
+def _key(name: str) -> str:
+    return next(param.infotext_key for param in PARAMS if param.attr == name)
 
 
 def set_up_log() -> logging.Logger:

@@ -24,6 +24,7 @@ class LdmPatchedHost(PatcherHost):
     """UNets through attn1 replacements; transformers, where the host loads them, through their function."""
 
     name = "ldm_patched"
+    calls_blocks = False  # its UNet runs their layers itself (openaimodel.py, forward_timestep_embed)
 
     @classmethod
     def loaded(cls, sd_model: Any) -> Loaded:

@@ -7,6 +7,7 @@ what has to be prepared before the sampler is called.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ from torch import Tensor, nn
 from scalediff import presets, seeding
 from scalediff.cascade import Stage, StagePlan
 from scalediff.config import ScaleDiffConfig
+from scalediff.feature_reuse import FeatureReuse, deep_blocks
 from scalediff.geometry import patch_length
 from scalediff.guidance import StructureGuidance
 from scalediff.hosts import webui_vae
 from scalediff.hosts.webui_guidance import GuidanceCallbacks
+from scalediff.hosts.webui_model import network_of
 from scalediff.hosts.webui_pixels import resize_bicubic, resize_with_upscaler
 from scalediff.hosts.webui_rows import RowTracker
 from scalediff.hosts.webui_sampling import exact_schedule, is_timestep_sampler, stage_schedule
@@ -31,7 +34,7 @@ from scalediff.hosts.webui_scope import no_extra_noise
 from scalediff.hosts.webui_times import measure
 from scalediff.models import ModelMap, layer_window
 from scalediff.patch import is_replaced
-from scalediff.schedule import step_levels
+from scalediff.schedule import step_levels, without_last
 from scalediff.session import CELL, attention_window
 from scalediff.windowed import Shift
 
@@ -47,6 +50,7 @@ class WebUIHost:
     """
 
     name = "webui"
+    calls_blocks = True  # whether a UNet's blocks are called as modules: else their features cannot be reused
     eps_from_timestep_samplers = False  # whether on_cfg_after_cfg shows eps for the DDIM family
 
     def __init__(
@@ -66,7 +70,7 @@ class WebUIHost:
         self.sampler_name, self.cond, self.uncond, self.upscaler = sampler_name, cond, uncond, upscaler
         self.told = told
         self.prediction = model_map.prediction
-        self.windowed_calls = 0
+        self.windowed_calls = self.reused = 0
         self.fallbacks: set[str] = set()
         self.rows = RowTracker(len(p.seeds))
         self.callbacks = GuidanceCallbacks(p, self.rows, shows_eps=self.eps_from_timestep_samplers)
@@ -94,7 +98,13 @@ class WebUIHost:
     @classmethod
     def settle(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
         """The settings as they suit the loaded model: what was left to the preset is filled in."""
-        return presets.resolve(config, cls.inspect(sd_model).family)
+        settled = presets.resolve(config, cls.inspect(sd_model).family)
+        return settled if cls.reuses(sd_model) else replace(settled, feature_reuse=1)
+
+    @classmethod
+    def reuses(cls, sd_model: Any) -> bool:
+        """Whether deep features can be reused: the network is a UNet that is so deep, and calls its blocks."""
+        return cls.calls_blocks and bool(deep_blocks(network_of(sd_model)))
 
     @classmethod
     def prepare_job(cls, p: Any) -> None:
@@ -232,19 +242,18 @@ class WebUIHost:
         width, height = stage.size
         image_conditioning = p.txt2img_image_conditioning(reference, width=width, height=height)
         sigma = self.sigma(stage.tau)
-        values = self.schedule(sampler, stage, sigma)
+        values = without_last(self.schedule(sampler, stage.whole, sigma), stage.cut)
         with self.stage_scope():
             noise = self.before_sampling(reference, noise)
-            if self.config.feature_reuse == 1:  # else not every call does all of the work
-                measure(p, self.window())
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
                 self.windows(stage),
                 self.gated(stage),
-                self.savings(stage, sampler, values),
+                self.savings(stage, sampler, values) as reuse,
                 self.callbacks.using(guidance),
                 exact_schedule(sampler, p, values) as steps,
             ):
+                measure(p, self.window(), reuse)
                 return sampler.sample_img2img(
                     p,
                     self.noising_input(reference, sigma),
@@ -255,13 +264,16 @@ class WebUIHost:
                     image_conditioning=image_conditioning,
                 )
 
-    def savings(self, stage: Stage, sampler: Any, values: Tensor) -> AbstractContextManager[None]:
+    @contextmanager
+    def savings(self, stage: Stage, sampler: Any, values: Tensor) -> Iterator[FeatureReuse]:
         """What the settings leave out of a stage to save time."""
         levels = step_levels(values, stage.steps)
         if is_timestep_sampler(sampler) and not self.eps_from_timestep_samplers:
             # this host's denoiser compares sigmas throughout
             levels = [self.sigma(level) for level in levels]
-        return savings(self.p, self.config, sampler, levels=levels, unet=self.unet(), rows=self.rows)
+        with savings(self.p, self.config, levels=levels, unet=self.unet(), rows=self.rows) as reuse:
+            yield reuse
+        self.reused += reuse.reused
 
     def _new_noise(self, like: Tensor) -> Tensor:
         """Fresh generators: ancestral samplers draw from `p.rng`, whose shape is fixed when it is made."""

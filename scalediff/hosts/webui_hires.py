@@ -16,12 +16,14 @@ from scalediff.hosts.webui_gate import open_gate
 from scalediff.hosts.webui_pixels import to_image
 from scalediff.hosts.webui_replace import original, replace
 from scalediff.hosts.webui_saving import save_pictures
+from scalediff.hosts.webui_savings import followed
 from scalediff.hosts.webui_vae import finished
 from scalediff.session import Session, make_plan, stage_values
 
 
 def install(p: Any, session: Session) -> str | None:
     """Replace `p.sample_hr_pass`. Returns the reason instead when it is clear already that it cannot work."""
+    session.settle(followed(session.config, sampler_of(p)))
     stages = stage_values(session.config, **common.steps_of(p))  # sizes, hence the count, are not known yet
     if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
         reason = refuse_job(p, sampler_of(p), stages)
@@ -88,8 +90,7 @@ def _refuse_pass(p: Any, session: Session, plan: StagePlan, samples: Tensor | No
         return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
     if samples is not None and samples.ndim != 4:
         return "this model makes video, not pictures; use an image checkpoint"
-    stages = [(stage.tau, stage.steps) for stage in plan.stages]
-    return refuse_engine() or refuse_job(p, sampler_of(p), stages) or refuse_size(p, plan)
+    return refuse_engine() or refuse_job(p, sampler_of(p), common.demands_of(plan)) or refuse_size(p, plan)
 
 
 def _second_pass(
@@ -106,7 +107,9 @@ def _second_pass(
             result = _stages(p, session, plan, told, samples, rgb)
         cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
         devices.torch_gc()
-        return finished(p, session.config, cropped)
+        pictures = finished(p, session.config, cropped)
+        session.own_up(p.extra_generation_params)
+        return pictures
     finally:
         p.is_hr_pass = False
         p.sampler = None

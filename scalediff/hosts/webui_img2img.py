@@ -13,12 +13,14 @@ from scalediff.hosts.webui_conditioning import stage_conditioning
 from scalediff.hosts.webui_gate import open_gate
 from scalediff.hosts.webui_pixels import base_images, base_size, own_scale
 from scalediff.hosts.webui_replace import original, replace
+from scalediff.hosts.webui_savings import followed
 from scalediff.hosts.webui_vae import finished_or_latent
 from scalediff.session import Session, make_plan, shrunk
 
 
 def install(p: Any, session: Session) -> str | None:
     """Replace `p.sample`. Returns the reason instead when this job is none to enlarge."""
+    session.settle(followed(session.config, p.sampler_name))
     reason = _refuse(p, session)
     if reason is not None:
         return reason
@@ -34,7 +36,7 @@ def install(p: Any, session: Session) -> str | None:
         prompts: list[str],
     ) -> Tensor:
         ordinary = original(p, "sample", sample)
-        reason = refuse_engine() or refuse_job(p, p.sampler_name, _stages(p, session))
+        reason = refuse_engine() or refuse_job(p, p.sampler_name, common.demands_of(plan_of(p, session)))
         if reason is not None or shared.state.interrupted:
             common.unsign(p.extra_generation_params)
             if reason is not None:
@@ -72,10 +74,6 @@ def _own_size(p: Any) -> tuple[int, int]:
     return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode)
 
 
-def _stages(p: Any, session: Session) -> list[tuple[int, int]]:
-    return [(stage.tau, stage.steps) for stage in plan_of(p, session).stages]
-
-
 def _refuse(p: Any, session: Session) -> str | None:
     """What can be seen before the host has prepared anything."""
     reason = refuse_img2img(p)
@@ -85,7 +83,7 @@ def _refuse(p: Any, session: Session) -> str | None:
     shrinks = session.config.fit_init
     if not plan.stages or (own_scale(p.init_images[0].size, plan.target, p.resize_mode) >= 1 and not shrinks):
         return _too_small(p, plan, shrinks=shrinks)
-    return refuse_job(p, p.sampler_name, _stages(p, session)) or refuse_size(p, plan)
+    return refuse_job(p, p.sampler_name, common.demands_of(plan)) or refuse_size(p, plan)
 
 
 def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
@@ -122,4 +120,6 @@ def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) ->
         open_gate(host, session, latent)
         result = common.run(p, session, host, latent, rgb)
     devices.torch_gc()
-    return finished_or_latent(p, session.config, result.latent)
+    finished = finished_or_latent(p, session.config, result.latent)
+    session.own_up(p.extra_generation_params)
+    return finished

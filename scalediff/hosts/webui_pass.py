@@ -34,6 +34,11 @@ def steps_of(p: Any) -> dict[str, int]:
     return {"steps": p.steps, "stage_steps": getattr(p, "hr_second_pass_steps", 0) or 0}
 
 
+def demands_of(plan: StagePlan) -> list[tuple[int, int]]:
+    """(tau, model steps) that the sampler must be able to run: of each stage, and before its last steps go."""
+    return [(part.tau, part.steps) for stage in plan.stages for part in (stage.whole, stage)]
+
+
 def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
     """Make room on the progress bars: the host has counted one pass of `ordinary_steps` per image."""
     extra = max(len(plan.stages) - 1, 0)
@@ -51,6 +56,10 @@ def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor |
     log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())
     with host.installed():
         result = cascade.run(host, host.plan, session.config, latent, rgb)
+    if any(stage.cut for stage in host.plan.stages[: result.finished]):
+        session.took_effect("last_step_cut")
+    if host.reused:
+        session.took_effect("feature_reuse")
     if result.finished == 0:
         unsign(p.extra_generation_params)
     elif host.windowed_calls == 0:

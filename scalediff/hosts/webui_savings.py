@@ -1,9 +1,12 @@
-"""Cheaper stages on request: the negative prompt for a share of the steps, deep features reused."""
+"""Cheaper stages on request: the negative prompt for a share of the steps, deep features reused, the last
+steps left out; and which of these a sampler can follow."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
+from modules import sd_samplers
 from torch import nn
 
 from scalediff.config import ScaleDiffConfig
@@ -16,30 +19,36 @@ from scalediff.schedule import last_guided_level
 # would reach the first pass, too.
 HOST_KEYS = ("NGMS", "NGMS all steps")
 CFG_PLUS_PLUS = "CFG++"  # these samplers step along the negative prompt's own prediction
+SPACES_ITSELF = "UniPC"  # takes the number of its times and where they start, no schedule
+
+
+def followed(config: ScaleDiffConfig, sampler_name: str) -> ScaleDiffConfig:
+    """`config` without the savings that the sampler of the stages cannot follow; unknown ones follow all."""
+    sampler = sd_samplers.find_sampler_config(sampler_name)
+    name = sampler.name if sampler else ""
+    if CFG_PLUS_PLUS in name:
+        config = replace(config, negative_share=1.0)
+    return replace(config, last_step_cut=0) if name == SPACES_ITSELF else config
 
 
 @contextmanager
 def savings(
     p: Any,
     config: ScaleDiffConfig,
-    sampler: Any,
     *,
     levels: Sequence[float],
     unet: nn.Module,
     rows: RowTracker,
-) -> Iterator[None]:
-    """One stage with the savings of `config`. Entered before the sampler reads `p`.
+) -> Iterator[FeatureReuse]:
+    """One stage with the savings of `config`. Entered before the sampler reads `p`; gives what counts the reuse.
 
     `levels` are those of the stage's steps, descending, as the host's denoiser compares them: sigmas, or
     timesteps where the host shows these.
     """
-    with ExitStack() as stack:
-        if config.negative_share < 1 and CFG_PLUS_PLUS not in sampler.config.name:
-            stack.enter_context(_no_negative_below(p, last_guided_level(levels, config.negative_share)))
-        if config.feature_reuse > 1:
-            reuse = FeatureReuse(unet, every=config.feature_reuse, step=lambda: rows.steps)
-            stack.enter_context(reuse)
-        yield
+    last = last_guided_level(levels, config.negative_share)
+    partly = _no_negative_below(p, last) if config.negative_share < 1 else nullcontext()
+    with partly, FeatureReuse(unet, every=config.feature_reuse, step=lambda: rows.steps) as reuse:
+        yield reuse
 
 
 @contextmanager

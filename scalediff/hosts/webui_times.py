@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scalediff.estimate import StepTimes, model_work
 from scalediff.estimate_layers import Cells
+from scalediff.feature_reuse import FeatureReuse
 from scalediff.hosts.webui_model import network_of, speed_key
 
 TIMES = StepTimes()  # of this process
@@ -20,16 +21,21 @@ MEASURED = "_scalediff_measured"
 
 @dataclass
 class Rows:
-    """What the network was called with: rows of all calls together, and the last one's (h, w) in cells."""
+    """What the network was called with: rows of all calls together, and the last one's (h, w) in cells.
+
+    `reused` of the rows took their deep features from an earlier call.
+    """
 
     count: int = 0
+    reused: int = 0
     latent_size: Cells = (0, 0)
 
 
-def measure(p: Any, window: Cells | None = None) -> None:
+def measure(p: Any, window: Cells | None = None, reuse: FeatureReuse | None = None) -> None:
     """Time the next run of `p.sampler`, whose attention sees `window` (h, w in latent cells; None: everything).
 
-    The sampler is one pass's own object, so nothing has to be undone. A later call replaces an earlier one.
+    `reuse` counts the rows for which the deep blocks are left out. The sampler is one pass's own object, so
+    nothing has to be undone. A later call replaces an earlier one.
     """
     network = network_of(p.sd_model)
     launch = getattr(p.sampler, "launch_sampling", None)
@@ -42,6 +48,7 @@ def measure(p: Any, window: Cells | None = None) -> None:
             start = _now()
             result = ordinary(steps, func)
             seconds = _now() - start
+        rows.reused = reuse.reused_rows if reuse is not None else 0
         _record(p, network, rows, window, seconds)
         return result
 
@@ -53,7 +60,9 @@ def _record(p: Any, network: nn.Module, rows: Rows, window: Cells | None, second
     if rows.count == 0:  # stopped before the first call, or another engine ran in the network's place
         return
     try:
-        work = model_work(network, rows.latent_size, window) * rows.count
+        work = model_work(network, rows.latent_size, window) * (rows.count - rows.reused)
+        if rows.reused:
+            work += model_work(network, rows.latent_size, window, reused=True) * rows.reused
     except ValueError:  # layers that cannot be counted
         return
     TIMES.record(speed_key(p.sd_model, devices.device), rows.latent_size, work, seconds)

@@ -9,6 +9,7 @@ wants tiles, or where the whole picture would exceed the memory ceiling of the s
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from modules import devices, shared
@@ -21,6 +22,7 @@ from scalediff.config import ScaleDiffConfig
 from scalediff.estimate_memory import weight_bytes
 from scalediff.hosts.webui_model import network_of, vae_of
 from scalediff.params import TILING_AUTO, TILING_OFF, TILING_ON
+from scalediff.session import ATTRIBUTE
 from scalediff.tiled_vae import Report, TiledVAE
 from scalediff.tiled_vae_cost import Choose, choose_tile, room
 
@@ -58,15 +60,22 @@ def tiles(
 ) -> AbstractContextManager[Any]:
     """Inside the `with` the VAE of the job's model follows the policy for a latent of (h, w) cells.
 
-    `report` is called after each of our own tiles; the hosts that tile report to the console.
+    `report` is called after each of our own tiles; the hosts that tile report to the console. The job is told
+    where its setting changed what is done.
     """
-    flag, choose = _flag(), chooser(p.sd_model, config)
+    flag, cells = _flag(), (latent_size[0], latent_size[1])
     if mode(config) == TILING_OFF:
+        usual = chooser(p.sd_model, replace(config, vae_tiling=TILING_AUTO))
+        if any(usual(half, cells) is not None for half in _halves(p.sd_model)):
+            _took_effect(p)
         return nullcontext()
+    choose = chooser(p.sd_model, config)
     if flag is None:
-        return TiledVAE(vae_of(p.sd_model), choose, report=report)
-    cells = (latent_size[0], latent_size[1])
-    return _raised(flag) if choose(_decoder(p.sd_model), cells) is not None else nullcontext()
+        return TiledVAE(vae_of(p.sd_model), choose, report=_noting(p, report))
+    if choose(_decoder(p.sd_model), cells) is None:
+        return nullcontext()
+    _took_effect(p)
+    return _raised(flag)
 
 
 def progress(host: Any, verb: str, *, stoppable: bool = True) -> Report:
@@ -109,6 +118,23 @@ def finished_or_latent(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
     return finished(p, config, latent)
 
 
+def _noting(p: Any, report: Report | None) -> Report:
+    """`report`, and a word to the job that there are tiles."""
+
+    def noting(done: int, total: int) -> None:
+        _took_effect(p)
+        if report is not None:
+            report(done, total)
+
+    return noting
+
+
+def _took_effect(p: Any) -> None:
+    session = p.__dict__.get(ATTRIBUTE)
+    if session is not None:
+        session.took_effect("vae_tiling")
+
+
 def _flag() -> Any:
     """The module with the host's own flag; None on a host that cannot tile."""
     modules = (sys.modules.get(name) for name in MEMORY_MODULES)
@@ -128,6 +154,11 @@ def _raised(module: Any) -> Iterator[None]:
 
 def _decoder(sd_model: Any) -> Any:
     return getattr(vae_of(sd_model), "decoder", None)
+
+
+def _halves(sd_model: Any) -> list[nn.Module]:
+    halves = (getattr(vae_of(sd_model), name, None) for name in ("encoder", "decoder"))
+    return [half for half in halves if isinstance(half, nn.Module)]
 
 
 def _networks(sd_model: Any) -> list[nn.Module]:

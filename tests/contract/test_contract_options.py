@@ -68,6 +68,23 @@ def test_a_large_init_image_starts_at_the_native_size(webui: Webui, base_picture
         assert made.note == ""
 
 
+def test_the_last_steps_of_a_stage_are_left_out(webui: Webui) -> None:
+    """In the picture, in its parameters and in the estimate; one step always remains."""
+    steps, cut = {"hr_second_pass_steps": 4}, {"last_step_cut": 2}
+    whole = webui.hires(**steps, alwayson_scripts=scalediff())
+    made = webui.hires(**steps, alwayson_scripts=scalediff(**cut))
+    assert made.ours["ScaleDiff last-step cut"] == 2
+    assert difference(made.image, whole.image) > 0
+    assert "ScaleDiff last-step cut" not in whole.ours
+    body = {"width": BASE, "height": BASE}
+    assert estimate(webui, **body, **steps, settings=cut)["steps"] == 2
+    assert estimate(webui, **body, hr_second_pass_steps=2, settings=cut)["steps"] == 1
+    alone = {"hr_second_pass_steps": 1}
+    usual, same = (webui.hires(**alone, alwayson_scripts=scalediff(**values)) for values in ({}, cut))
+    assert difference(usual.image, same.image) == 0
+    assert same.ours == usual.ours
+
+
 def test_a_run_teaches_the_estimate_seconds(webui: Webui) -> None:
     webui.hires(alwayson_scripts=scalediff())
     body = {"width": BASE, "height": BASE, "steps": webui.defaults["steps"]}

@@ -47,7 +47,7 @@ def test_table_and_config_agree() -> None:
     assert [field.default for field in fields] == [param.default for param in PARAMS]
 
 
-def test_the_defaults_of_the_paper() -> None:
+def test_the_defaults_are_the_papers_but_for_the_colours() -> None:
     assert dataclasses.asdict(ScaleDiffConfig()) == {
         "enabled": False,
         "tau": 400,
@@ -70,6 +70,8 @@ def test_the_defaults_of_the_paper() -> None:
         "subject_gate": 0.0,
         "gate_subject": "",
         "target": "As set on the page",
+        "keep_colours": True,
+        "last_step_cut": 0,
     }
 
 

@@ -11,7 +11,13 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from scalediff.schedule import sigma_of_timestep, stage_sigmas, stage_steps, stage_timesteps
+from scalediff.schedule import (
+    sigma_of_timestep,
+    stage_sigmas,
+    stage_steps,
+    stage_timesteps,
+    without_last,
+)
 
 ABAR = torch.tensor(reference.alphas_cumprod(), dtype=torch.float64)
 SIGMA_MIN, SIGMA_MAX = sigma_of_timestep(ABAR, 0), sigma_of_timestep(ABAR, 999)
@@ -160,6 +166,45 @@ def test_any_timesteps(tau: int, data: st.DataObject) -> None:
 def test_bad_timesteps(arguments: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="must be from 1 to"):
         stage_timesteps(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("values", "cut", "left"),
+    [
+        ([4.0, 2.0, 1.0, 0.5, 0.0], 0, [4.0, 2.0, 1.0, 0.5, 0.0]),
+        ([4.0, 2.0, 1.0, 0.5, 0.0], 1, [4.0, 2.0, 1.0, 0.0]),
+        ([4.0, 2.0, 1.0, 0.5, 0.0], 3, [4.0, 0.0]),
+        ([4.0, 0.0], 0, [4.0, 0.0]),
+        ([1, 101, 201, 300, 400, 400], 1, [1, 201, 300, 400, 400]),
+        ([1, 101, 201, 300, 400, 400], 3, [1, 400, 400]),
+        ([1, 400, 400], 0, [1, 400, 400]),
+    ],
+)
+def test_the_lowest_levels_are_left_out(values: list[float], cut: int, left: list[float]) -> None:
+    assert without_last(torch.tensor(values), cut).tolist() == left
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=st.integers(2, 30), tau=st.integers(100, 999), data=st.data())
+def test_the_levels_left_are_those_of_the_whole_stage(steps: int, tau: int, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(1, steps - 1))
+    whole = stage_sigmas(karras(SIGMA_MAX, 100), sigma_of_timestep(ABAR, tau), steps)
+    positive = sorted(value for value in whole.tolist() if value > 0)
+    assert without_last(whole, cut).tolist() == [*positive[cut:][::-1], 0.0]
+    timesteps = stage_timesteps(tau, steps)
+    shorter = without_last(timesteps, cut)
+    # the model is called at all but the first and the last entry
+    assert sorted(shorter.tolist()[1:-1]) == sorted(timesteps.tolist()[1:-1])[cut:]
+    assert (shorter[0], shorter[-1]) == (timesteps[0], timesteps[-1])
+    assert shorter.dtype == timesteps.dtype
+
+
+@pytest.mark.parametrize(
+    ("values", "cut"), [([4.0, 2.0, 0.0], 2), ([4.0, 0.0], 1), ([1, 200, 400, 400], 2), ([4.0, 2.0, 0.0], -1)]
+)
+def test_one_step_must_remain(values: list[float], cut: int) -> None:
+    with pytest.raises(ValueError, match="can be left out, got"):
+        without_last(torch.tensor(values), cut)
 
 
 def test_stage_steps() -> None:

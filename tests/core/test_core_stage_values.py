@@ -17,6 +17,9 @@ from scalediff.session import attention_window, make_plan, stage_values
         ({"stage_tau": "600 300", "hires": 7}, [(600, 7), (300, 7), (300, 7)]),
         ({"texts": "9 8 7 6", "hires": 5}, [(400, 9), (400, 8), (400, 7)]),
         ({"texts": "9", "stage_tau": "300"}, [(300, 9), (300, 9), (300, 9)]),
+        ({"texts": "50% 9", "stage_tau": "600 300"}, [(600, 15), (300, 9), (300, 9)]),
+        ({"texts": "100% 50%", "hires": 7}, [(400, 7), (400, 4), (400, 4)]),
+        ({"texts": "1%"}, [(400, 1), (400, 1), (400, 1)]),
     ],
 )
 def test_each_stage_has_its_own_or_the_last_one_listed(settings: dict, expected: list) -> None:
@@ -38,6 +41,15 @@ def test_a_plan_has_them() -> None:
     one = make_plan((1024, 1024), (2048, 2048), config, steps=50)
     assert [(stage.tau, stage.steps) for stage in one.stages] == [(600, 12)]
     assert make_plan((1024, 1024), (1024, 1024), config, steps=50).stages == ()
+
+
+def test_the_last_steps_are_left_out_of_each_stage_but_for_one() -> None:
+    config = ScaleDiffConfig(stage_steps="12 3 2 1", last_step_cut=2)
+    stages = make_plan((256, 256), (4096, 4096), config, steps=50).stages
+    assert [(stage.steps, stage.cut) for stage in stages] == [(10, 2), (1, 2), (1, 1), (1, 0)]
+    assert [stage.whole.steps for stage in stages] == [12, 3, 2, 1]
+    whole = make_plan((256, 256), (4096, 4096), ScaleDiffConfig(stage_steps="12 3 2 1"), steps=50)
+    assert tuple(stage.whole for stage in stages) == whole.stages
 
 
 @pytest.mark.parametrize(("multiple", "expected"), [(1.0, (64, 64)), (1.5, (96, 96)), (2.0, (128, 128))])

@@ -6,7 +6,9 @@ import pytest
 import torch
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from mini_unet import mini_unet
+from torch.utils.flop_counter import FlopCounterMode
 
+from scalediff.estimate import Run, model_work
 from scalediff.feature_reuse import FeatureReuse, deep_blocks
 
 
@@ -109,6 +111,35 @@ def test_a_neighbouring_input_comes_close_but_not_exactly(unet: UNetModel) -> No
         reused = call(unet, moved, t, context)
     assert not torch.equal(reused, plain)
     assert (reused - plain).norm() < (before - plain).norm()
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_the_counted_work_is_what_torch_counts(unet: UNetModel, every: int) -> None:
+    """Over a stage of five evaluations, of which the first three make both predictions."""
+    steps, run = Steps(), Run(first_steps=5, negative_share=0.6, reuse_every=every)
+    with (
+        FlopCounterMode(display=False) as counter,
+        FeatureReuse(unet, every=every, step=lambda: steps.now) as reuse,
+    ):
+        for steps.now in range(1, 6):
+            call(unet, *inputs(batch=2 if steps.now <= 3 else 1))
+    plain, reused = (model_work(unet, (20, 16), text_tokens=3, reused=kind) for kind in (False, True))
+    assert reuse.reused_rows == run.reusing_calls(5)
+    assert run.calls(5) == 3 * 2 + 2
+    work = plain * (run.calls(5) - reuse.reused_rows) + reused * reuse.reused_rows
+    assert work.total == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
+    assert reused.total < 0.8 * plain.total
+    assert reused.calls == plain.calls == 1
+
+
+def test_predictions_made_apart_each_keep_their_features(unet: UNetModel) -> None:
+    """The prompt's call is the first of an evaluation, and goes on reusing when the other one is left out."""
+    steps, run = Steps(), Run(first_steps=6, paired=False, negative_share=0.5, reuse_every=4)
+    with FeatureReuse(unet, every=4, step=lambda: steps.now) as reuse:
+        for steps.now in range(1, 7):
+            for _ in range(2 if steps.now <= 3 else 1):
+                call(unet, *inputs(batch=1))
+    assert reuse.reused_rows == run.reusing_calls(6) == 2 + 2 + 1 + 1
 
 
 def test_another_batch_runs_in_full(unet: UNetModel) -> None:

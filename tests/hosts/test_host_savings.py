@@ -1,11 +1,15 @@
 """Cheaper stages: how many rows the network gets, and that the host's settings are what they were."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from scalediff.config import ScaleDiffConfig
 from scalediff.schedule import last_guided_level, stage_timesteps, step_levels
 
 SAMPLERS = ["Euler", "DPM++ 2M", "DDIM", "PLMS"]
@@ -29,6 +33,23 @@ class Rows:
 
     def __exit__(self, *_: Any) -> None:
         self.handle.remove()
+
+
+@pytest.fixture
+def levels(host: Any) -> Iterator[list[list[float]]]:
+    """Timesteps of the model's calls on the larger canvas, a list for each run."""
+    runs: list[list[float]] = []
+
+    def see(module: Any, args: Any) -> None:
+        x, t = args[0], args[1]
+        if x.shape[-1] == 8 and (not runs or runs[-1]):
+            runs.append([])
+        if x.shape[-1] == 16:
+            runs[-1].append(float(t.flatten()[0]))
+
+    handle = host.model.model.diffusion_model.register_forward_pre_hook(see)
+    yield runs
+    handle.remove()
 
 
 def run(host: Any, sampler: str = "Euler", **settings: Any) -> tuple[list[int], Any]:
@@ -87,6 +108,70 @@ def test_reuse_changes_the_picture_a_little_and_is_undone(host: Any) -> None:
     assert 0 < difference < np.abs(plain - host.ordinary()).mean()
     assert "ScaleDiff feature reuse: 2" in reused.infotexts[0]
     assert np.array_equal(run(host)[1].pixels[0], plain)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("cut", [1, 3])
+def test_the_last_steps_are_left_out(host: Any, levels: list[list[float]], sampler: str, cut: int) -> None:
+    whole, _ = run(host, sampler)
+    seen, processed = run(host, sampler, last_step_cut=cut)
+    assert len(seen) == len(whole) - cut
+    if sampler != "PLMS":  # which looks ahead, in its first step, to where that ends
+        assert levels[1] == levels[0][:-cut]
+    assert processed.pixels[0].std() > 0
+    assert f"ScaleDiff last-step cut: {cut}" in processed.infotexts[0]
+
+
+def test_the_cut_leaves_one_step_and_is_not_told_where_there_is_none_to_leave_out(host: Any) -> None:
+    seen, processed = run(host, stage_steps="2", last_step_cut=3)
+    assert seen == [2]
+    assert "ScaleDiff last-step cut: 3" in processed.infotexts[0]
+    plain, usual = run(host, stage_steps="1"), run(host, stage_steps="1", last_step_cut=3)
+    assert plain[0] == usual[0] == [2]
+    assert np.array_equal(plain[1].pixels[0], usual[1].pixels[0])
+    assert "last-step cut" not in usual[1].infotexts[0]
+
+
+def test_the_cut_goes_with_the_other_savings(host: Any) -> None:
+    seen, processed = run(host, stage_steps="6", last_step_cut=2, negative_share=0.5, feature_reuse=2)
+    assert seen == [2, 2, 1, 1]
+    for key in ("last-step cut: 2", "negative share: 0.5", "feature reuse: 2", "stage steps: 6"):
+        assert f"ScaleDiff {key}" in processed.infotexts[0]
+
+
+def test_too_few_steps_before_the_cut_are_refused_as_without_it(host: Any) -> None:
+    processed = host.run(host.txt2img({"enabled": True, "tau": 3, "stage_steps": "4", "last_step_cut": 2}))
+    assert "4 steps do not fit below timestep 3" in processed.comments
+
+
+def test_settings_that_a_sampler_cannot_follow(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from modules import sd_samplers
+
+    from scalediff.hosts.webui_savings import followed
+
+    asked = ScaleDiffConfig(enabled=True, negative_share=0.5, last_step_cut=2)
+    assert followed(asked, "Euler") == followed(asked, "no such sampler") == asked
+    assert followed(asked, "DDIM CFG++") == replace(asked, negative_share=1.0)
+    monkeypatch.setattr(sd_samplers, "find_sampler_config", lambda name: SimpleNamespace(name="UniPC"))
+    assert followed(asked, "unipc") == replace(asked, last_step_cut=0)
+
+
+def test_a_picture_does_not_tell_of_what_its_sampler_did_not_do(host: Any) -> None:
+    seen, processed = run(host, "DDIM CFG++", negative_share=0.5)
+    assert set(seen) == {2}
+    assert "negative share" not in processed.infotexts[0]
+
+
+def test_a_picture_does_not_tell_of_features_that_were_not_reused(
+    host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, processed = run(host, stage_steps="1", feature_reuse=2)
+    assert "ScaleDiff" in processed.infotexts[0]
+    assert "feature reuse" not in processed.infotexts[0]
+    from scalediff.hosts.a1111 import A1111Host
+
+    monkeypatch.setattr(A1111Host, "calls_blocks", False)
+    assert A1111Host.settle(host.model, ScaleDiffConfig(feature_reuse=2)).feature_reuse == 1
 
 
 def test_the_two_go_together(host: Any) -> None:

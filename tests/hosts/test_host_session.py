@@ -60,6 +60,28 @@ def test_keys_are_written_in_full_and_taken_back():
     assert parameters == {"Steps": 20}
 
 
+def test_what_a_run_did_not_say_to_have_done_is_taken_out():
+    session = Session(ScaleDiffConfig(enabled=True, tau=300, vae_tiling="On", last_step_cut=2))
+    session.took_effect("last_step_cut")
+    parameters = {"another's": 1}
+    session.sign(parameters)
+    assert parameters["ScaleDiff VAE tiling"] == "On"
+    session.own_up(parameters)
+    assert parameters == {
+        "another's": 1,
+        "ScaleDiff": True,
+        "ScaleDiff tau": 300,
+        "ScaleDiff last-step cut": 2,
+    }
+
+
+def test_a_config_that_takes_back_a_setting_withdraws_its_key():
+    session = Session(ScaleDiffConfig(enabled=True, fit_init=True, negative_share=0.5, tau=300))
+    session.withdraw("fit_init")
+    session.settle(ScaleDiffConfig(enabled=True, fit_init=True, tau=300))
+    assert session.keys == {"ScaleDiff": True, "ScaleDiff tau": 300}
+
+
 def test_the_plan_ends_at_the_size_that_the_host_delivers():
     plan = make_plan((512, 512), (1100, 1031), ScaleDiffConfig(), steps=20)
     assert plan.target == (1096, 1024)

@@ -84,9 +84,20 @@ def test_a_stage_that_was_stopped_counts_what_was_done(host, clock, monkeypatch)
     assert [entry.latent_size for entry in clock] == [(8, 8)]
 
 
-def test_reused_features_are_no_measure(host, clock):
-    host.run(host.txt2img({**ON, "feature_reuse": 2}, steps=8))
-    assert [entry.latent_size for entry in clock] == [(8, 8)]
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_a_stage_that_reuses_features_is_recorded_with_the_work_it_did(client, host, clock, share):
+    settings = {"feature_reuse": 2, "negative_share": share, "stage_steps": "5"}
+    host.run(host.txt2img({**ON, **settings}))
+    stage, network = clock[-1], host.model.model.diffusion_model
+    full, reused = (model_work(network, (16, 16), (8, 8), reused=kind) for kind in (False, True))
+    # evaluations 2 and 4 reuse; where the negative prompt ends after the second, the third is full anyway
+    assert stage.work == (full * 6 + reused * 4 if share == 1 else full * 4 + reused * 3)
+    assert reused.total < full.total
+    answer = asked(client, settings=settings)
+    whole = asked(client, settings={**settings, "feature_reuse": 1})
+    assert answer["ratio"] < whole["ratio"]
+    more = (full * stage.work.calls).total - stage.work.total
+    assert whole["seconds"] - answer["seconds"] == pytest.approx(stage.seconds * more / stage.work.total)
 
 
 @pytest.fixture

@@ -57,6 +57,29 @@ def test_tiles_make_the_same_picture(host, stretches):
     assert "VAE tiling: On" in tiled.infotexts[0]
 
 
+@pytest.mark.parametrize(("job", "page", "told"), [("Off", "On", True), ("Off", "Auto", False)])
+def test_off_is_told_where_it_kept_tiles_away(host, stretches, job, page, told):
+    host.shared.opts.data[settings.TILING_OPTION] = page
+    assert ("VAE tiling: Off" in run(host, job).infotexts[0]) is told
+    assert stretches == []
+
+
+def test_a_picture_no_larger_than_a_tile_does_not_tell_of_tiles(host, stretches):
+    processed = run(host, "On", hr_scale=2.0)
+    assert stretches == []
+    assert "ScaleDiff: True" in processed.infotexts[0]
+    assert "VAE tiling" not in processed.infotexts[0]
+    values = {"enabled": True, "vae_tiling": "On"}
+    small = host.run(host.img2img(values, init_images=[init_image()]))
+    large = host.run(host.img2img(values, init_images=[init_image()], width=256, height=256))
+    assert "VAE tiling" not in small.infotexts[0]
+    assert "VAE tiling: On" in large.infotexts[0]
+
+
+def test_each_batch_of_a_job_tells_of_its_tiles(host):
+    assert all("VAE tiling: On" in text for text in run(host, "On", n_iter=2).infotexts)
+
+
 def test_img2img_decodes_its_result_in_tiles(host, stretches):
     pictures = {}
     for tiling in ("Off", "On"):

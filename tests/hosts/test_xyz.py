@@ -37,6 +37,8 @@ OTHER = {
     "subject_gate": 0.7,
     "gate_subject": "red ball",
     "target": "4x",
+    "keep_colours": "False",
+    "last_step_cut": 2,
 }
 
 
