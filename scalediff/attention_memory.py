@@ -72,7 +72,7 @@ class Share:
             samples = batch if fitting >= batch else 1
             return cls(samples, _evenly(heads, fitting // samples))
         if room < needs.least:
-            _tell_once(
+            tell_once(
                 f"attention takes {needs.least / 1e6:.0f} MB at least, more than the memory ceiling leaves"
             )
         queries = (room - needs.fixed - needs.head) // max(1, needs.query)
@@ -137,6 +137,12 @@ def kernel_needs(q: Tensor, attend: Attend | None, *, queries: int, keys: int) -
     return Needs(3 * keys * dim * SCORE, (MATRICES * keys + 3 * dim) * SCORE, queries)
 
 
+@cache
+def tell_once(text: str) -> None:
+    """A line in the log, the first time only: attention is computed thousands of times in a picture."""
+    log.info(text)
+
+
 def is_torchs(attend: Attend | None) -> bool:
     """Whether this is torch's own attention, and no other extension has put something in its place."""
     own = F.scaled_dot_product_attention
@@ -167,8 +173,3 @@ def _evenly(heads: int, most: int) -> int:
     """Heads at a time, as even as can be, for at most `most` at a time."""
     groups = -(-heads // min(heads, most))
     return -(-heads // groups)
-
-
-@cache
-def _tell_once(text: str) -> None:
-    log.info(text)

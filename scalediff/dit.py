@@ -103,6 +103,7 @@ class JointWindow:
     attend(q, k, v) is the kernel, None for torch's. `rope`, in any form of `scalediff.rotary.rotation`,
     stands in for FLUX's own table. shift(layer, step) gives the (top, left) shift of the query grid for each
     image (App. B.1), `layer` counting from 0 in each model call; `rows` says which image a batch row is.
+    `room`: bytes that a layer may take beside its q, k, v and result, None for any number.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class JointWindow:
         rope: Rope | None = None,
         shift: Shift | None = None,
         rows: Rows | None = None,
+        room: int | None = None,
     ) -> None:
         if min(window) < 1:
             raise ValueError(f"window must be at least 1 token per side, got {window!r}")
@@ -120,7 +122,7 @@ class JointWindow:
         self.fallbacks: Counter[str] = Counter()
         self.step = 0
         self._window, self._attend, self._rope = window, attend, rope
-        self._shift, self._rows = shift, rows
+        self._shift, self._rows, self._room = shift, rows, room
         self._model_call: _ModelCall | None = None
         self._layer = 0
 
@@ -181,11 +183,12 @@ class JointWindow:
         if self._shift is not None:
             drawn = self._shift(layer, self.step)
             offsets = offsets_of_rows(drawn, batch, grid=grid, window=self._window, rows=self._rows)
+        same: dict[str, Any] = {"offset": offsets, "attend": self._attend, "room": self._room}
         if rope is None and q.shape[2] == grid[0] * grid[1]:
-            out = neighborhood_attention(q, k, v, grid, self._window, offset=offsets, attend=self._attend)
+            out = neighborhood_attention(q, k, v, grid, self._window, **same)
         else:
             out = joint_neighborhood_attention(
-                q, k, v, grid, self._window, text_length=text, rope=rope, offset=offsets, attend=self._attend
+                q, k, v, grid, self._window, text_length=text, rope=rope, **same
             )
         self.calls += 1
         return out

@@ -60,7 +60,8 @@ def add_options() -> None:
             {"minimum": 0.0, "maximum": 128.0, "step": 0.5},
             section=SECTION,
         ).info(
-            "of model and work together, for VAE tiling on Auto; 0: what the GPU has free, on a CPU no limit"
+            "of model and work together. VAE tiling on Auto keeps to it, and windowed attention by running fewer "
+            "heads and queries at once, at least one head with 64; 0: what the GPU has free, on a CPU no limit"
         ),
     )
     apply()

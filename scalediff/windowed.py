@@ -33,7 +33,7 @@ class WindowedAttention(Patching):
     random from 0..patch inclusive; `rows` says which image each batch row belongs to, as a list or as a
     function of the batch size (default: row modulo number of images). context_filter(x) -> (context_k,
     context_v) is where a host applies hypernetworks. attend(q, k, v) is the attention kernel; `upcast` runs
-    it in fp32.
+    it in fp32. `room`: bytes that a layer may take beside its q, k, v and result, None for any number.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class WindowedAttention(Patching):
         attend: Attend | None = None,
         upcast: bool = False,
         rows: Rows | None = None,
+        room: int | None = None,
     ) -> None:
         if not model_map.supported:
             raise ValueError(model_map.reason)
@@ -58,6 +59,7 @@ class WindowedAttention(Patching):
         self._windows = [layer_window(window, layer.stride) for layer in self._layers]
         self._shift, self._rows = shift, rows
         self._context_filter, self._attend, self._upcast = context_filter, attend, upcast
+        self._room = room
         self._grids: dict[int, tuple[int, int]] = {}
         self._hooks: list[Any] = []
         self._patch = ForwardPatch(
@@ -123,10 +125,13 @@ class WindowedAttention(Patching):
             projected.unflatten(2, (attn.heads, -1)).transpose(1, 2)
             for projected in (attn.to_q(x), attn.to_k(context_k), attn.to_v(context_v))
         )
-        dtype = q.dtype
+        dtype, room = q.dtype, self._room
         if self._upcast:
+            narrow = q.element_size()
             q, k, v = q.float(), k.float(), v.float()
-        out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=self._attend)
+            if room is not None:  # q, k, v and the result have grown
+                room = max(0, room - 4 * q.numel() * (q.element_size() - narrow))
+        out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=self._attend, room=room)
         return _project_out(attn.to_out, out.transpose(1, 2).flatten(2).to(dtype))
 
     def _offsets(self, index: int, x: Tensor, grid: tuple[int, int]) -> Sequence[Offset]:

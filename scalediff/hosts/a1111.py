@@ -10,7 +10,9 @@ from torch import nn
 
 from scalediff import models, schedule
 from scalediff.cascade import Stage
+from scalediff.hosts.a1111_attention import chosen_attend
 from scalediff.hosts.webui import WebUIHost
+from scalediff.hosts.webui_memory import attention_room
 from scalediff.hosts.webui_scope import no_refiner
 from scalediff.models import ModelMap
 from scalediff.windowed import WindowedAttention
@@ -55,7 +57,9 @@ class A1111Host(WebUIHost):
             context_filter=(lambda x: hypernetwork.apply_hypernetworks(hypernetworks, x))
             if hypernetworks
             else None,
+            attend=chosen_attend(),
             upcast=bool(shared.opts.upcast_attn),
+            room=attention_room(self.p, self.unet(), self.model_map, stage.latent_size),
         ) as windowed:
             yield
         self.note_windows(stage, windowed.calls, windowed.fallbacks)

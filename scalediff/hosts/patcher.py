@@ -23,6 +23,7 @@ from scalediff.hosts.patcher_kernel import chosen_attend
 from scalediff.hosts.patcher_models import Loaded, is_unet, map_transformer, map_unet, refuse_size
 from scalediff.hosts.patcher_windows import PatcherWindows, windowed_layers
 from scalediff.hosts.webui import WebUIHost
+from scalediff.hosts.webui_memory import attention_room
 from scalediff.hosts.webui_scope import no_refiner
 from scalediff.models import ModelMap, layer_window
 from scalediff.windowed import Shift
@@ -214,7 +215,13 @@ class PatcherHost(WebUIHost):
 
     def _unet_windows(self, stage: Stage) -> PatcherWindows:
         window = self.window()
-        return PatcherWindows(self.model_map, window, kernel=self.kernel(), shift=self.shift(stage, window))
+        return PatcherWindows(
+            self.model_map,
+            window,
+            kernel=self.kernel(),
+            shift=self.shift(stage, window),
+            room=self._room(stage),
+        )
 
     def _joint_window(self, stage: Stage, target: Target) -> JointWindow:
         window = layer_window(self.window(), TOKEN)
@@ -223,7 +230,12 @@ class PatcherHost(WebUIHost):
             attend=chosen_attend(target.kernel),
             rope=exact_rope(self.unet(), tokens_of(stage.latent_size, TOKEN)),
             shift=self._joint_shift(stage, window),
+            room=self._room(stage),
         )
+
+    def _room(self, stage: Stage) -> int | None:
+        """Bytes that attention may take."""
+        return attention_room(self.p, self.unet(), self.model_map, stage.latent_size)
 
     def _joint_shift(self, stage: Stage, window: tuple[int, int]) -> Shift | None:
         """As `shift`, for layers that all have one and the same window (h, w) in tokens."""

@@ -32,7 +32,8 @@ class PatcherWindows:
     """The attn1 replacements of one stage; `calls` and `fallbacks` as in `windowed.WindowedAttention`.
 
     `window` (h, w) is in latent cells. `kernel` = (module, name) of the host's own attention function: it
-    computes the windows, as `patcher_kernel` says, and everything that cannot be windowed.
+    computes the windows, as `patcher_kernel` says, and everything that cannot be windowed. `room`: bytes that
+    a layer may take beside its q, k, v and result, None for any number.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class PatcherWindows:
         *,
         kernel: Place,
         shift: Shift | None = None,
+        room: int | None = None,
     ) -> None:
         if not model_map.supported:
             raise ValueError(model_map.reason)
@@ -50,6 +52,7 @@ class PatcherWindows:
         self.layers = {key_of(layer.name): index for index, layer in enumerate(model_map.layers)}
         self._windows = [layer_window(window, layer.stride) for layer in model_map.layers]
         self._place, self._kernel, self._shift = kernel, late_kernel(*kernel), shift
+        self._room = room
 
     def patched(self, unet: Any) -> Any:
         """A clone of the host's patcher `unet` with our replacements, its own ones left in place.
@@ -96,7 +99,7 @@ class PatcherWindows:
             offset = offsets_of_rows(self._shift(index, 0), batch, grid=grid, window=window)
         q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v))
         attend = chosen_attend(self._place)
-        out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=attend)
+        out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=attend, room=self._room)
         self.calls += 1
         return out.transpose(1, 2).flatten(2)
 

@@ -3,6 +3,8 @@
 from operator import attrgetter
 from typing import Any
 
+from torch import nn
+
 # Forge and its kin first.
 NETWORKS = ("forge_objects.unet.model.diffusion_model", "model.diffusion_model")
 VAES = ("forge_objects.vae.first_stage_model", "first_stage_model")
@@ -16,6 +18,12 @@ def network_of(model: Any) -> Any:
 def vae_of(model: Any) -> Any:
     """The autoencoder; None without one."""
     return _first(model, VAES)
+
+
+def networks_of(model: Any) -> list[nn.Module]:
+    """What lies in memory while a picture is made: all of the model, its UNet and its VAE among it."""
+    held = (model, network_of(model), vae_of(model))
+    return [part for part in held if isinstance(part, nn.Module)]
 
 
 def speed_key(model: Any, device: Any) -> str:

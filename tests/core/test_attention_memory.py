@@ -47,7 +47,7 @@ def taken(attend: Attend | None, tensors: list[Tensor], room: int | None, **more
 @pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Lines of the log; each comes once in a process, so what earlier tests said is forgotten first."""
-    attention_memory._tell_once.cache_clear()
+    attention_memory.tell_once.cache_clear()
     caplog.set_level(logging.INFO, "scalediff")
     return lambda: [record.getMessage() for record in caplog.records]
 

@@ -13,6 +13,7 @@ import torch
 from mini_unet import CrossAttention, mini_unet
 from torch import Tensor, nn
 
+from scalediff.attention import neighborhood_attention
 from scalediff.models import inspect, layer_window
 from scalediff.seeding import shift_offsets
 from scalediff.windowed import WindowedAttention
@@ -208,6 +209,25 @@ def test_upcast_and_kernel(unet: nn.Module, upcast: bool, expected: torch.dtype)
         out = unet(latent(1, 4, 20, 12).bfloat16(), words(1).bfloat16())
     assert out.dtype == torch.bfloat16
     assert dtypes == {expected}
+
+
+@pytest.mark.parametrize("upcast", [False, True])
+def test_room_counts_what_fp32_copies_take(
+    unet: nn.Module, upcast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet, given = unet.bfloat16(), set()
+    x, text = latent(1, 4, 20, 12).bfloat16(), words(1).bfloat16()
+    with WindowedAttention(inspect(unet), WINDOW, upcast=upcast):
+        expected = unet(x, text)
+
+    def noted(q: Tensor, *args: Any, room: int, **kwargs: Any) -> Tensor:
+        given.add(room + (8 * q.numel() if upcast else 0))  # two bytes more for each of four tensors
+        return neighborhood_attention(q, *args, room=room, **kwargs)
+
+    monkeypatch.setattr("scalediff.windowed.neighborhood_attention", noted)
+    with WindowedAttention(inspect(unet), WINDOW, upcast=upcast, room=10**6):
+        assert torch.equal(unet(x, text), expected)
+    assert given == {10**6}
 
 
 def make_shift(seeds: list[int]):
