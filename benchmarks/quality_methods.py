@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import unet_methods
@@ -18,6 +19,7 @@ from training.captions import Caption
 
 NATIVE, STEPS, CFG, SAMPLER = 128, 20, 2.0, "DPM++ 2M"
 FACTORS = (2, 4)
+POOLED = 4  # tokens per side that stand for the whole canvas
 Scope = Callable[[], AbstractContextManager[None]]
 
 # The paper's recipe written out, so that it stays what it is whatever becomes of our defaults (3.2-3.4, App. A).
@@ -33,6 +35,8 @@ PAPER: dict[str, Any] = {
     "negative_share": 1.0,
     "feature_reuse": 1,
     "subject_gate": 0.0,
+    "keep_colours": False,
+    "last_step_cut": 0,
 }
 # Free enough that objects do repeat: where an option against repetition can show what it does.
 FREE: dict[str, Any] = {"tau": 700}
@@ -59,12 +63,49 @@ def no_mixing() -> Iterator[None]:
     """Without LFM the reference is the latent of the enlarged picture alone."""
     from scalediff import cascade
 
+    def of_the_picture(
+        low_from: Tensor, high_from: Tensor, factor: float, *, keep_mean: bool = False
+    ) -> Tensor:
+        return high_from
+
     mix = cascade.mix
-    cascade.mix = lambda low_from, high_from, factor: high_from
+    cascade.mix = of_the_picture
     try:
         yield
     finally:
         cascade.mix = mix
+
+
+@contextmanager
+def pooled_tokens() -> Iterator[None]:
+    """Every window also sees the keys and values of the whole canvas, averaged into `POOLED` x `POOLED` tokens."""
+    from scalediff import windowed
+
+    ordinary = windowed.neighborhood_attention
+
+    def with_the_canvas(
+        q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int], window: Any, **how: Any
+    ) -> Tensor:
+        canvas = [_pooled(tokens, grid) for tokens in (k, v)]
+
+        def attend(queries: Tensor, *seen: Tensor) -> Tensor:
+            keys, values = (torch.cat(pair, dim=2) for pair in zip(seen, canvas))
+            return F.scaled_dot_product_attention(queries, keys, values)
+
+        return ordinary(q, k, v, grid, window, **{**how, "attend": attend})
+
+    windowed.neighborhood_attention = with_the_canvas
+    try:
+        yield
+    finally:
+        windowed.neighborhood_attention = ordinary
+
+
+def _pooled(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Tokens [B, heads, H*W, D] of `grid` as [B, heads, POOLED * POOLED, D]."""
+    planes = tokens.transpose(2, 3).flatten(0, 1).unflatten(2, grid)
+    pooled = F.adaptive_avg_pool2d(planes, POOLED).flatten(2)
+    return pooled.unflatten(0, tokens.shape[:2]).transpose(2, 3)
 
 
 def full_precision() -> AbstractContextManager[None]:
@@ -162,6 +203,10 @@ def _paper(key: str, label: str, ablation: Scope = nullcontext, **changed: Any) 
     return Method(key, label, {**PAPER, **changed}, ablation=ablation)
 
 
+def _preset(name: str) -> Method:
+    return Method(name.lower(), f"our preset {name}", {"preset": name})
+
+
 def _grounds(key: str, label: str, **changed: Any) -> Method:
     """The paper's recipe with a hires prompt that leaves the subject out."""
     return Method(key, label, {**PAPER, **changed}, request={"hr_prompt": "{ground_colour} {ground}"})
@@ -170,6 +215,8 @@ def _grounds(key: str, label: str, **changed: Any) -> Method:
 # In the order in which they are made: what matters most first.
 METHODS: tuple[Method, ...] = (
     _paper("paper", "NPA + LFM + SG (the paper's recipe)"),
+    Method("default", "our default", {}),
+    _preset("Fast"),
     Method("direct", "direct", hires=False),
     Method("latent_hires", "latent hires fix", request={"hr_upscaler": "Latent", "denoising_strength": 0.6}),
     Method("rgb_hires", "RGB hires fix", request={"hr_upscaler": "Lanczos", "denoising_strength": 0.4}),
@@ -192,12 +239,20 @@ METHODS: tuple[Method, ...] = (
     _paper("stage_tau_400_300", "tau 400, then 300", stage_tau="400 300"),
     _paper("stage_tau_600_400", "tau 600, then 400", stage_tau="600 400"),
     _paper("stage_tau_400_600", "tau 400, then 600", stage_tau="400 600"),
-    Method("default", "our default", {}),
+    _preset("Detail"),
+    _preset("Balanced"),
+    _preset("Faithful"),
     _paper("gate", "subject gate 1", subject_gate=1.0),
     _grounds("prompt", "stage prompt without subject"),
-    _paper("free_gate_0.7", "tau 700, subject gate 0.7", **FREE, subject_gate=0.7),
     _paper("free_gate", "tau 700, subject gate 1", **FREE, subject_gate=1.0),
     _grounds("free_prompt", "tau 700, stage prompt without subject", **FREE),
+    Method(
+        "free_close",
+        "tau 700, stage prompt 'a close-up of'",
+        {**PAPER, **FREE},
+        request={"hr_prompt": "a close-up of a {colour} {object} over {ground_colour} {ground}"},
+    ),
+    _paper("free_pooled", "tau 700, windows also see the pooled canvas", pooled_tokens, **FREE),
     _paper("free_window_2", "tau 700, window x 2", **FREE, window_multiple=2.0),
     _paper("negative_0.5", "negative prompt in half of the steps", negative_share=0.5),
     _paper("reuse_2", "deep features every second step", feature_reuse=2),
@@ -206,6 +261,7 @@ METHODS: tuple[Method, ...] = (
     _paper(
         "savings", "all three: 8 and 4 steps, negative prompt in half, deep features every second", **SAVINGS
     ),
+    _paper("cut_1", "each stage without its last step", last_step_cut=1),
     _paper("fp32", "fp32 in place of bfloat16", full_precision),
 )
 

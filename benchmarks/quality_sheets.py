@@ -14,7 +14,7 @@ from benchmarks.quality_run import made, picture_path, scene
 from benchmarks.quality_tables import LABELS
 
 SHEETS = {
-    "quality.jpg": ("Methods at 4x", ("paper", "direct", "latent_hires", "rgb_hires", "multidiffusion")),
+    "quality.jpg": ("Methods at 4x", ("paper", "default", "fast", "direct", "latent_hires", "rgb_hires")),
     "quality_table3.jpg": ("Table 3 at 4x", ("paper", "base", "multidiffusion", "npa", "npa_lfm", "npa_sg")),
     "quality_tau.jpg": ("Table 4 at 4x", ("tau_300", "paper", "tau_500", "tau_600", "tau_700")),
 }

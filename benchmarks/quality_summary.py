@@ -15,7 +15,7 @@ from benchmarks.quality_attributes import SLOTS
 from benchmarks.quality_attributes import truth as true_attributes
 from benchmarks.quality_distance import AXES, RESAMPLES, Sample, metrics, principal_axes, weights
 from benchmarks.quality_methods import CFG, FACTORS, METHODS, NATIVE, SAMPLER, STEPS
-from benchmarks.quality_run import made, picture_path, scene
+from benchmarks.quality_run import made, scene
 from benchmarks.quality_tables import LABELS, TABLES, Table
 
 RATES = ("repeated", "none")
@@ -49,19 +49,10 @@ def summarise(folder: Path, *, least: int, workers: int) -> dict[str, Any]:
         "code": sorted({line["code"] for line in lines}),
         "finished": {key: len(done.get(key, ())) for key in ("native", *(m.key for m in METHODS))},
         "picture_seconds": sum(max(line["seconds"].values()) for line in lines),
-        "default_is_paper": same_pictures(folder, ("default", "paper"), done),
         "least": least,
         "mosaics": {str(factor): measuring.validate_counter(folder, factor) for factor in (1, *FACTORS)},
         "tables": tables,
     }
-
-
-def same_pictures(folder: Path, methods: tuple[str, str], done: dict[str, set[int]]) -> list[int]:
-    """[equal, compared]: for how many of the prompts that both have at 4x the files are the same."""
-    one, other = methods
-    prompts = done.get(one, set()) & done.get(other, set())
-    pairs = [[picture_path(folder, key, FACTORS[-1], index) for key in methods] for index in prompts]
-    return [sum(a.read_bytes() == b.read_bytes() for a, b in pairs), len(pairs)]
 
 
 class _Aggregator:

@@ -53,7 +53,10 @@ def _named(figures: Mapping[str, tuple[float, ...]]) -> dict[str, dict[str, floa
     }
 
 
-MAIN = Table("Methods", ("truth_again", "truth_coded", "paper", "direct", "latent_hires", "rgb_hires"))
+MAIN = Table(
+    "Methods",
+    ("truth_again", "truth_coded", "paper", "default", "fast", "direct", "latent_hires", "rgb_hires"),
+)
 TABLE_3 = Table(
     "Table 3 of the paper: attention, LFM and SG",
     tuple(_TABLE_3),
@@ -64,13 +67,16 @@ TABLE_4 = Table(
     tuple(_TABLE_4),
     paper=_named(_TABLE_4),
 )
-_SHOWN = {*MAIN.methods, *TABLE_3.methods, *TABLE_4.methods}
+PRESETS = Table(
+    "Presets", ("default", "faithful", "balanced", "detail", "fast", "paper"), reference="default"
+)
+_SHOWN = {*MAIN.methods, *TABLE_3.methods, *TABLE_4.methods, *PRESETS.methods}
 _FREE = tuple(method.key for method in METHODS if method.key.startswith("free_"))
 FREEDOM = Table("Against repetition, at tau 700", ("paper", "tau_700", *_FREE), reference="tau_700")
 OPTIONS = Table("Options", ("paper", *(m.key for m in METHODS if m.key not in {*_SHOWN, *_FREE})))
 TABLES = (
     Table("Native size", ("truth_again", "native"), factors=(1,)),
-    *(MAIN, TABLE_3, TABLE_4, FREEDOM, OPTIONS),
+    *(MAIN, TABLE_3, TABLE_4, PRESETS, FREEDOM, OPTIONS),
 )
 LABELS = {
     "truth_again": "other true scenes",

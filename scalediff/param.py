@@ -19,7 +19,7 @@ class Param:
     """One setting. Labels and infotext keys are public: saved pages and pictures refer to them.
 
     A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces, or
-    free, up to `longest` characters.
+    free, up to `longest` characters. Where `shares` is set an entry may also be a share such as 50%.
     """
 
     attr: str
@@ -33,6 +33,7 @@ class Param:
     step: float | None = None
     choices: tuple[str, ...] = ()
     entries: tuple[int, int] | None = None
+    shares: bool = False
     advanced: bool = False
     on_top: bool = False  # before the others on the page; the order of arguments is the table's
     longest: int = LONGEST_TEXT
@@ -48,9 +49,10 @@ class Param:
             return f"one of {', '.join(self.choices)}"
         if self.entries:
             low, high = self.entries
-            return (
-                f"empty or up to {MOST_ENTRIES} whole numbers from {low} to {high} with spaces between them"
+            numbers = f"whole numbers from {low} to {high}" + (
+                " or shares such as 50%" if self.shares else ""
             )
+            return f"empty or up to {MOST_ENTRIES} {numbers} with spaces between them"
         if self.kind is str:
             return f"empty or a text of up to {self.longest} characters"
         noun = "a whole number" if self.kind is int else "a number"
@@ -78,10 +80,17 @@ class Param:
             return next((choice for choice in self.choices if choice.lower() == value.strip().lower()), None)
         if not self.entries:
             return value.strip()
-        words = value.replace(",", " ").split()
-        low, high = self.entries
-        allowed = all(word.isascii() and word.isdigit() and low <= int(word) <= high for word in words)
-        return " ".join(str(int(word)) for word in words) if allowed and len(words) <= MOST_ENTRIES else None
+        entries = [self._as_entry(word) for word in value.replace(",", " ").split()]
+        return " ".join(filter(None, entries)) if all(entries) and len(entries) <= MOST_ENTRIES else None
+
+    def _as_entry(self, word: str) -> str | None:
+        """One entry of a list in its one spelling; None where it is not allowed."""
+        low, high = self.entries or (0, 0)
+        end = ""
+        if self.shares and word.endswith("%"):
+            word, low, high, end = word[:-1], 1, 100, "%"
+        allowed = word.isascii() and word.isdigit() and low <= int(word) <= high
+        return f"{int(word)}{end}" if allowed else None
 
     def _in_range(self, number: int | float) -> bool:
         low = -math.inf if self.minimum is None else self.minimum

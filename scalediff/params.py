@@ -7,8 +7,8 @@ from typing import Any
 from scalediff.param import MODES, STAGED, Param
 
 LONGEST_PROMPT = 4000
-PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Panorama", "Custom")
-AUTO, FAITHFUL, BALANCED, DETAIL, PANORAMA, CUSTOM = PRESETS
+PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Fast", "Panorama", "Custom")
+AUTO, FAITHFUL, BALANCED, DETAIL, FAST, PANORAMA, CUSTOM = PRESETS
 BASE, STAGE = CONDITIONINGS = ("Base", "Stage")
 AS_SET = "As set on the page"
 TARGETS = (AS_SET, "2x", "3x", "4x", "6x", "8x")
@@ -103,7 +103,8 @@ PARAMS: tuple[Param, ...] = (
         choices=PRESETS,
         on_top=True,
         help="Fills in what is left at its default, by the loaded model: Auto as published, Faithful closer "
-        "to the first picture, Detail freer. Panorama: Direct mode. Custom takes every value as it stands.",
+        "to the first picture, Detail freer, Fast with about half the work. Panorama: Direct mode. Custom takes every "
+        "value as it stands.",
     ),
     Param(
         attr="window_multiple",
@@ -135,10 +136,11 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default="",
         entries=(1, 150),
+        shares=True,
         advanced=True,
         modes=(STAGED,),
-        help="In place of Hires steps, as in 20 12; the last holds for further stages. Empty: Hires steps, or "
-        "the share of the sampling steps that tau leaves.",
+        help="In place of Hires steps, as in 20 12; the last holds for further stages. A share such as 50% is one "
+        "of what stands there when this is empty: Hires steps, or the share of the sampling steps that tau leaves.",
     ),
     Param(
         attr="mode",

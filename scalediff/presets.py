@@ -12,10 +12,12 @@ from typing import Any
 from scalediff.config import ScaleDiffConfig
 from scalediff.flow import FAMILY_DEFAULTS, UNET_DEFAULTS
 from scalediff.param import DIRECT
-from scalediff.params import AUTO, BALANCED, CUSTOM, DETAIL, FAITHFUL, PANORAMA
+from scalediff.params import AUTO, BALANCED, CUSTOM, DETAIL, FAITHFUL, FAST, PANORAMA
 
 # Preset -> change of the family's tau, structure strength
-FREEDOM = {AUTO: (0, 1.0), FAITHFUL: (-100, 1.0), BALANCED: (0, 0.8), DETAIL: (100, 0.6)}
+FREEDOM = {AUTO: (0, 1.0), FAITHFUL: (-100, 1.0), BALANCED: (0, 0.8), DETAIL: (100, 0.6), FAST: (100, 1.0)}
+# What the steps saved cost in fine detail, the higher tau of the preset brings back (docs/quality.md).
+SAVINGS: dict[str, Any] = {"stage_steps": "50%", "negative_share": 0.5, "feature_reuse": 2}
 
 
 def values(preset: str, family: str) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def values(preset: str, family: str) -> dict[str, Any]:
         "structure_strength": strength,
         "lfm_factor": own.factor,
         "sg_factor": own.factor,
+        **(SAVINGS if preset == FAST else {}),
     }
 
 

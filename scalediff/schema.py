@@ -10,7 +10,7 @@ from scalediff.params import PARAMS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 KINDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
-NUMBERS = r"^[0-9 ,]*$"  # the range of each is in the description
+NUMBERS, SHARES = r"^[0-9 ,]*$", r"^[0-9 ,%]*$"  # the range of each is in the description
 
 
 def settings_schema() -> dict[str, Any]:
@@ -38,7 +38,7 @@ def property_schema(param: Param) -> dict[str, Any]:
     if param.choices:
         limits["enum"] = [*param.choices, None]
     if param.entries:
-        limits["pattern"] = NUMBERS
+        limits["pattern"] = SHARES if param.shares else NUMBERS
     return {
         "title": param.label,
         "description": param.help,

@@ -25,9 +25,10 @@ def values_of(param: Param) -> st.SearchStrategy:
     if param.choices:
         return st.sampled_from(param.choices)
     if param.entries:
-        return st.lists(st.integers(*param.entries), max_size=MOST_ENTRIES).map(
-            lambda numbers: " ".join(map(str, numbers))
-        )
+        entry = st.integers(*param.entries).map(str)
+        if param.shares:
+            entry |= st.integers(1, 100).map("{}%".format)
+        return st.lists(entry, max_size=MOST_ENTRIES).map(" ".join)
     if param.kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=50).map(str.strip)
     assert param.minimum is not None
@@ -140,7 +141,7 @@ def test_untyped_values(values: object, expected: dict) -> None:
         ([True] * (len(PARAMS) + 1), f"at most {len(PARAMS)} values, got {len(PARAMS) + 1}"),
         (
             {"preset": "Panic"},
-            "Preset must be one of Auto, Faithful, Balanced, Detail, Panorama, Custom, got 'Panic'",
+            "Preset must be one of Auto, Faithful, Balanced, Detail, Fast, Panorama, Custom, got 'Panic'",
         ),
         ({"preset": 3}, "Preset must be one of Auto, .*, got 3"),
         (
@@ -148,6 +149,10 @@ def test_untyped_values(values: object, expected: dict) -> None:
             "Tau of each stage must be empty or up to 8 whole numbers from 1 to 999 .*'400 0'",
         ),
         ({"stage_tau": "400 1000"}, "from 1 to 999 with spaces"),
+        ({"stage_tau": "50%"}, "from 1 to 999 with spaces .*'50%'"),
+        ({"stage_steps": "20 101%"}, "whole numbers from 1 to 150 or shares such as 50% with spaces .*'20 101%'"),
+        ({"stage_steps": "0%"}, "or shares such as 50% .*'0%'"),
+        ({"stage_steps": "5 %"}, "or shares such as 50% .*'5 %'"),
         ({"stage_tau": 400}, "got 400"),
         ({"stage_tau": [400]}, "got .400."),
         ({"stage_tau": "9 " * 9}, "up to 8 whole numbers"),

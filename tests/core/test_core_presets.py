@@ -20,6 +20,9 @@ GOVERNED = {
     "structure_strength": st.sampled_from([0.0, 0.6, 0.8, 1.0]),
     "lfm_factor": st.sampled_from([0.125, 0.25, 0.5]),
     "sg_factor": st.sampled_from([0.125, 0.25, 0.5]),
+    "stage_steps": st.sampled_from(["", "50%", "20 10"]),
+    "negative_share": st.sampled_from([0.5, 1.0]),
+    "feature_reuse": st.sampled_from([1, 2]),
 }
 REQUESTS = st.fixed_dictionaries(
     {"enabled": st.just(True)}, optional={"preset": st.sampled_from(PRESETS), **GOVERNED}
@@ -48,6 +51,13 @@ def test_presets_differ_in_the_promised_direction(family: str) -> None:
     )
     assert faithful.tau < balanced.tau < detail.tau
     assert faithful.structure_strength > balanced.structure_strength > detail.structure_strength
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fast_does_less_of_everything_that_can_be_saved(family: str) -> None:
+    auto, fast = (resolved({"preset": preset}, family) for preset in ("Auto", "Fast"))
+    assert (fast.tau, fast.stage_steps) == (auto.tau + 100, "50%")
+    assert (fast.negative_share, fast.feature_reuse) == (0.5, 2)
 
 
 def test_custom_takes_every_value_as_it_stands() -> None:

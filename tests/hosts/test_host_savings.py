@@ -196,3 +196,12 @@ def test_an_error_puts_the_hosts_switch_back(host: Any, monkeypatch: pytest.Monk
         handle.remove()
     assert p.s_min_uncond == host.shared.opts.s_min_uncond
     assert not host.shared.opts.s_min_uncond_all
+
+
+def test_preset_fast_saves_steps_calls_and_features(host: Any) -> None:
+    p = host.txt2img({"enabled": True, "preset": "Fast"}, sampler_name="Euler", steps=16)
+    with Rows(host) as seen:
+        processed = host.run(p)
+    assert seen == [2, 2, 1, 1]  # half of the 8 steps that tau 500 leaves of 16
+    for part in ("preset: Fast", "tau: 500", "stage steps: 50%", "negative share: 0.5", "feature reuse: 2"):
+        assert f"ScaleDiff {part}" in processed.infotexts[0]

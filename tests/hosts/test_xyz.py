@@ -26,7 +26,7 @@ OTHER = {
     "preset": "detail",
     "window_multiple": 1.5,
     "stage_tau": "400, 300",
-    "stage_steps": "9 7",
+    "stage_steps": "9 70%",
     "mode": "direct",
     "upscale_prompt": "green bark",
     "size_conditioning": "stage",

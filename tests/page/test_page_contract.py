@@ -29,8 +29,10 @@ def values_of(param: Param) -> st.SearchStrategy:
     if param.choices:
         return st.sampled_from(param.choices)
     if param.entries:
-        numbers = st.lists(st.integers(*param.entries), max_size=MOST_ENTRIES)
-        return numbers.map(lambda chosen: " ".join(map(str, chosen)))
+        entry = st.integers(*param.entries).map(str)
+        if param.shares:
+            entry |= st.integers(1, 100).map("{}%".format)
+        return st.lists(entry, max_size=MOST_ENTRIES).map(" ".join)
     if param.kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=50).map(str.strip)
     assert param.minimum is not None

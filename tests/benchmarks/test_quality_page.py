@@ -1,0 +1,69 @@
+"""docs/quality.md and the README's sentence are what the committed results say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import quality_findings, quality_report
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def summary() -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / "quality.json").read_text())
+
+
+def main_table(summary: Any, factor: int) -> Any:
+    return next(t for t in summary["tables"] if t["title"] == "Methods" and t["factor"] == factor)
+
+
+def test_the_page_is_rendered_from_the_results(summary: Any) -> None:
+    page = (ROOT / "docs" / "quality.md").read_text()
+    assert page == quality_report.render(summary, summary["sheets"])
+    for _, path in summary["sheets"]:
+        assert (ROOT / "docs" / path).is_file()
+
+
+def test_the_readme_tells_these_results(summary: Any) -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    found = re.search(
+        r"Over (\d+) prompts at 4x: direct generation repeats the object in (\d+) %, the latent hires fix in "
+        r"(\d+) %, ScaleDiff in none",
+        readme,
+    )
+    assert found
+    table = main_table(summary, 4)
+    rates = {row["method"]: row["metrics"]["repeated"][0] for row in table["rows"]}
+    shares = [round(100 * rates[key]) for key in ("direct", "latent_hires")]
+    assert [int(number) for number in found.groups()] == [table["prompts"], *shares]
+    assert rates["default"] == rates["fast"] == 0
+
+
+def test_findings_say_what_is_beyond_doubt_and_what_overlaps(summary: Any) -> None:
+    table = {
+        "title": "Methods",
+        "factor": 4,
+        "prompts": 64,
+        "reference": "paper",
+        "orderings": [],
+        "rows": [
+            {"method": "paper", "label": "paper's", "metrics": {"whole_sliced": [100.0, 90.0, 110.0]}},
+            {"method": "default", "label": "default", "metrics": {"whole_sliced": [85.0, 75.0, 95.0]}},
+            {"method": "fast", "label": "fast", "metrics": {"whole_sliced": [150.0, 140.0, 160.0]}},
+        ],
+        "differences": {
+            "default": {"whole_sliced": [-15.0, -20.0, -10.0]},
+            "fast": {"whole_sliced": [50.0, 45.0, 55.0]},
+        },
+    }
+    for row in table["rows"]:
+        row["metrics"]["repeated"] = [0.0, 0.0, 0.05]
+    text = quality_findings.findings({"tables": [table]})
+    assert "- default: whole: sliced W better, though the two intervals overlap." in text
+    assert "- fast: whole: sliced W worse, with intervals that do not overlap." in text
