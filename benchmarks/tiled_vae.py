@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--device", default=default_device())
     args = parser.parse_args()
     torch.set_grad_enabled(False)
+    torch.backends.cudnn.allow_tf32 = False  # differences are to be those of tiling
     vae = load_checkpoint(DEFAULT_CHECKPOINT, device=args.device).first_stage_model
     torch.set_num_threads(args.threads)
     cases = [tuple(map(int, case.split(":"))) for case in args.cases]

@@ -10,6 +10,8 @@ import torch
 
 from benchmarks import live_bytes
 from benchmarks.call_rounds import in_turn, made_on, ratio, write_each
+from benchmarks.flux_call import FLUX
+from benchmarks.unet_call import SDXL
 
 CPU = torch.device("cpu")
 
@@ -58,6 +60,15 @@ def test_models_are_made_where_and_as_they_stay() -> None:
         raise KeyError
     assert torch.get_default_dtype() == torch.float32
     assert torch.ones(1).device == CPU
+
+
+@pytest.mark.parametrize(("carrier", "billions"), [(SDXL, 2.567), (FLUX, 11.90)], ids=["SDXL", "FLUX"])
+def test_the_carriers_on_a_gpu_are_the_real_models(carrier, billions: float) -> None:
+    pytest.importorskip("diffusers")
+    with made_on(torch.device("meta"), torch.bfloat16):
+        model = carrier.build()
+    assert sum(weight.numel() for weight in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.005)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
 
 
 def test_every_size_is_kept_as_soon_as_it_is_measured(tmp_path) -> None:
