@@ -132,6 +132,28 @@ def test_the_cut_leaves_one_step_and_is_not_told_where_there_is_none_to_leave_ou
     assert "last-step cut" not in usual[1].infotexts[0]
 
 
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
+def test_the_progress_bars_know_of_the_cut(host: Any, monkeypatch: pytest.MonkeyPatch, sampler: str) -> None:
+    """The total of all jobs, and the steps that the sampler announces for the stage."""
+    state, totals, announced = host.shared.state, [], []
+    update = host.shared.total_tqdm.updateTotal
+    monkeypatch.setattr(host.shared.total_tqdm, "updateTotal", lambda n: (totals.append(n), update(n)))
+    watched = type(state).__setattr__
+
+    def watch(self: Any, name: str, value: Any) -> None:
+        watched(self, name, value)
+        if name == "sampling_steps":
+            announced.append(value)
+
+    monkeypatch.setattr(type(state), "__setattr__", watch)
+    ends = []
+    for cut in (0, 3):
+        host.shared.total_tqdm.clear()
+        run(host, sampler, stage_steps="5", last_step_cut=cut)
+        ends.append((totals[-1], announced[-1]))
+    assert [whole - shorter for whole, shorter in zip(*ends)] == [3, 3]
+
+
 def test_the_cut_goes_with_the_other_savings(host: Any) -> None:
     seen, processed = run(host, stage_steps="6", last_step_cut=2, negative_share=0.5, feature_reuse=2)
     assert seen == [2, 2, 1, 1]
