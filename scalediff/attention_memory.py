@@ -28,6 +28,9 @@ LEAST_QUERIES = 64
 SCORE = 4  # bytes of one score, which kernels that keep them compute in fp32
 MATRICES = 3  # of scores at once: before and after the softmax, and in the type of the values
 
+# Where nothing fits, as many queries at once as take this part of what is needed anyway.
+HARDLY = 8
+
 Piece = tuple[slice, slice]  # samples and heads
 
 
@@ -71,12 +74,13 @@ class Share:
         if fitting >= 1:
             samples = batch if fitting >= batch else 1
             return cls(samples, _evenly(heads, fitting // samples))
-        if room < needs.least:
-            tell_once(
-                f"attention takes {needs.least / 1e6:.0f} MB at least, more than the memory ceiling leaves"
-            )
         queries = (room - needs.fixed - needs.head) // max(1, needs.query)
-        return cls(1, 1, max(LEAST_QUERIES, queries // LEAST_QUERIES * LEAST_QUERIES))
+        if room < needs.least:
+            text = f"attention takes {needs.least / 1e6:.0f} MB at least, more than the memory ceiling leaves"
+            tell_once(text)
+            queries = needs.head // (HARDLY * max(1, needs.query))
+        queries = max(LEAST_QUERIES, queries // LEAST_QUERIES * LEAST_QUERIES)
+        return cls(1, 1, queries if queries < needs.queries else None)
 
     def pieces(self, batch: int, heads: int) -> Iterator[Piece]:
         """All samples and heads, as many at a time as run at once."""

@@ -20,7 +20,7 @@ from scalediff import settings
 from scalediff.cascade import Stopped
 from scalediff.config import ScaleDiffConfig
 from scalediff.estimate_memory import weight_bytes
-from scalediff.hosts.webui_model import network_of, vae_of
+from scalediff.hosts.webui_model import networks_of, vae_of
 from scalediff.params import TILING_AUTO, TILING_OFF, TILING_ON
 from scalediff.session import ATTRIBUTE
 from scalediff.tiled_vae import Report, TiledVAE
@@ -48,7 +48,7 @@ def chooser(sd_model: Any, config: ScaleDiffConfig) -> Choose:
         ceiling = settings.memory_ceiling(shared.opts)
         if flag is not None and not ceiling:  # what is free is the host's business
             return HOSTS_TILE if always else None
-        limit = room(devices.device, ceiling=ceiling, weights=weight_bytes(*_networks(sd_model)))
+        limit = room(devices.device, ceiling=ceiling, weights=weight_bytes(*networks_of(sd_model)))
         tile = choose_tile(part, latent_size, limit=limit, always=always)
         return HOSTS_TILE if tile is not None and flag is not None else tile
 
@@ -159,9 +159,3 @@ def _decoder(sd_model: Any) -> Any:
 def _halves(sd_model: Any) -> list[nn.Module]:
     halves = (getattr(vae_of(sd_model), name, None) for name in ("encoder", "decoder"))
     return [half for half in halves if isinstance(half, nn.Module)]
-
-
-def _networks(sd_model: Any) -> list[nn.Module]:
-    """What lies in memory while a picture is made."""
-    held = (sd_model, network_of(sd_model), vae_of(sd_model))
-    return [part for part in held if isinstance(part, nn.Module)]

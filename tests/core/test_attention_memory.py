@@ -149,6 +149,12 @@ def test_what_runs_at_once(room: int, share: tuple) -> None:
     assert done.eq(1).all()
 
 
+def test_where_nothing_fits_calls_are_not_made_small_in_vain() -> None:
+    needs = Needs(head=10_000, query=1, queries=500)
+    assert Share.of(needs, batch=2, heads=20, room=0) == Share(1, 1)
+    assert Share.of(needs, batch=2, heads=20, room=needs.least) == Share(1, 1, LEAST_QUERIES)
+
+
 def test_torch_is_asked_whether_it_keeps_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     q = qkv(torch.float32)[0]
     asked = {"queries": 64, "keys": 256}
