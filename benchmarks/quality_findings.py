@@ -25,7 +25,7 @@ def findings(summary: dict[str, Any]) -> str:
     for table in summary["tables"]:
         rows = {row["method"]: row for row in table["rows"]}
         ours = [key for key in OURS if key in rows]
-        if table["reference"] == PAPER and ours:
+        if ours and PAPER in rows and table["reference"] == rows[PAPER]["label"]:
             parts.append(_comparison(table, rows, ours))
     parts.append(_repetition(summary["tables"]))
     parts.append(_orderings(summary["tables"]))

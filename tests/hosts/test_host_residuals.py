@@ -85,15 +85,21 @@ def test_extra_tokens_of_the_cross_attention_stay(
     assert not np.array_equal(adapted, plain)
 
 
-def step_at_the_edges(pixels: np.ndarray) -> float:
-    """Difference of opposite edges, over that of neighbouring columns and rows within."""
-    ends = np.abs(pixels[0] - pixels[-1]).mean() + np.abs(pixels[:, 0] - pixels[:, -1]).mean()
-    within = np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean()
-    return float(ends / within)
-
-
 def test_seamless_tiling_is_kept(host: Any) -> None:
-    """Convolutions wrap around. Windows do not reach over the edge, and the host's attention knows none."""
-    wrapped = step_at_the_edges(host.run_scalediff(**FOUR_TIMES, tiling=True).pixels[0])
-    assert wrapped < step_at_the_edges(host.run_scalediff(**FOUR_TIMES).pixels[0])
-    assert wrapped < step_at_the_edges(host.ordinary(**FOUR_TIMES, tiling=True))
+    """Convolutions wrap around at every size. Windows do not reach over the edge; the host's attention knows none."""
+    first = parts(host, "input_blocks.0.0")[0]
+    seen: list[tuple[int, bool]] = []
+
+    def note(module: nn.Module, args: Any) -> None:
+        seen.append((args[0].shape[-1], module.padding_mode == "circular"))
+
+    handle = first.register_forward_pre_hook(note)
+    try:
+        wrapped = host.run_scalediff(**FOUR_TIMES, tiling=True).pixels[0]
+        assert {size for size, _ in seen} == {8, 16, 32}
+        assert all(circular for _, circular in seen)
+        seen.clear()
+        assert not np.array_equal(wrapped, host.run_scalediff(**FOUR_TIMES).pixels[0])
+        assert not any(circular for _, circular in seen)
+    finally:
+        handle.remove()
