@@ -19,13 +19,15 @@ from benchmarks.live_bytes import peak_bytes
 from benchmarks.timing import default_device, timed
 
 SLOWEST_CALLS = 3  # rounds at least, however long they take
+# Short calls are repeated for about so long in all, but not more often than that.
+ENOUGH_SECONDS, ENOUGH_ROUNDS = 30.0, 15
 Scope = Callable[[], AbstractContextManager[Any]]
 
 
 def in_turn(
     ways: Mapping[str, Scope], call: Callable[[], Any], *, device: torch.device, rounds: int, title: str
 ) -> dict[str, Any]:
-    """Seconds of `call` inside each of `ways`, round by round in a new order, and its peak memory.
+    """Seconds of `call` inside each of `ways`, `rounds` times or more, in a new order each time, and peak memory.
 
     Returns "seconds", "peak_bytes", "failed" and "ratios", each by name. A way that raises, as where memory does
     not suffice, is named in "failed" with its error and left out from then on.
@@ -34,7 +36,11 @@ def in_turn(
     memory: dict[str, int] = {}
     failed: dict[str, str] = {}
     order = random.Random(0)
-    for round_ in range(rounds + 1):  # the first warms up, and is where memory is measured
+    for round_ in range(
+        max(rounds, ENOUGH_ROUNDS) + 1
+    ):  # the first warms up, and is where memory is measured
+        if round_ > rounds and sum(map(sum, seconds.values())) > ENOUGH_SECONDS:
+            break
         names = [name for name in ways if name not in failed]
         for name in tqdm(order.sample(names, len(names)), desc=f"{title}, round {round_}", leave=False):
             try:

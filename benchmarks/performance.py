@@ -5,22 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import performance_parts as parts
+
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PLOT = DOCS / "performance.md", DOCS / "images" / "performance.png"
-SOURCES = ("attention_core", "unet_call", "whole_run", "tiled_vae")
+SOURCES = ("attention_core", "unet_call", "flux_call", "whole_run", "tiled_vae")
 CORE_GOAL, PIXEL_GOAL, RUN_GOAL = 1.05, 0.05, 1.5
-GIGA = 1e9
 
 
 def render(results: Path = RESULTS) -> str:
     """The page. A benchmark whose file is missing is named as not run."""
-    parts = [
+    page = [
         "# Performance\n",
         "Rendered by `python -m benchmarks.performance` from `benchmarks/results/`; `make bench` measures again. Every "
         "figure is a ratio of medians taken in turn in one process; in brackets the middle half of the rounds.\n",
@@ -29,65 +30,78 @@ def render(results: Path = RESULTS) -> str:
         path = results / f"{name}.json"
         section = SECTIONS[name]
         if path.exists():
-            parts.append(section(json.loads(path.read_text())))
+            page.append(section(json.loads(path.read_text())))
         else:
-            parts.append(f"## {TITLES[name]}\n\nNot run.\n")
-    return "\n".join(parts)
+            page.append(f"## {TITLES[name]}\n\nNot run.\n")
+    return "\n".join(page)
 
 
 def attention_core(report: dict[str, Any]) -> str:
     """Our attention against its floor and the other ways to write it."""
     labels = ["ours / floor", "gather / ours", "slices / ours", "global / ours"]
-    rows = [
-        [row["level"], *(_spread(row["ratios"].get(label)) for label in labels)] for row in report["results"]
-    ]
-    floors = [row["ratios"]["ours / floor"]["of_medians"] for row in report["results"]]
-    reached = sum(value <= CORE_GOAL for value in floors)
+    levels = {row["level"]: row["ratios"] for row in report["results"]}
+    calls = parts.whole_calls(report["results"])
+    every = levels | {f"**{model}, whole call**": found for model, found in calls.items()}
+    rows = [[name, *(parts.spread(found.get(label)) for label in labels)] for name, found in every.items()]
+    floors, sums = (
+        [found["ours / floor"]["of_medians"] for found in group.values()] for group in (levels, calls)
+    )
     return "\n".join(
         (
             f"## {TITLES['attention_core']}\n",
             "Floor: `scaled_dot_product_attention` on windows that lie ready in memory, the least that any "
             "way to compute windowed attention can take. Gather: the usual form, an index tensor. Slices: the plain "
-            "loop.\n",
-            _table(["level", *labels], rows),
-            f"\nGoal: at most {CORE_GOAL} times the floor. Reached at {reached} of {len(floors)} levels; "
-            f"the largest is {max(floors):.2f}.\n",
-            _machine(report),
+            "loop. Whole call: the sum over all layers of the model, each level by its number of layers and heads.\n",
+            parts.table(["level", *labels], rows),
+            f"\nGoal: at most {CORE_GOAL} times the floor. Reached at {_reached(floors)} levels, the largest is "
+            f"{max(floors):.2f}; over the attention of a whole call, in {_reached(sums)} models.\n",
+            parts.machine(report),
         )
     )
 
 
 def unet_call(report: dict[str, Any]) -> str:
     """One call of the whole network: measured and predicted ratios, memory, cost per pixel."""
-    results = report["results"]
-    names = [name for name in results[0]["seconds"] if name != "ours"]
-    measured = [
-        [f"{row['scale']:g}x", *(_against_prediction(row, name) for name in names)] for row in results
-    ]
-    memory = [
-        [
-            f"{row['scale']:g}x",
-            *(f"{row['peak_bytes'].get(name, 0) / 2**20:.0f}" for name in ["ours", *names]),
-        ]
-        for row in results
-    ]
+    results, carrier = report["results"], report["carrier"]
     windowed = ", ".join(f"{row['windowed']} at {row['scale']:g}x" for row in results)
-    carrier = report["carrier"]
-    failed = {name: why for row in results for name, why in row["failed"].items()}
+    measured, memory = parts.calls(results)
     lines = [
         f"## {TITLES['unet_call']}\n",
         f"diffusers' `UNet2DConditionModel`, SDXL's topology with widths {carrier['widths']}, native side "
         f"{carrier['side']} latent cells, random weights. Attention layers that ran in windows: {windowed}. Times of "
         "each method over ours; behind the slash what the counted multiply-adds predict. What a method does to the "
         "picture is not judged here: HiDiffusion computes an early step, as timed here, at a reduced resolution.\n",
-        _table(["size", *(f"{name} / ours" for name in names)], measured),
+        measured,
         "\nPeak memory of one call beside the weights, MiB:\n",
-        _table(["size", "ours", *names], memory),
+        memory,
         "\n" + _per_pixel(results),
+        parts.speeds(results),
         f"![Seconds of one call against the size of the canvas](images/{PLOT.name})\n",
-        _machine(report),
+        parts.machine(report),
+        *parts.failures(results),
     ]
-    lines += [f"\n{name} could not be run: {why}\n" for name, why in failed.items()]
+    return "\n".join(lines)
+
+
+def flux_call(report: dict[str, Any]) -> str:
+    """One call of FLUX's transformer: measured and predicted ratios, memory."""
+    results, carrier = report["results"], report["carrier"]
+    measured, memory = parts.calls(results)
+    cut = ", fewer than FLUX's 19 and 38 to fit the memory" if report["cut"] else ""
+    lines = [
+        f"## {TITLES['flux_call']}\n",
+        f"diffusers' `FluxTransformer2DModel`, {carrier['double']} double and {carrier['single']} single blocks{cut}, "
+        f"{carrier['heads']} heads of {carrier['dim']} channels, native side {carrier['side']} tokens, "
+        f"{carrier['text']} tokens of text, random weights, {report['dtype'].removeprefix('torch.')}. Width, side and "
+        "text stand to each other as in FLUX, so each kind of work has its share of FLUX's multiply-adds. Columns as "
+        "above; official style repeats and turns the text for every patch, as ours does.\n",
+        measured,
+        "\nPeak memory of one call beside the weights, MiB:\n",
+        memory,
+        "\n" + parts.speeds(results),
+        parts.machine(report),
+        *parts.failures(results),
+    ]
     return "\n".join(lines)
 
 
@@ -99,7 +113,7 @@ def whole_run(report: dict[str, Any]) -> str:
         [
             row["name"],
             f"{row['seconds']:.2f}",
-            f"{row['faster']:.2f}",
+            parts.spread({"of_medians": row["faster"], "middle_half": row["middle_half"]}),
             *(f"{row['phases'][p]:.2f}" for p in phases),
         ]
         for row in results
@@ -109,10 +123,10 @@ def whole_run(report: dict[str, Any]) -> str:
             f"## {TITLES['whole_run']}\n",
             f"The pocket model, {report['steps']} steps, 128 to 512 px; seconds of the working thread, medians of "
             f"{report['rounds']} rounds. How good the pictures are: [quality.md](quality.md).\n",
-            _table(["recipe", "s", "times as fast", *phases], rows),
+            parts.table(["recipe", "s", "times as fast", *phases], rows),
             f"\nGoal: {RUN_GOAL} times as fast as the paper's recipe at no worse pictures. In this small model the VAE "
             "takes a far larger share of the time than in a real one, and nothing here makes it faster.\n",
-            _machine(report),
+            parts.machine(report),
         )
     )
 
@@ -135,9 +149,9 @@ def tiled_vae(report: dict[str, Any]) -> str:
             "Greatest and mean difference from the untiled result: of 255 for pictures, in standard deviations for "
             "latents. Plain tiles: each normalised by itself. The attention in the middle sees the whole picture here; "
             "in this VAE it forms all its scores at once, which is what the peak at 1024 px consists of.\n",
-            _table(heads, rows),
+            parts.table(heads, rows),
             "",
-            _machine(report),
+            parts.machine(report),
         )
     )
 
@@ -164,20 +178,31 @@ def plot(report: dict[str, Any], path: Path) -> None:
 TITLES = {
     "attention_core": "Windowed attention alone",
     "unet_call": "One UNet call",
+    "flux_call": "One FLUX call",
     "whole_run": "A whole run",
     "tiled_vae": "Tiled VAE",
 }
 SECTIONS = {
     "attention_core": attention_core,
     "unet_call": unet_call,
+    "flux_call": flux_call,
     "whole_run": whole_run,
     "tiled_vae": tiled_vae,
 }
 
 
+def _reached(values: Sequence[float]) -> str:
+    """How many of the values are within the goal for attention."""
+    return f"{sum(value <= CORE_GOAL for value in values)} of {len(values)}"
+
+
 def _per_pixel(results: Sequence[dict[str, Any]]) -> str:
     """Whether a call of ours costs the same per pixel from 2x on."""
-    costs = {r["scale"]: median(r["seconds"]["ours"]) / r["side"] ** 2 for r in results if r["scale"] >= 2}
+    costs = {
+        row["scale"]: median(row["seconds"]["ours"]) / row["side"] ** 2
+        for row in results
+        if row["scale"] >= 2 and "ours" in row["seconds"]
+    }
     if len(costs) < 2:
         return "Cost per pixel: fewer than two sizes above the native one were run.\n"
     first = next(iter(costs.values()))
@@ -185,35 +210,6 @@ def _per_pixel(results: Sequence[dict[str, Any]]) -> str:
     spread = max(costs.values()) / min(costs.values()) - 1
     verdict = "within" if spread <= PIXEL_GOAL else "not within"
     return f"Cost of ours per pixel, relative to the first: {said}: {verdict} the goal of {PIXEL_GOAL:.0%}.\n"
-
-
-def _against_prediction(row: dict[str, Any], name: str) -> str:
-    """Measured ratio, its spread, and the predicted one where the method is counted."""
-    macs = row["macs"]
-    said = _spread(row["ratios"].get(name))
-    return f"{said} / {macs[name] / macs['ours']:.2f}" if name in macs and said != "-" else said
-
-
-def _mebibytes(count: int | None) -> str:
-    return "-" if count is None else f"{count / 2**20:.0f}"
-
-
-def _spread(ratio: dict[str, Any] | None) -> str:
-    if ratio is None:
-        return "-"
-    low, high = ratio["middle_half"]
-    return f"{ratio['of_medians']:.2f} ({low:.2f}-{high:.2f})"
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heads = list(heads)
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def _machine(report: dict[str, Any]) -> str:
-    found = report["machine"]
-    return f"*{found['device']}, {found['threads']} thread(s), torch {found['torch']}.*\n"
 
 
 def main() -> None:

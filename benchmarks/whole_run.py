@@ -23,6 +23,7 @@ from benchmarks.quality_methods import PAPER, native_body
 from benchmarks.repetition import Generate, generator
 from benchmarks.timing import default_device, machine, now
 from benchmarks.unet_methods import gathered_windows
+from scalediff.params import FAST
 from training.captions import wide_captions
 
 FIRST, LAST = "first pass", "last decoding"
@@ -56,6 +57,7 @@ RECIPES = (
     Recipe("ours, all three: negative in half, features every 2nd, last stage halved", ALL_THREE),
     Recipe("ours, all three with features every 3rd", ALL_THREE | EVERY_3RD),
     Recipe("ours, all three without the last step of each stage", ALL_THREE | WITHOUT_LAST),
+    Recipe("our preset Fast", {"preset": FAST}),
 )
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from benchmarks import live_bytes
+from benchmarks import call_rounds, live_bytes
 from benchmarks.call_rounds import in_turn, made_on, ratio, write_each
 from benchmarks.flux_call import FLUX
 from benchmarks.unet_call import SDXL
@@ -28,10 +28,15 @@ def silent():
     yield
 
 
-def test_what_does_not_fit_is_named_and_the_others_go_on() -> None:
+@pytest.mark.parametrize(("enough", "rounds"), [(-1.0, 3), (1e9, call_rounds.ENOUGH_ROUNDS)])
+def test_what_does_not_fit_is_named_and_the_others_go_on(monkeypatch, enough: float, rounds: int) -> None:
+    monkeypatch.setattr(call_rounds, "ENOUGH_SECONDS", enough)
     ways = {"direct": too_large, "ours": nullcontext, "gather": nullcontext, "other": silent}
     found = in_turn(ways, lambda: torch.ones(1000).clone(), device=CPU, rounds=3, title="4x")
-    assert {name: len(times) for name, times in found["seconds"].items()} == {"ours": 3, "gather": 3}
+    assert {name: len(times) for name, times in found["seconds"].items()} == {
+        "ours": rounds,
+        "gather": rounds,
+    }
     assert found["failed"]["direct"].endswith("CUDA out of memory. Tried to allocate 1.00 TiB")
     assert found["failed"]["other"] == "RuntimeError: "
     assert set(found["peak_bytes"]) == {"ours", "gather"}
