@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -102,11 +103,12 @@ def phases() -> Iterator[Phases]:
 
 
 def measure(generate: Generate, rounds: int, steps: int) -> dict[str, list[dict[str, float]]]:
-    """Seconds by phase of every run, by recipe. The first round warms up and does not count."""
+    """Seconds by phase of every run, by recipe, in a new order each round. The first round warms up and does not count."""
     captions = wide_captions()
     found: dict[str, list[dict[str, float]]] = {recipe.name: [] for recipe in RECIPES}
+    order = random.Random(0)
     for round_ in tqdm(range(rounds + 1), desc="rounds"):
-        for recipe in RECIPES:
+        for recipe in order.sample(RECIPES, len(RECIPES)):
             body = native_body(captions[round_ * 37 % len(captions)], round_) | {"steps": steps}
             body |= {"enable_hr": True, "hr_scale": 4, "hr_upscaler": "None", "denoising_strength": 0.5}
             body["alwayson_scripts"] = {"ScaleDiff": {"args": [{"enabled": True, **recipe.settings}]}}
