@@ -103,7 +103,7 @@ def phases() -> Iterator[Phases]:
 
 
 def measure(generate: Generate, rounds: int, steps: int) -> dict[str, list[dict[str, float]]]:
-    """Seconds by phase of every run, by recipe, in a new order each round. The first round warms up and does not count."""
+    """Seconds by phase of every run, by recipe, in a new order each round. The first round only warms up."""
     captions = wide_captions()
     found: dict[str, list[dict[str, float]]] = {recipe.name: [] for recipe in RECIPES}
     order = random.Random(0)
