@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from scalediff.colours import Colours
 from scalediff.frequency import mix, upsample_latent
 from scalediff.guidance import StructureGuidance
 from scalediff.schedule import stage_steps
@@ -143,18 +144,20 @@ def run(
     if latent.ndim != 4:
         raise ValueError(f"latent must be [B, C, h, w], got shape {tuple(latent.shape)}")
     finished, size = 0, plan.base
+    colours = Colours(config.keep_colours)
     for stage in plan.stages:
         if host.stopped():
             break
         host.begin_stage(stage, len(plan.stages))
         try:
-            reference = _reference(host, stage, config, latent=latent, rgb=rgb)
+            reference = _reference(host, stage, config.lfm_factor, colours, latent=latent, rgb=rgb)
         except Stopped:
             break
         rgb = None  # a 4K picture in fp32: not kept while the model runs
         if reference is None:
             break
         result = _denoise(host, stage, config, reference)
+        result = colours.of_latent(result, reference)
         del reference
         if host.stopped():
             break
@@ -164,7 +167,7 @@ def run(
 
 
 def _reference(
-    host: Host, stage: Stage, config: ScaleDiffConfig, *, latent: Tensor, rgb: Tensor | None
+    host: Host, stage: Stage, factor: float, colours: Colours, *, latent: Tensor, rgb: Tensor | None
 ) -> Tensor | None:
     """Z_ref (paper Eq. 3): lows of the enlarged latent, highs of the enlarged picture; None if stopped."""
     if rgb is None:
@@ -173,7 +176,7 @@ def _reference(
     if host.stopped():
         return None
     host.phase("upscaling")
-    rgb = host.upscale_rgb(rgb, stage.size)
+    rgb = host.upscale_rgb(colours.of_picture(rgb), stage.size)
     if host.stopped():
         return None
     host.phase("encoding")
@@ -187,7 +190,7 @@ def _reference(
             f"the encoded picture of {stage.size[0]}x{stage.size[1]} has shape {tuple(high.shape)}, "
             f"the enlarged latent {tuple(low.shape)}"
         )
-    return mix(low, high.to(low.device), config.lfm_factor, keep_mean=config.keep_colours)
+    return colours.of_latent(mix(low, high.to(low.device), factor), high)
 
 
 def _denoise(host: Host, stage: Stage, config: ScaleDiffConfig, reference: Tensor) -> Tensor:

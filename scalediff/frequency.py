@@ -18,22 +18,27 @@ def low_pass(x: Tensor, factor: float) -> Tensor:
     return _low_pass(_working(x), factor).to(x.dtype)
 
 
-def mix(low_from: Tensor, high_from: Tensor, factor: float, *, keep_mean: bool = False) -> Tensor:
+def mix(low_from: Tensor, high_from: Tensor, factor: float) -> Tensor:
     """LP(low_from) + high_from - LP(high_from), the latent frequency mix (paper Eq. 3).
 
-    Both [..., H, W] of one shape; fp32 inside, the result has low_from's dtype and device. `keep_mean` gives
-    each plane the mean of high_from's: the mean that stands for a colour depends on how much fine detail lies
-    above it, and only high_from was encoded from the picture whose fine detail the mix has.
+    Both [..., H, W] of one shape; fp32 inside, the result has low_from's dtype and device.
     """
     if low_from.shape != high_from.shape:
         raise ValueError(
             f"both latents must share one shape, got {tuple(low_from.shape)} and {tuple(high_from.shape)}"
         )
     low, high = _working(low_from), _working(high_from).to(low_from.device)
-    change = _low_pass(low - high, factor)
-    if keep_mean:
-        change = change - change.mean((-2, -1), keepdim=True)
-    return (high + change).to(low_from.dtype)
+    return (high + _low_pass(low - high, factor)).to(low_from.dtype)
+
+
+def means(x: Tensor) -> Tensor:
+    """Mean of each plane of x [..., H, W], as [..., 1, 1] in fp32 (fp64 stays fp64)."""
+    return _working(x).mean((-2, -1), keepdim=True)
+
+
+def with_means(x: Tensor, wanted: Tensor) -> Tensor:
+    """x [..., H, W], each plane moved as a whole to the mean `wanted` [..., 1, 1]; in x's dtype."""
+    return (_working(x) + (wanted.to(x.device) - means(x))).to(x.dtype)
 
 
 def upsample_latent(latent: Tensor, size: tuple[int, int]) -> Tensor:

@@ -273,8 +273,8 @@ PARAMS: tuple[Param, ...] = (
         default=True,
         advanced=True,
         modes=(STAGED,),
-        help="Take the mean colour of each stage from the smaller picture. Off, as published: from its enlarged "
-        "latent, which decodes to slightly other colours.",
+        help="Every stage keeps the mean colour of the first picture. Off, as published: it may drift a little from "
+        "stage to stage.",
     ),
     Param(
         attr="last_step_cut",

@@ -128,14 +128,13 @@ def mix(low_from: Tensor, high_from: Tensor, factor: float) -> Tensor:
     return low_pass(low_from, factor) + high_from.double() - low_pass(high_from, factor)
 
 
-def mix_keeping_mean(low_from: Tensor, high_from: Tensor, factor: float) -> Tensor:
-    """The mix, each plane moved to the mean of high_from's."""
-    mixed = mix(low_from, high_from, factor)
-    for sample in range(mixed.shape[0]):
-        for channel in range(mixed.shape[1]):
-            plane, wanted = mixed[sample, channel], high_from[sample, channel].double()
-            mixed[sample, channel] = plane - plane.mean() + wanted.mean()
-    return mixed
+def with_means_of(x: Tensor, other: Tensor) -> Tensor:
+    """x, each plane moved to the mean of other's."""
+    out = x.double().clone()
+    for sample in range(out.shape[0]):
+        for channel in range(out.shape[1]):
+            out[sample, channel] += other[sample, channel].double().mean() - out[sample, channel].mean()
+    return out
 
 
 def upsample_latent(latent: Tensor, size: tuple[int, int]) -> Tensor:

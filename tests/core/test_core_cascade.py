@@ -17,7 +17,7 @@ from scalediff.guidance import StructureGuidance
 from scalediff.schedule import sigma_of_timestep
 
 ABAR = torch.tensor(reference.alphas_cumprod())
-CONFIG = ScaleDiffConfig(enabled=True)
+CONFIG = ScaleDiffConfig(enabled=True, keep_colours=False)  # as published
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ LATENT = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 def expected_reference(host: RecordingHost, latent: Tensor, stage: Stage) -> Tensor:
     low = reference.upsample_latent(latent, stage.latent_size)
     high = host.encode(host.upscale_rgb(host.decode(latent), stage.size), stage)
-    return reference.mix_keeping_mean(low, high, 0.125)
+    return reference.mix(low, high, 0.125)
 
 
 def test_two_stages_follow_the_equations() -> None:
@@ -175,6 +175,24 @@ def test_two_stages_follow_the_equations() -> None:
     assert {(g.strength, g.factor, g.prediction) for g in host.guidances} == {(0.5, 0.125, "eps")}
     phases = ["decoding", "upscaling", "encoding", "sampling"]
     assert host.events == ["stage 1/2", *phases, "stage 2/2", *phases]
+
+
+def test_colours_are_those_of_the_first_picture_in_every_stage() -> None:
+    class DriftingHost(RecordingHost):
+        def decode(self, latent: Tensor) -> Tensor:
+            return super().decode(latent) + 0.25 * len(self.references)
+
+    host = DriftingHost()
+    result = run(host, PLAN, dataclasses.replace(CONFIG, keep_colours=True), LATENT, None)
+    latent, colours = LATENT, host.decode(LATENT) - 0.5  # two stages have drifted by now
+    for stage, found in zip(PLAN.stages, host.references):
+        picture = reference.with_means_of(latent[:, :3] * 0.5, colours).float()
+        high = host.encode(host.upscale_rgb(picture, stage.size), stage)
+        low = reference.upsample_latent(latent, stage.latent_size)
+        expected = reference.with_means_of(reference.mix(low, high, 0.125), high)
+        torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+        latent = reference.with_means_of(found + (stage.index + 1), found).float()
+    torch.testing.assert_close(result.latent, latent, atol=1e-5, rtol=0)
 
 
 def test_guidance_of_a_stage_pulls_towards_its_reference() -> None:
@@ -196,8 +214,7 @@ def test_a_decoded_base_is_used_once_and_not_decoded_again() -> None:
 
 def test_both_frequency_factors_are_the_configs() -> None:
     host = RecordingHost()
-    settings = {"lfm_factor": 0.5, "sg_factor": 0.25, "keep_colours": False}
-    run(host, PLAN, dataclasses.replace(CONFIG, **settings), LATENT, None)
+    run(host, PLAN, dataclasses.replace(CONFIG, lfm_factor=0.5, sg_factor=0.25), LATENT, None)
     low = reference.upsample_latent(LATENT, (16, 16))
     high = host.encode(host.upscale_rgb(host.decode(LATENT), (16, 16)), PLAN.stages[0])
     torch.testing.assert_close(host.references[0].double(), reference.mix(low, high, 0.5), atol=1e-5, rtol=0)
