@@ -13,6 +13,7 @@ COLUMNS = {
     "patch_sliced": ("patch: sliced W", 1, 1),
     "patch_frechet": ("patch: Fréchet", 1, 2),
     "fine_energy": ("fine energy / truth", 1, 3),
+    "drift": ("colour drift", 1, 2),
     "agreement": ("caption, %", 100, 1),
     "seams": ("seams / truth", 1, 3),
     "seconds": ("CPU s", 1, 2),
@@ -24,6 +25,7 @@ DIFFERENCES = (
     "patch_sliced",
     "patch_frechet",
     "fine_energy",
+    "drift",
     "seconds",
 )
 PAPER_NAMES = {

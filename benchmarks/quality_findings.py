@@ -14,6 +14,7 @@ COMPARED = (
     "patch_sliced",
     "patch_frechet",
     "fine_energy",
+    "drift",
     "agreement",
     "seconds",
 )
@@ -54,7 +55,7 @@ def _comparison(table: dict[str, Any], rows: dict[str, Any], ours: list[str]) ->
             cells.append(cell(rows[key]["metrics"][name], *COLUMNS[name][1:]))
             cells.append(difference(found, COLUMNS[name]) if found else "")
         lines.append(line(cells))
-    return "\n".join([*lines, "", *(_apart(table, rows, key) for key in ours)])
+    return "\n".join([*lines, "", *(_apart(table, rows, key) for key in ours), ""])
 
 
 def _apart(table: dict[str, Any], rows: dict[str, Any], key: str) -> str:

@@ -31,6 +31,9 @@ the same prompts.
   pocket VAE's encoder on {axes} principal axes of the truth. Fréchet distances depend on the number of
   prompts: compare them within a table only.
 - **fine energy**: energy of the bands above the native size, over the truth's.
+- **colour drift**: distance of the picture's mean colour from the native picture's, in levels of 255, mean over the
+  channels. The native pictures of this model differ from the truth themselves, by {bias} (red, green, blue): a method
+  that drifts the other way comes nearer to the truth by the whole measures, which is no merit.
 - **caption**: slots of the caption (colour, object, ground colour, ground) that the classifiers find in the
   picture.
 - **seams**: steps at the borders of query patches over steps elsewhere, over the same ratio of the truth.
@@ -43,7 +46,11 @@ the same prompts.
 
 def render(summary: dict[str, Any], sheets: list[tuple[str, str]]) -> str:
     """Markdown of the whole page; `sheets` are (title, path relative to the page)."""
-    parts = [INTRODUCTION.format(**summary["job"]), findings(summary), _detectors(summary)]
+    parts = [
+        INTRODUCTION.format(bias=_levels(summary["native_bias"]), **summary["job"]),
+        findings(summary),
+        _detectors(summary),
+    ]
     for table in summary["tables"]:
         parts.append(_table(table))
         if table["orderings"]:
@@ -53,6 +60,10 @@ def render(summary: dict[str, Any], sheets: list[tuple[str, str]]) -> str:
     parts.append(_sheets(sheets))
     parts.append(_state(summary))
     return "\n".join(part for part in parts if part)
+
+
+def _levels(values: list[float]) -> str:
+    return ", ".join(f"{value:+.1f}" for value in values)
 
 
 def _table(table: dict[str, Any]) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from benchmarks import quality_measure as measuring
 from benchmarks.quality_attributes import SLOTS
 from benchmarks.quality_attributes import truth as true_attributes
 from benchmarks.quality_distance import AXES, RESAMPLES, Sample, metrics, principal_axes, weights
 from benchmarks.quality_methods import CFG, FACTORS, METHODS, NATIVE, SAMPLER, STEPS
-from benchmarks.quality_run import made, scene
+from benchmarks.quality_run import made, picture_path, scene
 from benchmarks.quality_tables import LABELS, TABLES, Table
 
 RATES = ("repeated", "none")
@@ -49,10 +50,18 @@ def summarise(folder: Path, *, least: int, workers: int) -> dict[str, Any]:
         "code": sorted({line["code"] for line in lines}),
         "finished": {key: len(done.get(key, ())) for key in ("native", *(m.key for m in METHODS))},
         "picture_seconds": sum(max(line["seconds"].values()) for line in lines),
+        "native_bias": native_bias(folder, sorted(done.get("native", ()))),
         "least": least,
         "mosaics": {str(factor): measuring.validate_counter(folder, factor) for factor in (1, *FACTORS)},
         "tables": tables,
     }
+
+
+def native_bias(folder: Path, prompts: list[int]) -> list[float]:
+    """Mean colour of the native pictures minus that of true scenes of the same captions: red, green, blue."""
+    found = [np.asarray(Image.open(picture_path(folder, "native", 1, i))).mean(axis=(0, 1)) for i in prompts]
+    true = [measuring.true_picture(measuring.TRUTH, 1, i).mean(axis=(0, 1)) for i in prompts]
+    return [float(level) for level in np.mean(found, axis=0) - np.mean(true, axis=0)]
 
 
 class _Aggregator:
@@ -102,9 +111,20 @@ class _Aggregator:
             found = measuring.load(self.folder, key, self.factor, prompts)
             rows[key] = metrics(found, truth, scales, axes)
             taken = [self.seconds.get((key, index), {}).get(f"{self.factor}x") for index in prompts]
+            if key not in (measuring.AGAIN, measuring.CODED):
+                rows[key]["drift"] = _mean(np.array([self._drift(key, index) for index in prompts]))
             if None not in taken:
                 rows[key]["seconds"] = _mean(np.array(taken, dtype=np.float64))
         return rows
+
+    def _drift(self, key: str, index: int) -> float:
+        """How far the picture's mean colour is from the native picture's, in levels, over the channels."""
+        pictures = (
+            picture_path(self.folder, key, self.factor, index),
+            picture_path(self.folder, "native", 1, index),
+        )
+        found, native = (np.asarray(Image.open(path)).mean(axis=(0, 1)) for path in pictures)
+        return float(np.abs(found - native).mean())
 
     def _row(self, key: str, row: dict[str, Sample], prompts: int) -> dict[str, Any]:
         cells = {}
