@@ -150,7 +150,10 @@ def test_untyped_values(values: object, expected: dict) -> None:
         ),
         ({"stage_tau": "400 1000"}, "from 1 to 999 with spaces"),
         ({"stage_tau": "50%"}, "from 1 to 999 with spaces .*'50%'"),
-        ({"stage_steps": "20 101%"}, "whole numbers from 1 to 150 or shares such as 50% with spaces .*'20 101%'"),
+        (
+            {"stage_steps": "20 101%"},
+            "whole numbers from 1 to 150 or shares such as 50% with spaces .*'20 101%'",
+        ),
         ({"stage_steps": "0%"}, "or shares such as 50% .*'0%'"),
         ({"stage_steps": "5 %"}, "or shares such as 50% .*'5 %'"),
         ({"stage_tau": 400}, "got 400"),
