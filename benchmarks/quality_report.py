@@ -69,6 +69,8 @@ def _levels(values: list[float]) -> str:
 def _table(table: dict[str, Any]) -> str:
     shown = [name for name in COLUMNS if any(name in row["metrics"] for row in table["rows"])]
     lines = [f"## {table['title']}, {size(table)}: {table['prompts']} prompts\n"]
+    if table["note"]:
+        lines.append(f"{table['note']}\n")
     lines.append(line(["method", *(COLUMNS[name][0] for name in shown)]))
     lines.append("|---" * (len(shown) + 1) + "|")
     for row in table["rows"]:

@@ -86,6 +86,7 @@ class _Aggregator:
         left_out = {LABELS[k]: len(self.done.get(k, ())) for k in self.spec.methods if k not in keys}
         return {
             "title": self.spec.title,
+            "note": self.spec.note,
             "factor": self.factor,
             "prompts": len(prompts),
             "rows": [self._row(key, rows[key], len(prompts)) for key in keys],

@@ -87,4 +87,4 @@ def test_paste_fills_the_controls_and_switches_the_accordions_on(url: str) -> No
     assert values[:2] == ["a red sun", "web"]
     for expected in ("Euler", "Karras", 5, 77, 64, 72, 3, "Lanczos", 300, 0.6):
         assert expected in values
-    assert sum(value is True for value in values) == 2  # Hires. fix and ScaleDiff
+    assert sum(value is True for value in values) == 3  # Hires. fix, ScaleDiff, and Keep colours by default
