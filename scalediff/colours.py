@@ -25,6 +25,7 @@ class Colours:
             return rgb
         if self._first is None:
             self._first = means(rgb)
+            return rgb
         return with_means(rgb, self._first)
 
     def of_latent(self, latent: Tensor, picture: Tensor) -> Tensor:

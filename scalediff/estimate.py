@@ -238,11 +238,12 @@ def _default_window(model: Any, base: Cells) -> Cells:
 
 def _sampling(network: Any, latent_size: Cells, window: Cells | None, run: Run, *, steps: int) -> Work:
     reusing = run.reusing_calls(steps)
-    whole, reused = (
-        model_work(network, latent_size, window, text_tokens=run.text_tokens, reused=kind)
-        for kind in (False, True)
-    )
-    return whole * (run.calls(steps) - reusing) + reused * reusing
+    work = model_work(network, latent_size, window, text_tokens=run.text_tokens)
+    work *= run.calls(steps) - reusing
+    if reusing:  # counting means to look through the whole network
+        reused = model_work(network, latent_size, window, text_tokens=run.text_tokens, reused=True)
+        work += reused * reusing
+    return work
 
 
 def _vae(vae: Any, latent_size: Cells, run: Run, *, encode: bool = True) -> Work:
