@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ from torch.nn import functional as F
 from pocket_webui.model.text import PocketTextEmbedder, slot_rows
 from training import data
 from training.config import pocket_config
+from training.loop import Loop
 from training.muon import Muon
-from training.parallel import agree, average, launch
+from training.parallel import launch
 from training.vae import build as build_vae
 
 PEAK_RATE = 2e-3
@@ -119,57 +119,18 @@ def loss_of(model: Denoiser, latents: dict, abar: torch.Tensor, generator: torch
 def _train(rank: int, ranks: int, folder: Path, minutes: float, channels: int) -> None:
     torch.manual_seed(0)
     model = Denoiser(channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average_model = {name: p.detach().clone() for name, p in model.named_parameters()}
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
     solvers = optimisers(model, rank, ranks)
+    loop = Loop(model, solvers, folder / "unet.pt", save_every=400, rank=rank, ranks=ranks, averaged=weights)
+    loop.resume()
     latents, abar = torch.load(folder / "latents.pt"), alphas_cumprod()
-    out = folder / "unet.pt"
-    begin, step, spent, seen = time.monotonic(), 0, 0.0, 0.0
-    if out.exists():
-        saved = torch.load(out)
-        model.load_state_dict(saved["model"])
-        average_model, step, spent = saved["average"], saved["step"], saved["seconds"]
-        for solver, state in zip(solvers, saved["solvers"]):
-            solver.load_state_dict(state)
-    generator = torch.Generator().manual_seed(1000 * (step + 1) + rank)
-    while True:
-        share = (time.monotonic() - begin + spent) / (minutes * 60)
-        if agree(share >= 1, ranks):
-            break
-        for solver in solvers:
-            for group in solver.param_groups:
-                group["lr"] = rate_at(share, step)
-        loss = loss_of(model, latents, abar, generator)
-        model.zero_grad()
-        loss.backward()
-        average((p.grad for p in model.parameters() if p.grad is not None), ranks)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for solver in solvers:
-            solver.step()
-        step += 1
-        decay = min(0.999, (1 + step) / (20 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average_model.values()), list(model.parameters()), 1 - decay)
-        seen += loss.item()
-        if rank == 0 and step % 100 == 0:
-            seconds = time.monotonic() - begin + spent
-            print(f"unet step {step} share {share:.2f} loss {seen / 100:.4f} at {seconds:.0f} s", flush=True)
-            seen = 0.0
-        if rank == 0 and step % 400 == 0:
-            _save(out, model, average_model, solvers, (step, time.monotonic() - begin + spent))
-    if rank == 0:
-        _save(out, model, average_model, solvers, (step, minutes * 60))
+    generator = torch.Generator().manual_seed(1000 * (loop.step + 1) + rank)
 
+    def loss(step: int) -> tuple[torch.Tensor, float]:
+        found = loss_of(model, latents, abar, generator)
+        return found, found.item()
 
-def _save(out: Path, model, average_model, solvers, progress: tuple[int, float]) -> None:
-    state = {
-        "model": model.state_dict(),
-        "average": average_model,
-        "solvers": [solver.state_dict() for solver in solvers],
-        "step": progress[0],
-        "seconds": progress[1],
-    }
-    torch.save(state, out.with_suffix(".tmp"))
-    out.with_suffix(".tmp").replace(out)
+    loop.train(minutes, loss, rate_at)
 
 
 def train(folder: Path, minutes: float, channels: int, ranks: int = 2) -> None:

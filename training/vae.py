@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch.nn import functional as F
 
 from training import data
 from training.config import pocket_config
+from training.loop import Loop
 from training.muon import Muon
-from training.parallel import agree, average, launch
+from training.parallel import launch
 
 KL_WEIGHT = 1e-4
 GRADIENT_WEIGHT = 1.0
@@ -83,10 +83,10 @@ def loss_of(model: Autoencoder, x: torch.Tensor) -> tuple[torch.Tensor, float]:
     return l1 + GRADIENT_WEIGHT * gradient + KL_WEIGHT * kl, l1.item()
 
 
-def rate_at(share: float, step: int, peak: float) -> float:
+def rate_at(share: float, step: int) -> float:
     """Warm-up, then a cosine in TIME down to 2 %: training ends when its minutes do, whatever the machine's speed."""
     cosine = 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(share, 1.0)))
-    return float(peak * min(1.0, (step + 1) / WARM_UP) * cosine)
+    return float(PEAK_RATE * min(1.0, (step + 1) / WARM_UP) * cosine)
 
 
 def optimisers(model: Autoencoder, rank: int, ranks: int) -> list[torch.optim.Optimizer]:
@@ -105,50 +105,11 @@ def _train(rank: int, ranks: int, folder: Path, minutes: float, channels: int) -
     model = build(channels)
     torch.manual_seed(1 + rank)
     rng = np.random.default_rng([rank, 5])
-    solvers = optimisers(model, rank, ranks)
     pictures = data.pictures(folder)
-    out = folder / "vae.pt"
-    begin, step, seen, spent = time.monotonic(), 0, 0.0, 0.0
-    if out.exists():
-        saved = torch.load(out)
-        model.load_state_dict(saved["model"])
-        for solver, state in zip(solvers, saved["solvers"]):
-            solver.load_state_dict(state)
-        step, spent = saved["step"], saved["seconds"]
-    while True:
-        share = (time.monotonic() - begin + spent) / (minutes * 60)
-        if agree(share >= 1, ranks):
-            break
-        for solver in solvers:
-            for group in solver.param_groups:
-                group["lr"] = rate_at(share, step, PEAK_RATE)
-        loss, l1 = loss_of(model, batch(pictures, rng, step))
-        model.zero_grad()
-        loss.backward()
-        average((p.grad for p in model.parameters() if p.grad is not None), ranks)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for solver in solvers:
-            solver.step()
-        seen += l1
-        step += 1
-        if rank == 0 and step % 100 == 0:
-            print(f"vae step {step} share {share:.2f} l1 {seen / 100:.4f}", flush=True)
-            seen = 0.0
-        if rank == 0 and step % 500 == 0:
-            _save(out, model, solvers, step, time.monotonic() - begin + spent)
-    if rank == 0:
-        _save(out, model, solvers, step, minutes * 60)
-
-
-def _save(out: Path, model, solvers, step: int, seconds: float) -> None:
-    state = {
-        "model": model.state_dict(),
-        "solvers": [solver.state_dict() for solver in solvers],
-        "step": step,
-        "seconds": seconds,
-    }
-    torch.save(state, out.with_suffix(".tmp"))
-    out.with_suffix(".tmp").replace(out)
+    solvers = optimisers(model, rank, ranks)
+    loop = Loop(model, solvers, folder / "vae.pt", save_every=500, rank=rank, ranks=ranks)
+    loop.resume()
+    loop.train(minutes, lambda step: loss_of(model, batch(pictures, rng, step)), rate_at)
 
 
 def train(folder: Path, minutes: float, channels: int, ranks: int = 2) -> None:
