@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,20 @@ def summarise(folder: Path, *, least: int, workers: int) -> dict[str, Any]:
 
 def native_bias(folder: Path, prompts: list[int]) -> list[float]:
     """Mean colour of the native pictures minus that of true scenes of the same captions: red, green, blue."""
-    found = [np.asarray(Image.open(picture_path(folder, "native", 1, i))).mean(axis=(0, 1)) for i in prompts]
+    found = [native_colour(folder, index) for index in prompts]
     true = [measuring.true_picture(measuring.TRUTH, 1, i).mean(axis=(0, 1)) for i in prompts]
     return [float(level) for level in np.mean(found, axis=0) - np.mean(true, axis=0)]
+
+
+@cache  # every row of every table is compared with it
+def native_colour(folder: Path, index: int) -> np.ndarray:
+    """Of the native picture of prompt `index`, which all methods start from."""
+    return mean_colour(picture_path(folder, "native", 1, index))
+
+
+def mean_colour(path: Path) -> np.ndarray:
+    """Red, green, blue, in levels of 255."""
+    return np.asarray(Image.open(path)).mean(axis=(0, 1))
 
 
 class _Aggregator:
@@ -120,12 +132,8 @@ class _Aggregator:
 
     def _drift(self, key: str, index: int) -> float:
         """How far the picture's mean colour is from the native picture's, in levels, over the channels."""
-        pictures = (
-            picture_path(self.folder, key, self.factor, index),
-            picture_path(self.folder, "native", 1, index),
-        )
-        found, native = (np.asarray(Image.open(path)).mean(axis=(0, 1)) for path in pictures)
-        return float(np.abs(found - native).mean())
+        found = mean_colour(picture_path(self.folder, key, self.factor, index))
+        return float(np.abs(found - native_colour(self.folder, index)).mean())
 
     def _row(self, key: str, row: dict[str, Sample], prompts: int) -> dict[str, Any]:
         cells = {}

@@ -7,6 +7,7 @@ extensions may exchange the function later. What is chosen computes the windows.
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from types import FunctionType, ModuleType
 
 from torch import Tensor
@@ -37,13 +38,19 @@ def attend_with(module: ModuleType, name: str) -> Attend:
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         function, heads = getattr(module, name), q.shape[1]
-        if "skip_reshape" in inspect.signature(function).parameters:
+        if _takes_heads_apart(function):
             out = function(q, k, v, heads, skip_reshape=True)
         else:
             out = function(*(t.transpose(1, 2).flatten(2) for t in (q, k, v)), heads)
         return out.unflatten(2, (heads, -1)).transpose(1, 2)
 
     return attend
+
+
+@lru_cache(maxsize=8)  # asked at every patch; few, so that no exchanged function is held for long
+def _takes_heads_apart(function: Callable[..., Tensor]) -> bool:
+    """Whether it takes q, k, v as they are here, or only as `[B, n, heads * D]`."""
+    return "skip_reshape" in inspect.signature(function).parameters
 
 
 def chosen_attend(place: Place | None) -> Attend | None:
