@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from modules import devices, rng, sd_samplers, shared
 from modules.processing import decode_latent_batch
-from modules.sd_samplers_common import images_tensor_to_samples
 from torch import Tensor, nn
 
 from scalediff import presets, seeding
@@ -22,7 +21,7 @@ from scalediff.config import ScaleDiffConfig
 from scalediff.feature_reuse import FeatureReuse, deep_blocks
 from scalediff.geometry import patch_length
 from scalediff.guidance import StructureGuidance
-from scalediff.hosts import webui_vae
+from scalediff.hosts import webui_encode, webui_vae
 from scalediff.hosts.webui_guidance import GuidanceCallbacks
 from scalediff.hosts.webui_model import network_of
 from scalediff.hosts.webui_pixels import resize_bicubic, resize_with_upscaler
@@ -35,7 +34,7 @@ from scalediff.hosts.webui_times import measure
 from scalediff.models import ModelMap, layer_window
 from scalediff.patch import is_replaced
 from scalediff.schedule import step_levels, without_last
-from scalediff.session import CELL, attention_window
+from scalediff.session import attention_window
 from scalediff.windowed import Shift
 
 log = logging.getLogger("scalediff")
@@ -136,6 +135,10 @@ class WebUIHost:
         """Windowed self-attention on the model that is loaded now."""
         raise NotImplementedError
 
+    def control(self, stage: Stage) -> AbstractContextManager[None]:
+        """What control models look at, in the stage's size inside the `with`."""
+        return nullcontext()
+
     def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
         """Let the other scripts prepare the model for this sampler call; returns the noise to use."""
         if self.p.scripts is not None:
@@ -214,18 +217,7 @@ class WebUIHost:
 
     def encode_images(self, rgb: Tensor, stage_index: int) -> Tensor:
         """Like `encode`, for a stage index: -1 is the base image of img2img."""
-        method = shared.opts.sd_vae_encode_method
-        if method != "Full":
-            self.p.extra_generation_params["VAE Encoder"] = method
-        latents = []
-        cells = (rgb.shape[-2] // CELL, rgb.shape[-1] // CELL)
-        # without a latent of the base there is nothing to give back
-        report = webui_vae.progress(self, "encoding", stoppable=stage_index >= 0)
-        with devices.without_autocast(), webui_vae.tiles(self.p, self.config, cells, report=report):
-            for seed, image in zip(self.p.seeds, rgb):
-                with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae")):
-                    latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, self.p.sd_model))
-        return torch.cat(latents).float()
+        return webui_encode.encode(self, rgb, stage_index)
 
     # --- noise and sampling
 
@@ -248,6 +240,7 @@ class WebUIHost:
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
                 self.windows(stage),
+                self.control(stage),
                 self.gated(stage),
                 self.savings(stage, sampler, values) as reuse,
                 self.callbacks.using(guidance),
@@ -326,15 +319,3 @@ class WebUIHost:
             self.rows.calls,
             calls / max(self.rows.calls, 1),
         )
-
-
-@contextmanager
-def _seeded(source: torch.Generator) -> Iterator[None]:
-    """Torch's global generators start from the seed of `source` inside the `with` and are put back after it.
-
-    The host's encoder draws from them, and some of its forms cannot be asked for the mean instead.
-    """
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(source.initial_seed())
-        yield

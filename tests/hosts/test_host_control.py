@@ -1,0 +1,158 @@
+"""Hints of sd-webui-controlnet have the size of the stage that looks at them, and are as before afterwards.
+
+The stand-in keeps its hints and chooses between them as the extension does (`scripts/hook.py` at 56cec5b), and like it
+adds what comes of a hint to a layer without looking at the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
+
+from scalediff.hosts.a1111_control import fitted
+
+CELL = 8
+
+
+class Unit:
+    """A control model at work: a hint for each pass, and which one is in use."""
+
+    def __init__(self, hint: Tensor, hr_hint: Tensor | None) -> None:
+        self.hint_cond, self.hr_hint_cond = hint, hr_hint
+        self.used_hint_cond: Tensor | None = None
+        self.used_hint_cond_latent: Tensor | None = None
+        self.used_hint_inpaint_hijack: Tensor | None = None
+        self.shown: list[tuple[tuple[int, int], bool]] = []  # (h, w) in pixels, whether it is the target's
+
+    def choose(self, height: int) -> Tensor:
+        """The nearer hint; one that is in use stays until the other is nearer."""
+        if self.used_hint_cond is None:
+            self.used_hint_cond, self.used_hint_cond_latent = self.hint_cond, None
+        if self.hr_hint_cond is not None:
+            low, high = (abs(height - hint.shape[2]) for hint in (self.hint_cond, self.hr_hint_cond))
+            chosen = self.hint_cond if low < high else self.hr_hint_cond
+            if self.used_hint_cond is not chosen:
+                self.used_hint_cond, self.used_hint_cond_latent = chosen, None
+        if self.used_hint_cond_latent is None:  # made once for each hint
+            self.used_hint_cond_latent = avg_pool2d(self.used_hint_cond, CELL)
+        shown = self.used_hint_cond
+        self.shown.append(((shown.shape[2], shown.shape[3]), shown is self.hr_hint_cond))
+        return self.used_hint_cond_latent
+
+
+@pytest.fixture
+def controlled(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Unit], None]:
+    """Hooks a unit into a job as the extension does: kept by a script, read by another forward on the UNet."""
+
+    def hook(p: Any, unit: Any) -> None:
+        unet = host.model.model.diffusion_model
+
+        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            def add(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+                return output + unit.choose(x.shape[2] * CELL).mean(dim=1, keepdim=True)
+
+            handle = unet.input_blocks[0].register_forward_hook(add)
+            try:
+                return type(unet).forward(unet, x, *args, **kwargs)
+            finally:
+                handle.remove()
+
+        monkeypatch.setattr(unet, "forward", forward)
+        network = SimpleNamespace(control_params=[unit])
+        monkeypatch.setattr(p.scripts.alwayson_scripts[0], "latest_network", network, raising=False)
+
+    return hook
+
+
+def hint(side: int) -> Tensor:
+    return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(side))
+
+
+def sizes(unit: Unit) -> list[tuple[tuple[int, int], bool]]:
+    """What was shown, without repeats."""
+    return [shown for i, shown in enumerate(unit.shown) if i == 0 or unit.shown[i - 1] != shown]
+
+
+def test_every_stage_of_txt2img_is_shown_a_hint_of_its_size(host: Any, controlled: Any) -> None:
+    p = host.txt2img(True, hr_scale=4.0, steps=3)
+    unit = Unit(hint(64), hint(256))
+    first, last = unit.hint_cond, unit.hr_hint_cond
+    controlled(p, unit)
+    with_hint = host.run(p).pixels[0]
+    assert sizes(unit) == [((64, 64), False), ((128, 128), True), ((256, 256), True)]
+    assert unit.hint_cond is first
+    assert unit.hr_hint_cond is last
+    assert with_hint.shape == (256, 256, 3)
+
+
+def test_every_stage_of_img2img_is_shown_a_hint_of_its_size(host: Any, controlled: Any) -> None:
+    from PIL import Image
+
+    picture = Image.fromarray(np.full((64, 64, 3), 120, np.uint8))
+    p = host.img2img(True, init_images=[picture], width=256, height=256, steps=3)
+    unit = Unit(hint(256), None)
+    before = unit.hint_cond
+    controlled(p, unit)
+    host.run(p)
+    assert sizes(unit) == [((128, 128), False), ((256, 256), False)]
+    assert unit.hint_cond is before
+
+
+def test_hints_are_back_after_an_error_in_a_stage(host: Any, controlled: Any) -> None:
+    p = host.txt2img(True, hr_scale=4.0, steps=3)
+    unit = Unit(hint(64), hint(256))
+    last = unit.hr_hint_cond
+    choose = unit.choose
+
+    def failing(height: int) -> Tensor:
+        if height == 128:
+            raise RuntimeError("injected")
+        return choose(height)
+
+    unit.choose = failing  # type: ignore[method-assign]
+    controlled(p, unit)
+    with pytest.raises(RuntimeError, match="injected"):
+        host.run(p)
+    assert unit.hr_hint_cond is last
+    assert unit.used_hint_cond is None, "the next pass chooses anew"
+
+
+def test_an_embedding_is_left_alone(host: Any, controlled: Any) -> None:
+    p = host.txt2img(True, hr_scale=4.0, steps=3)
+    embedding = torch.zeros(1, 4, 16)
+    unit = SimpleNamespace(
+        hint_cond=embedding, hr_hint_cond=None, choose=lambda height: torch.zeros(1, 1, 1, 1)
+    )
+    controlled(p, unit)
+    host.run(p)
+    assert vars(unit).keys() == {"hint_cond", "hr_hint_cond", "choose"}
+    assert unit.hint_cond is embedding
+
+
+def test_a_hint_of_the_right_size_is_not_touched(host: Any, controlled: Any) -> None:
+    p = host.txt2img(True, hr_scale=2.0, steps=3)
+    unit = Unit(hint(64), hint(128))
+    controlled(p, unit)
+    host.run(p)
+    assert sizes(unit) == [((64, 64), False), ((128, 128), True)]
+    assert unit.used_hint_cond is unit.hr_hint_cond
+
+
+def test_fitting_keeps_lines_and_means() -> None:
+    lines = torch.zeros(1, 3, 64, 48)
+    lines[..., 21, :] = 1.0
+    thin = fitted(lines, (24, 32))
+    assert thin.shape == (1, 3, 32, 24)
+    assert set(thin.unique().tolist()) == {0.0, 1.0}
+    assert thin[..., 10, :].all()
+    grey = hint(64)
+    smaller = fitted(grey, (32, 32))
+    torch.testing.assert_close(smaller.mean(), grey.mean(), atol=5e-3, rtol=0)
+    assert smaller.std() < grey.std(), "reduced with antialiasing"
