@@ -1,7 +1,7 @@
 """The cascade's Host on Automatic1111 1.10: attention by instance-level forwards, the ldm/sgm schedule."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from modules import sd_models, shared
@@ -11,7 +11,6 @@ from torch import nn
 from scalediff import models, schedule
 from scalediff.cascade import Stage
 from scalediff.hosts.a1111_attention import chosen_attend
-from scalediff.hosts.a1111_control import hints_of_size
 from scalediff.hosts.webui import WebUIHost
 from scalediff.hosts.webui_memory import attention_room
 from scalediff.hosts.webui_scope import no_refiner
@@ -43,10 +42,6 @@ class A1111Host(WebUIHost):
         """Token merging and refiner off."""
         with _no_token_merging(self.p.sd_model), no_refiner(self.p):
             yield
-
-    def control(self, stage: Stage) -> AbstractContextManager[None]:
-        """ControlNet's hints fitted to the stage: this host's extension does not."""
-        return hints_of_size(self.p, stage.size)
 
     @contextmanager
     def windows(self, stage: Stage) -> Iterator[None]:

@@ -22,6 +22,7 @@ from scalediff.feature_reuse import FeatureReuse, deep_blocks
 from scalediff.geometry import patch_length
 from scalediff.guidance import StructureGuidance
 from scalediff.hosts import webui_encode, webui_vae
+from scalediff.hosts.webui_control import hints_of_size
 from scalediff.hosts.webui_guidance import GuidanceCallbacks
 from scalediff.hosts.webui_model import network_of
 from scalediff.hosts.webui_pixels import resize_bicubic, resize_with_upscaler
@@ -135,10 +136,6 @@ class WebUIHost:
         """Windowed self-attention on the model that is loaded now."""
         raise NotImplementedError
 
-    def control(self, stage: Stage) -> AbstractContextManager[None]:
-        """What control models look at, in the stage's size inside the `with`."""
-        return nullcontext()
-
     def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
         """Let the other scripts prepare the model for this sampler call; returns the noise to use."""
         if self.p.scripts is not None:
@@ -235,12 +232,11 @@ class WebUIHost:
         image_conditioning = p.txt2img_image_conditioning(reference, width=width, height=height)
         sigma = self.sigma(stage.tau)
         values = without_last(self.schedule(sampler, stage.whole, sigma), stage.cut)
-        with self.stage_scope():
+        with self.stage_scope(), hints_of_size(p, stage.size):
             noise = self.before_sampling(reference, noise)
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
                 self.windows(stage),
-                self.control(stage),
                 self.gated(stage),
                 self.savings(stage, sampler, values) as reuse,
                 self.callbacks.using(guidance),

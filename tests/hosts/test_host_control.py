@@ -1,7 +1,9 @@
-"""Hints of sd-webui-controlnet have the size of the stage that looks at them, and are as before afterwards.
+"""Hints of ControlNet have the size of the stage that looks at them, and are as before afterwards.
 
-The stand-in keeps its hints and chooses between them as the extension does (`scripts/hook.py` at 56cec5b), and like it
-adds what comes of a hint to a layer without looking at the size.
+The stand-in for Automatic1111's keeps its hints and chooses between them as sd-webui-controlnet does
+(`scripts/hook.py` at 56cec5b), and like it adds what comes of a hint to a layer without looking at the size. That for
+Forge's keeps them as its built-in ControlNet does (`scripts/controlnet.py` at dfdcbab6), and reads them before each
+sampler call.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from scalediff.hosts.a1111_control import fitted
+from scalediff.hosts.webui_control import fitted
 
 CELL = 8
 
@@ -143,6 +145,32 @@ def test_a_hint_of_the_right_size_is_not_touched(host: Any, controlled: Any) -> 
     host.run(p)
     assert sizes(unit) == [((64, 64), False), ((128, 128), True)]
     assert unit.used_hint_cond is unit.hr_hint_cond
+
+
+@pytest.mark.parametrize("second_pass", [True, False], ids=["txt2img", "img2img"])
+def test_hints_that_are_read_before_a_sampler_call_have_the_size_of_its_stage(
+    host: Any, monkeypatch: pytest.MonkeyPatch, second_pass: bool
+) -> None:
+    from PIL import Image
+
+    picture = Image.fromarray(np.full((64, 64, 3), 120, np.uint8))
+    big = {"width": 256, "height": 256, "init_images": [picture]}
+    p = host.txt2img(True, hr_scale=4.0, steps=3) if second_pass else host.img2img(True, steps=3, **big)
+    names = [f"{kind}{end}" for kind in ("control_cond", "control_mask") for end in ("", "_for_hr_fix")]
+    kept = {name: hint(256 if name.endswith("fix") or not second_pass else 64) for name in names}
+    unit, read = SimpleNamespace(**kept), []
+    monkeypatch.setattr(p.scripts.alwayson_scripts[0], "current_params", {0: unit}, raising=False)
+    prepare = p.scripts.process_before_every_sampling
+
+    def reading(p: Any, **kwargs: Any) -> None:
+        end = "_for_hr_fix" if p.is_hr_pass else ""
+        read.append([getattr(unit, name + end).shape[-1] for name in ("control_cond", "control_mask")])
+        prepare(p, **kwargs)
+
+    monkeypatch.setattr(p.scripts, "process_before_every_sampling", reading)
+    host.run(p)
+    assert read == [[64, 64]] * second_pass + [[128, 128], [256, 256]]
+    assert all(getattr(unit, name) is before for name, before in kept.items())
 
 
 def test_fitting_keeps_lines_and_means() -> None:
