@@ -96,18 +96,18 @@ def _orderings(table: dict[str, Any]) -> str:
 
 
 def _differences(table: dict[str, Any]) -> str:
-    """Paired differences from the table's reference; bold where the interval excludes zero."""
+    """Paired differences from the table's reference; bold where the interval excludes zero; folded."""
     labels = {row["method"]: row["label"] for row in table["rows"]}
     used = {name for found in table["differences"].values() for name in found}
     shown = [name for name in DIFFERENCES if name in used]
-    lines = [f"### Difference from {table['reference']}, {size(table)}\n"]
+    lines = [f"<details><summary>Differences from {table['reference']} at {size(table)}</summary>\n"]
     lines.append("Paired by prompt; bold where the 95 % interval does not hold zero.\n")
     lines.append(line(["method", *(COLUMNS[name][0] for name in shown)]))
     lines.append("|---" * (len(shown) + 1) + "|")
     for key, found in table["differences"].items():
         cells = [difference(found[name], COLUMNS[name]) if name in found else "" for name in shown]
         lines.append(line([labels[key], *cells]))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n\n</details>\n"
 
 
 def _detectors(summary: dict[str, Any]) -> str:
