@@ -86,7 +86,7 @@ class _Aggregator:
 
     def table(self, least: int, workers: int) -> dict[str, Any] | None:
         """The table's JSON, or None where fewer than two rows are finished far enough."""
-        true = (measuring.AGAIN, measuring.CODED)
+        true = measuring.SEEDS
         keys = [k for k in self.spec.methods if k in true or len(self.done.get(k, ())) >= least]
         common = [self.done[key] for key in keys if key not in true]
         prompts = sorted(set.intersection(*common)) if common else []
@@ -124,7 +124,7 @@ class _Aggregator:
             found = measuring.load(self.folder, key, self.factor, prompts)
             rows[key] = metrics(found, truth, scales, axes)
             taken = [self.seconds.get((key, index), {}).get(f"{self.factor}x") for index in prompts]
-            if key not in (measuring.AGAIN, measuring.CODED):
+            if key not in measuring.SEEDS:
                 rows[key]["drift"] = _mean(np.array([self._drift(key, index) for index in prompts]))
             if None not in taken:
                 rows[key]["seconds"] = _mean(np.array(taken, dtype=np.float64))
@@ -195,7 +195,7 @@ def against(reference: str, rows: Rows) -> dict[str, dict[str, list[float]]]:
     """Paired differences of every row to `reference`: value and 95 % interval by metric."""
     found: dict[str, dict[str, list[float]]] = {}
     for key, row in rows.items():
-        if key in (reference, measuring.AGAIN, measuring.CODED) or reference not in rows:
+        if key == reference or key in measuring.SEEDS or reference not in rows:
             continue
         differences = {n: s.minus(rows[reference][n]) for n, s in row.items() if n in rows[reference]}
         found[key] = {n: [d.value, d.value - d.margin, d.value + d.margin] for n, d in differences.items()}

@@ -58,8 +58,9 @@ class Loop:
         seen = 0.0
         for share in self._shares(minutes * 60):
             rate = rate_at(share, self.step)
-            for group in (group for solver in self.solvers for group in solver.param_groups):
-                group["lr"] = rate
+            for solver in self.solvers:
+                for group in solver.param_groups:
+                    group["lr"] = rate
             loss, figure = loss_of(self.step)
             self._learn(loss)
             self.step += 1

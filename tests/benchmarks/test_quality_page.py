@@ -34,14 +34,19 @@ def test_the_readme_tells_these_results(summary: Any) -> None:
     readme = " ".join((ROOT / "README.md").read_text().split())
     found = re.search(
         r"Over (\d+) prompts at 4x: direct generation repeats the object in (\d+) %, the latent hires fix in "
-        r"(\d+) %, ScaleDiff in (\d+) %",
+        r"(\d+) %, ScaleDiff in (\d+) % \(native pictures: ([\d.]+) %",
         readme,
     )
     assert found
     table = main_table(summary, 4)
     rates = {row["method"]: row["metrics"]["repeated"][0] for row in table["rows"]}
     shares = [round(100 * rates[key]) for key in ("direct", "latent_hires", "default")]
-    assert [int(number) for number in found.groups()] == [table["prompts"], *shares]
+    assert [int(number) for number in found.groups()[:-1]] == [table["prompts"], *shares]
+    native = next(t for t in summary["tables"] if t["factor"] == 1)
+    repeated = next(row["metrics"]["repeated"] for row in native["rows"] if row["method"] == "native")
+    share, low, high = repeated
+    assert found.groups()[-1] == f"{100 * share:.1f}"
+    assert low <= rates["default"] <= high
 
 
 def test_findings_say_what_is_beyond_doubt_and_what_overlaps(summary: Any) -> None:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from scalediff.hosts.webui_control import fitted
 
 CELL = 8
+PICTURE = Image.fromarray(np.full((64, 64, 3), 120, np.uint8))
 
 
 class Unit:
@@ -95,10 +97,7 @@ def test_every_stage_of_txt2img_is_shown_a_hint_of_its_size(host: Any, controlle
 
 
 def test_every_stage_of_img2img_is_shown_a_hint_of_its_size(host: Any, controlled: Any) -> None:
-    from PIL import Image
-
-    picture = Image.fromarray(np.full((64, 64, 3), 120, np.uint8))
-    p = host.img2img(True, init_images=[picture], width=256, height=256, steps=3)
+    p = host.img2img(True, init_images=[PICTURE], width=256, height=256, steps=3)
     unit = Unit(hint(256), None)
     before = unit.hint_cond
     controlled(p, unit)
@@ -151,10 +150,7 @@ def test_a_hint_of_the_right_size_is_not_touched(host: Any, controlled: Any) -> 
 def test_hints_that_are_read_before_a_sampler_call_have_the_size_of_its_stage(
     host: Any, monkeypatch: pytest.MonkeyPatch, second_pass: bool
 ) -> None:
-    from PIL import Image
-
-    picture = Image.fromarray(np.full((64, 64, 3), 120, np.uint8))
-    big = {"width": 256, "height": 256, "init_images": [picture]}
+    big = {"width": 256, "height": 256, "init_images": [PICTURE]}
     p = host.txt2img(True, hr_scale=4.0, steps=3) if second_pass else host.img2img(True, steps=3, **big)
     names = [f"{kind}{end}" for kind in ("control_cond", "control_mask") for end in ("", "_for_hr_fix")]
     kept = {name: hint(256 if name.endswith("fix") or not second_pass else 64) for name in names}

@@ -25,15 +25,20 @@ def a_loop(out, *, averaged=False, save_every=100) -> Loop:
     return Loop(model, solvers, out, save_every=save_every, averaged=weights)
 
 
-def run(loop: Loop, seconds: float, *, fail_at: int | None = None) -> list[tuple[float, float]]:
-    """Train on a fixed regression; the share and rate that each step was given."""
+def error_of(model: nn.Module) -> torch.Tensor:
+    """Of a fixed regression."""
     x = torch.arange(12.0).view(4, 3) / 12
+    return (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+
+def run(loop: Loop, seconds: float, *, fail_at: int | None = None) -> list[tuple[float, float]]:
+    """Train; the share and rate that each step was given."""
     looked = []
 
     def loss_of(step: int) -> tuple[torch.Tensor, float]:
         if step == fail_at:
             raise KeyboardInterrupt
-        loss = (loop.model(x) - x.sum(1, keepdim=True)).square().mean()
+        loss = error_of(loop.model)
         return loss, loss.item()
 
     def rate_at(share: float, step: int) -> float:
@@ -58,8 +63,7 @@ def test_it_learns(tmp_path):
     for seconds in (2, 60):
         loop = a_loop(tmp_path / f"{seconds}.pt")
         run(loop, seconds)
-        x = torch.arange(12.0).view(4, 3) / 12
-        losses.append((loop.model(x) - x.sum(1, keepdim=True)).square().mean().item())
+        losses.append(error_of(loop.model).item())
     assert losses[1] < losses[0] / 2
 
 
