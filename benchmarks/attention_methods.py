@@ -1,4 +1,4 @@
-"""Ways to compute the same windowed attention, for comparison with `scalediff.attention`.
+"""Ways to compute the same windowed attention, for comparison with `scalediff.attention.windows`.
 
 Each function prepares what its method would keep for a whole stage (index tensors, or for the floor the
 windows themselves) and returns a function without arguments that does the work of one call.
@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from scalediff.attention import joint_neighborhood_attention, neighborhood_attention
-from scalediff.geometry import QuerySpan, fitted_window, merged_spans, patch_length, query_spans
+from scalediff.attention.windows import joint_neighborhood_attention, neighborhood_attention
+from scalediff.method.geometry import QuerySpan, fitted_window, merged_spans, patch_length, query_spans
 
 Grid = tuple[int, int]
 Call = Callable[[], Tensor]

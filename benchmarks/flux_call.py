@@ -19,7 +19,7 @@ from benchmarks.call_rounds import arguments, in_turn, made_on, place_of, write_
 from benchmarks.flux_methods import METHODS, image_ids
 from benchmarks.timing import machine
 from benchmarks.unet_methods import patch_starts
-from scalediff.estimate_transformer import TransformerShape, shape_of, transformer_work
+from scalediff.cost.transformer import TransformerShape, shape_of, transformer_work
 
 PATCH, CHANNELS = 2, 16  # latent cells per token side, latent channels
 WEIGHTS_SHARE = 0.6  # of a GPU's free memory that weights may take; the rest is for a call

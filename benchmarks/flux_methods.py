@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.attention_methods import Grid, Problem, gathered, window_index
 from benchmarks.unet_methods import patchwise
-from scalediff.joint_attention import joint_neighborhood_attention
+from scalediff.attention.joint import joint_neighborhood_attention
 
 Table = tuple[Tensor, Tensor]  # (cos, sin), each [text + H*W, D], every angle twice in a row
 Core = Callable[[Tensor, Tensor, Tensor, Table], Tensor]
@@ -114,7 +114,7 @@ METHODS: dict[str, Scope] = {
 
 
 def windows_core(grid: Grid, window: Grid) -> Core:
-    """`scalediff.joint_attention` as a core."""
+    """`scalediff.attention.joint` as a core."""
 
     def core(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
         text = q.shape[2] - grid[0] * grid[1]

@@ -12,8 +12,8 @@ from statistics import median
 
 import gradio as gr
 
-from scalediff import page
-from scalediff.param import TABS
+from scalediff.page import accordion as page
+from scalediff.settings.param import TABS
 
 TAB = TABS[0]
 

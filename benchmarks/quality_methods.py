@@ -61,7 +61,7 @@ def multi_diffusion() -> Iterator[None]:
 @contextmanager
 def no_mixing() -> Iterator[None]:
     """Without LFM the reference is the latent of the enlarged picture alone."""
-    from scalediff import cascade
+    from scalediff.method import cascade
 
     def of_the_picture(
         low_from: Tensor, high_from: Tensor, factor: float, *, keep_mean: bool = False
@@ -79,7 +79,7 @@ def no_mixing() -> Iterator[None]:
 @contextmanager
 def pooled_tokens() -> Iterator[None]:
     """Every window also sees the keys and values of the whole canvas, averaged into `POOLED` x `POOLED` tokens."""
-    from scalediff import windowed
+    from scalediff.models import windowed_unet as windowed
 
     ordinary = windowed.neighborhood_attention
 

@@ -158,8 +158,8 @@ def _from_base(index: int) -> Iterator[None]:
 @contextmanager
 def _stages_kept(stages: list[tuple[Image.Image, float]]) -> Iterator[None]:
     """Appends the picture of each finished stage but the last, and when it was there."""
-    from scalediff.hosts import webui
-    from scalediff.hosts.webui_pixels import to_image
+    from scalediff.hosts.webui import host as webui
+    from scalediff.hosts.webui.pictures import to_image
 
     def keep(p: Any, rgb: torch.Tensor, finished: Any) -> None:
         stages.append((to_image(rgb[0]), time.process_time()))

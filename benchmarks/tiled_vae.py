@@ -24,8 +24,8 @@ from torch import Tensor
 from benchmarks.live_bytes import peak_bytes
 from benchmarks.timing import default_device, machine, timed
 from pocket_webui.model.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
-from scalediff import tiled_vae
-from scalediff.tiled_vae import TiledVAE
+from scalediff.vae import tiled as tiled_vae
+from scalediff.vae.tiled import TiledVAE
 from training.data import sample
 from training.scene import draw
 from training.texture import whole

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.call_rounds import arguments, in_turn, made_on, place_of, write_each
 from benchmarks.timing import machine
 from benchmarks.unet_methods import METHODS, native, ours, patch_starts
-from scalediff.estimate_counts import unet_work
+from scalediff.cost.counts import unet_work
 
 TEXT_TOKENS = 77
 POOLED, TIME_IDS, TIME_WIDTH = 1280, 6, 256  # SDXL's pooled text, and picture sizes as further "times"

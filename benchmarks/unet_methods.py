@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.attention_methods import Grid, Problem, gathered
-from scalediff import models, windowed
+from scalediff.models import inspection as models
+from scalediff.models import windowed_unet as windowed
 
 # Patches in one call, as the paper times MultiDiffusion on SDXL (4.1)
 PATCH_BATCH = 16

@@ -24,7 +24,7 @@ from benchmarks.quality_methods import PAPER, native_body
 from benchmarks.repetition import Generate, generator
 from benchmarks.timing import default_device, machine, now
 from benchmarks.unet_methods import gathered_windows
-from scalediff.params import FAST
+from scalediff.settings.table import FAST
 from training.captions import wide_captions
 
 FIRST, LAST = "first pass", "last decoding"
@@ -79,8 +79,8 @@ class Phases:
 @contextmanager
 def phases() -> Iterator[Phases]:
     """Follows the one job that runs inside the `with`."""
-    from scalediff import cascade
     from scalediff.hosts.select import host_class
+    from scalediff.method import cascade
 
     host, seen = host_class(), Phases()
     told, run = host.phase, cascade.run

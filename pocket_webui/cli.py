@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from scalediff.param import Param
-from scalediff.params import PARAMS
+from scalediff.settings.param import Param
+from scalediff.settings.table import PARAMS
 
 PROGRAM = "pocket_webui"
 SMALLEST, LARGEST = 64, 2048

@@ -16,10 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from pocket_webui.cli import LARGEST, SMALLEST, UsageError
-from scalediff import presets
-from scalediff.config import ScaleDiffConfig
-from scalediff.param import DIRECT
-from scalediff.params import PARAMS
+from scalediff.settings import presets
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.param import DIRECT
+from scalediff.settings.table import PARAMS
 
 SCRIPT = "ScaleDiff"
 POLL_SECONDS = 0.2

@@ -4,8 +4,13 @@ import contextlib
 
 from modules import script_callbacks, scripts
 
-from scalediff import page, routes, session, settings, xyz
-from scalediff.hosts import webui_job, webui_pass, webui_target
+from scalediff.hosts.webui import job as webui_job
+from scalediff.hosts.webui import passes as webui_pass
+from scalediff.hosts.webui import target as webui_target
+from scalediff.page import accordion as page
+from scalediff.page import preferences as settings
+from scalediff.page import routes, xyz
+from scalediff.settings import session
 
 session.set_up_log()
 

@@ -4,7 +4,7 @@ import logging
 from functools import lru_cache
 from pathlib import Path
 
-from scalediff.hosts.webui import WebUIHost
+from scalediff.hosts.webui.host import WebUIHost
 
 log = logging.getLogger("scalediff")
 
@@ -28,13 +28,13 @@ def host_class() -> type[WebUIHost]:
     name, why = dialect(Path(paths_internal.script_path))
     log.info("host adapter: %s, because %s", name, why)
     if name == FORGE:
-        from scalediff.hosts.forge import ForgeHost
+        from scalediff.hosts.patcher.forge import ForgeHost
 
         return ForgeHost
     if name == LDM_PATCHED:
-        from scalediff.hosts.ldm_patched import LdmPatchedHost
+        from scalediff.hosts.patcher.ldm_patched import LdmPatchedHost
 
         return LdmPatchedHost
-    from scalediff.hosts.a1111 import A1111Host
+    from scalediff.hosts.a1111.host import A1111Host
 
     return A1111Host

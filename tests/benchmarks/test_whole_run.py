@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import whole_run
 from benchmarks.whole_run import LAST, RECIPES, Phases, summary
-from scalediff.config import ScaleDiffConfig
-from scalediff.params import DEFAULTS
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.table import DEFAULTS
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from webui_client import BASE, TITLE, Answer, Webui, difference, scalediff
 
-from scalediff.params import PARAMS
+from scalediff.settings.table import PARAMS
 
 DIFFERENT = 0.5  # grey levels: the least by which two pictures that should differ do so
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from webui_client import TITLE, Webui
 
-from scalediff.params import PARAMS
+from scalediff.settings.table import PARAMS
 
 
 @pytest.mark.parametrize("tab", ["txt2img", "img2img"])

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from scalediff.settings_table import table
+from scalediff.settings.readme_table import table
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf8")
 PUBLISHED = "http://127.0.0.1:7860"

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.live_bytes import LiveBytes
-from scalediff import attention_memory
-from scalediff.attention import joint_neighborhood_attention, neighborhood_attention
-from scalediff.attention_memory import LEAST_QUERIES, Needs, Share, even_slices, is_fused
-from scalediff.attention_strips import Attend, Layout
-from scalediff.rotary import axial_table
+from scalediff.attention import memory as attention_memory
+from scalediff.attention.memory import LEAST_QUERIES, Needs, Share, even_slices, is_fused
+from scalediff.attention.rotary import axial_table
+from scalediff.attention.strips import Attend, Layout
+from scalediff.attention.windows import joint_neighborhood_attention, neighborhood_attention
 
 SDPA = F.scaled_dot_product_attention
 GRID, WINDOW, TEXT = (24, 40), (16, 16), 20

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scalediff.colours import Colours
-from scalediff.frequency import mix, upsample_latent
+from scalediff.method.colours import Colours
+from scalediff.method.frequency import mix, upsample_latent
 from training.captions import wide_captions
 from training.scene import draw
 from training.texture import whole

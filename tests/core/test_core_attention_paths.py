@@ -12,13 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.live_bytes import LiveBytes
-from scalediff import attention, attention_choice, attention_flex, attention_natten
-from scalediff.attention import neighborhood_attention
-from scalediff.attention_choice import Choice, Way, is_open
-from scalediff.attention_flex import by_tiles, flex_attention, flex_obstacle
-from scalediff.attention_natten import by_natten, natten_obstacle
-from scalediff.attention_strips import Layout, by_patches, by_rows
-from scalediff.geometry import patch_length, window_starts
+from scalediff.attention import choice as attention_choice
+from scalediff.attention import flex as attention_flex
+from scalediff.attention import natten as attention_natten
+from scalediff.attention import windows as attention
+from scalediff.attention.choice import Choice, Way, is_open
+from scalediff.attention.flex import by_tiles, flex_attention, flex_obstacle
+from scalediff.attention.natten import by_natten, natten_obstacle
+from scalediff.attention.strips import Layout, by_patches, by_rows
+from scalediff.attention.windows import neighborhood_attention
+from scalediff.method.geometry import patch_length, window_starts
 
 SDPA = F.scaled_dot_product_attention
 GRID, WINDOW = (64, 96), (32, 32)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scalediff.cascade import Stage, plan_stages, run, stage_sizes, stage_steps
-from scalediff.config import ScaleDiffConfig
-from scalediff.guidance import StructureGuidance
-from scalediff.schedule import sigma_of_timestep
+from scalediff.method.cascade import Stage, plan_stages, run, stage_sizes, stage_steps
+from scalediff.method.guidance import StructureGuidance
+from scalediff.method.schedule import sigma_of_timestep
+from scalediff.settings.config import ScaleDiffConfig
 
 ABAR = torch.tensor(reference.alphas_cumprod())
 CONFIG = ScaleDiffConfig(enabled=True, keep_colours=False)  # as published

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalediff import infotext
-from scalediff.config import ScaleDiffConfig
-from scalediff.param import MOST_ENTRIES, Param
-from scalediff.params import PARAMS
+from scalediff.settings import infotext
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.param import MOST_ENTRIES, Param
+from scalediff.settings.table import PARAMS
 
 # What A1111 accepts as a key of its infotext
 HOST_KEY = re.compile(r"\w[\w \-/]+")

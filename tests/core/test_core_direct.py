@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from scalediff import direct
-from scalediff.config import ScaleDiffConfig
-from scalediff.estimate import Run, TransformerShape
-from scalediff.estimate_direct import pass_work
+from scalediff.cost.direct import pass_work
+from scalediff.cost.plan import Run, TransformerShape
+from scalediff.method import direct
+from scalediff.settings.config import ScaleDiffConfig
 
 CONFIG = ScaleDiffConfig(enabled=True, mode="Direct")
 NATIVE = (64, 64)

@@ -13,13 +13,13 @@ from test_core_import import PROBE, ROOT
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalediff.cascade import plan_stages
-from scalediff.estimate import Run, StepTimes, TransformerShape, Work, model_work, plan_work
-from scalediff.estimate_counts import unet_work, vae_work
-from scalediff.estimate_times import duration
-from scalediff.models import inspect
-from scalediff.tiled_vae_cost import tiled_work
-from scalediff.windowed import WindowedAttention
+from scalediff.cost.counts import unet_work, vae_work
+from scalediff.cost.plan import Run, StepTimes, TransformerShape, Work, model_work, plan_work
+from scalediff.cost.tiled_vae import tiled_work
+from scalediff.cost.times import duration
+from scalediff.method.cascade import plan_stages
+from scalediff.models.inspection import inspect
+from scalediff.models.windowed_unet import WindowedAttention
 
 FLUX = TransformerShape(double=19, single=38, width=3072, text_tokens=256)
 SDXL_WINDOW = (128, 128)

@@ -9,7 +9,7 @@ from benchmarks import attention_core
 from benchmarks.attention_core import Level, measure, ratios, table
 from benchmarks.attention_methods import Problem, floor, gather, ours, slices, whole
 from benchmarks.live_bytes import LiveBytes
-from scalediff.attention import neighborhood_attention
+from scalediff.attention.windows import neighborhood_attention
 
 CASES = [
     ((32, 32), (16, 16), 8),

@@ -9,15 +9,15 @@ from mini_unet import mini_unet
 from torch import nn
 
 from benchmarks.live_bytes import LiveBytes
-from scalediff.cascade import plan_stages
-from scalediff.estimate import Run, plan_work
-from scalediff.estimate_memory import (
+from scalediff.cost.memory import (
     element_bytes,
     gigabytes,
     unet_activations,
     vae_activations,
     weight_bytes,
 )
+from scalediff.cost.plan import Run, plan_work
+from scalediff.method.cascade import plan_stages
 
 
 @pytest.fixture(scope="module")

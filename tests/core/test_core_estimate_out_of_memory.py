@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.attention import LEAST_QUERIES, neighborhood_attention
+from scalediff.attention.windows import LEAST_QUERIES, neighborhood_attention
 
 GRID, WINDOW = (48, 40), (32, 32)
 

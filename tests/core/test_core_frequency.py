@@ -6,7 +6,7 @@ import pytest
 import reference
 import torch
 
-from scalediff.frequency import low_pass, means, mix, upsample_latent, with_means
+from scalediff.method.frequency import low_pass, means, mix, upsample_latent, with_means
 
 COLUMNS = [0, 1, 2, 4, 8, 12, 16, 31, 32, 55, 60, 63]
 V6 = {

@@ -7,7 +7,7 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalediff.geometry import fitted_window, merged_spans, patch_length, query_spans, window_starts
+from scalediff.method.geometry import fitted_window, merged_spans, patch_length, query_spans, window_starts
 
 V1 = {
     (64, 32): [0, 8, 24, 32],

@@ -6,8 +6,8 @@ import pytest
 import reference
 import torch
 
-from scalediff.frequency import low_pass
-from scalediff.guidance import StructureGuidance, gamma, guide
+from scalediff.method.frequency import low_pass
+from scalediff.method.guidance import StructureGuidance, gamma, guide
 
 # t: (abar, sigma, gamma with tau = 381)
 V4 = {

@@ -10,8 +10,8 @@ from ldm.modules.diffusionmodules import openaimodel
 from mini_unet import ToMeBlock, mini_unet
 from torch import nn
 
-from scalediff.models import base_window, inspect, layer_window
-from scalediff.windowed import WindowedAttention
+from scalediff.models.inspection import base_window, inspect, layer_window
+from scalediff.models.windowed_unet import WindowedAttention
 
 SD15_STRIDES = [1, 1, 2, 2, 4, 4, 8, 4, 4, 4, 2, 2, 2, 1, 1, 1]
 

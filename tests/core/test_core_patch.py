@@ -10,7 +10,7 @@ import weakref
 import pytest
 from torch import nn
 
-from scalediff.patch import ForwardPatch
+from scalediff.models.patch import ForwardPatch
 
 
 class Double(nn.Module):

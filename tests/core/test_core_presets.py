@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalediff import infotext, presets
-from scalediff.config import ScaleDiffConfig
-from scalediff.flow import FAMILY_DEFAULTS
-from scalediff.params import DEFAULTS, PRESETS
+from scalediff.method.flow import FAMILY_DEFAULTS
+from scalediff.settings import infotext, presets
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.table import DEFAULTS, PRESETS
 
 FAMILIES = [*FAMILY_DEFAULTS, "", "SomethingElse"]
 GOVERNED = {

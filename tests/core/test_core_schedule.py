@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from scalediff.schedule import (
+from scalediff.method.schedule import (
     sigma_of_timestep,
     stage_sigmas,
     stage_steps,

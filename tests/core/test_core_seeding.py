@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from scalediff.seeding import generator, shift_offsets
+from scalediff.method.seeding import generator, shift_offsets
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAW = (
-    "import torch\nfrom scalediff.seeding import generator\n"
+    "import torch\nfrom scalediff.method.seeding import generator\n"
     "print(torch.rand(4, generator=generator(1234, stage=1, purpose='encode')).tolist())"
 )
 

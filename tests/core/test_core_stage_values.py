@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from scalediff.config import ScaleDiffConfig
-from scalediff.session import attention_window, make_plan, stage_values
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.session import attention_window, make_plan, stage_values
 
 
 @pytest.mark.parametrize(

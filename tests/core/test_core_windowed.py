@@ -13,10 +13,10 @@ import torch
 from mini_unet import CrossAttention, mini_unet
 from torch import Tensor, nn
 
-from scalediff.attention import neighborhood_attention
-from scalediff.models import inspect, layer_window
-from scalediff.seeding import shift_offsets
-from scalediff.windowed import WindowedAttention
+from scalediff.attention.windows import neighborhood_attention
+from scalediff.method.seeding import shift_offsets
+from scalediff.models.inspection import inspect, layer_window
+from scalediff.models.windowed_unet import WindowedAttention
 
 WINDOW = (8, 8)  # latent cells
 
@@ -224,7 +224,7 @@ def test_room_counts_what_fp32_copies_take(
         given.add(room + (8 * q.numel() if upcast else 0))  # two bytes more for each of four tensors
         return neighborhood_attention(q, *args, room=room, **kwargs)
 
-    monkeypatch.setattr("scalediff.windowed.neighborhood_attention", noted)
+    monkeypatch.setattr("scalediff.models.windowed_unet.neighborhood_attention", noted)
     with WindowedAttention(inspect(unet), WINDOW, upcast=upcast, room=10**6):
         assert torch.equal(unet(x, text), expected)
     assert given == {10**6}

@@ -12,9 +12,9 @@ import reference_joint
 import torch
 import torch.nn.functional as F
 
-from scalediff.dit import FunctionSwap, JointWindow, token_grid
-from scalediff.hosts.patcher_kernel import attend_with
-from scalediff.rotary import axial_table
+from scalediff.attention.rotary import axial_table
+from scalediff.hosts.patcher.kernel import attend_with
+from scalediff.models.windowed_transformer import FunctionSwap, JointWindow, token_grid
 
 WINDOW, TEXT = (4, 4), 3
 TARGETS = [(mini_flux, "attention")]

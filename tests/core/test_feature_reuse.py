@@ -8,8 +8,8 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from mini_unet import mini_unet
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalediff.estimate import Run, model_work
-from scalediff.feature_reuse import FeatureReuse, deep_blocks
+from scalediff.cost.plan import Run, model_work
+from scalediff.models.feature_reuse import FeatureReuse, deep_blocks
 
 
 @pytest.fixture(scope="module")

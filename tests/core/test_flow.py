@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from scalediff.flow import (
+from scalediff.method.flow import (
     FAMILY_DEFAULTS,
     add_flow_noise,
     flow_stage_sigmas,
@@ -15,8 +15,8 @@ from scalediff.flow import (
     sigma_of_tau,
     time_shift,
 )
-from scalediff.guidance import gamma
-from scalediff.schedule import stage_steps
+from scalediff.method.guidance import gamma
+from scalediff.method.schedule import stage_steps
 
 # FLUX.1-dev, 30 steps, mu 1.15, from index 12 on; also the weights of the guidance
 FLUX_STAGE = [

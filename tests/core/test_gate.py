@@ -9,8 +9,8 @@ import torch
 from core.mini_unet import mini_unet
 from torch import Tensor
 
-from scalediff.gate import MOST_COVERED, TextGate, contrast, cross_layers, subject_mask
-from scalediff.models import inspect
+from scalediff.models.gate import MOST_COVERED, TextGate, contrast, cross_layers, subject_mask
+from scalediff.models.inspection import inspect
 
 SIZE = (8, 12)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from scalediff.gate import TextGate
-from scalediff.gate_prompt import without_subject
-from scalediff.models import inspect
+from scalediff.models.gate import TextGate
+from scalediff.models.gate_prompt import without_subject
+from scalediff.models.inspection import inspect
 from training.captions import wide_captions
 from training.scene import draw
 from training.texture import whole

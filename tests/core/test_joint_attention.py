@@ -7,9 +7,9 @@ import reference_joint
 import torch
 import torch.nn.functional as F
 
-from scalediff.attention import neighborhood_attention
-from scalediff.joint_attention import joint_neighborhood_attention
-from scalediff.rotary import axial_table
+from scalediff.attention.joint import joint_neighborhood_attention
+from scalediff.attention.rotary import axial_table
+from scalediff.attention.windows import neighborhood_attention
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 AXES = (2, 4, 6)

@@ -9,8 +9,8 @@ import pytest
 import reference_joint
 import torch
 
-from scalediff import rotary
-from scalediff.rotary import axial_table, rotation
+from scalediff.attention import rotary
+from scalediff.attention.rotary import axial_table, rotation
 
 GRID, AXES, TEXT = (5, 4), (2, 4, 6), 3
 DIM = sum(AXES)

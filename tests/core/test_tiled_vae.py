@@ -10,9 +10,9 @@ import torch
 from small_vae import CHANNELS, FACTOR, small_vae, uneven
 from torch import Tensor, nn
 
-from scalediff import tiled_vae
-from scalediff.tiled_vae import TiledVAE, is_out_of_memory
-from scalediff.tiled_vae_layers import Layers
+from scalediff.vae import tiled as tiled_vae
+from scalediff.vae.layers import Layers
+from scalediff.vae.tiled import TiledVAE, is_out_of_memory
 
 CELLS = (17, 25)  # with tiles of 16: neither full nor equal ones
 

@@ -9,13 +9,14 @@ from small_vae import small_vae, uneven
 from torch import nn
 
 from benchmarks.live_bytes import LiveBytes
-from scalediff import tiled_vae_cost, tiled_vae_layers
-from scalediff.estimate_memory import vae_activations
-from scalediff.tiled_vae import TiledVAE
-from scalediff.tiled_vae_cost import choose_tile, next_tile, room, tiled_work
-from scalediff.tiled_vae_layers import Layers
-from scalediff.tiled_vae_layout import FEATHER, LEAST_TILE, Feathered, Kept, spans, tiles
-from scalediff.tiled_vae_norms import MeasuredError, PictureNorms
+from scalediff.cost import tiled_vae as tiled_vae_cost
+from scalediff.cost.memory import vae_activations
+from scalediff.cost.tiled_vae import choose_tile, next_tile, room, tiled_work
+from scalediff.vae import layers as tiled_vae_layers
+from scalediff.vae.layers import Layers
+from scalediff.vae.layout import FEATHER, LEAST_TILE, Feathered, Kept, spans, tiles
+from scalediff.vae.norms import MeasuredError, PictureNorms
+from scalediff.vae.tiled import TiledVAE
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from scalediff import dit, windowed
-from scalediff.attention_memory import tell_once
-from scalediff.hosts import patcher_windows
-from scalediff.hosts.patcher_dit import Target
-from scalediff.models import inspect
+from scalediff.attention.memory import tell_once
+from scalediff.hosts.patcher import unet as patcher_windows
+from scalediff.hosts.patcher.transformer import Target
+from scalediff.models import windowed_transformer as dit
+from scalediff.models import windowed_unet as windowed
+from scalediff.models.inspection import inspect
 
 SDPA = F.scaled_dot_product_attention
 
@@ -71,7 +72,7 @@ def xformers(monkeypatch):
 
 
 def kernel():
-    from scalediff.hosts.a1111_attention import chosen_attend
+    from scalediff.hosts.a1111.kernel import chosen_attend
 
     return chosen_attend()
 
@@ -221,8 +222,8 @@ def test_the_ceiling_bounds_attention_and_changes_no_picture(host, enlarge, room
 
 
 def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypatch):
-    from scalediff.hosts import patcher
-    from scalediff.hosts.forge import ForgeHost
+    from scalediff.hosts.patcher import host as patcher
+    from scalediff.hosts.patcher.forge import ForgeHost
 
     torch.manual_seed(0)
     sd_model = mini_forge.engine(mini_forge.MiniUNet().eval().requires_grad_(False), is_sdxl=True)
@@ -249,8 +250,8 @@ def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypa
 
 
 def test_what_the_ceiling_leaves(host):
-    from scalediff.estimate_memory import unet_activations, weight_bytes
-    from scalediff.hosts.webui_memory import attention_room
+    from scalediff.cost.memory import unet_activations, weight_bytes
+    from scalediff.hosts.webui.memory import attention_room
 
     network = host.model.model.diffusion_model
     p = SimpleNamespace(sd_model=host.model, seeds=[1, 2, 3])
@@ -266,8 +267,8 @@ def test_what_the_ceiling_leaves_on_a_gpu(host, monkeypatch):
     """A host moves weights there late: what counts is the larger of what is there and the network's weights."""
     from modules import devices
 
-    from scalediff.estimate_memory import weight_bytes
-    from scalediff.hosts.webui_memory import attention_room
+    from scalediff.cost.memory import weight_bytes
+    from scalediff.hosts.webui.memory import attention_room
 
     monkeypatch.setattr(devices, "device", torch.device("cuda"))
     host.shared.opts.data["scalediff_memory_ceiling"] = 2.0

@@ -14,7 +14,7 @@ BLUE = "a blue box"
 
 
 def sizes_of(conditioning):
-    from scalediff.hosts.webui_conditioning import _entries
+    from scalediff.hosts.webui.conditioning import _entries
 
     return {tuple(entry.cond["vector"].int().tolist()) for entry in _entries(conditioning)}
 
@@ -96,8 +96,8 @@ def test_the_hosts_own_conditioning_is_left_as_it_was(sized):
 @pytest.mark.parametrize("kind", ["Base", "Stage"])
 def test_marks_in_the_text_are_kept(sized, monkeypatch, kind):
     """ControlNet tells prompts from negative prompts by a mark that it puts into the host's own text."""
-    from scalediff.hosts.webui import WebUIHost
-    from scalediff.hosts.webui_conditioning import _entries
+    from scalediff.hosts.webui.conditioning import _entries
+    from scalediff.hosts.webui.host import WebUIHost
 
     marks, texts = [], []
     p = sized.host.txt2img({**ON, "size_conditioning": kind}, hr_scale=4.0, steps=3)
@@ -162,7 +162,7 @@ def test_a_model_without_sizes_is_told_none(host):
     ],
 )
 def test_which_models_are_told_sizes(booted, model, answer):
-    from scalediff.hosts.webui_conditioning import takes_size
+    from scalediff.hosts.webui.conditioning import takes_size
 
     def named(value):
         if isinstance(value, dict):
@@ -207,7 +207,7 @@ def test_in_txt2img_it_is_the_hires_prompt_where_none_is_given(host):
 
 def test_a_refusal_in_the_pass_keeps_the_prompt(host, monkeypatch):
     """The ordinary picture is the ordinary one, whatever the stages would have been told."""
-    monkeypatch.setattr("scalediff.hosts.webui_hires._refuse_pass", lambda *args: "no reason")
+    monkeypatch.setattr("scalediff.hosts.webui.hires._refuse_pass", lambda *args: "no reason")
     refused = host.run(host.txt2img({**ON, "upscale_prompt": BLUE}, steps=3))
     assert np.array_equal(refused.pixels[0], host.ordinary(steps=3))
     assert "ScaleDiff prompt" not in refused.infotexts[0]
@@ -234,8 +234,8 @@ def test_styles_belong_to_it(host, monkeypatch):
 
 
 def test_prompt_editing_counts_the_calls_of_the_stage(host, monkeypatch):
-    from scalediff.hosts import webui_conditioning
-    from scalediff.hosts.webui import WebUIHost
+    from scalediff.hosts.webui import conditioning as webui_conditioning
+    from scalediff.hosts.webui.host import WebUIHost
 
     told = []
     real = WebUIHost.denoise
@@ -280,7 +280,7 @@ def lora(host, monkeypatch):
 
 @pytest.mark.parametrize("tab", ["img2img", "txt2img"])
 def test_tags_in_it_are_active_in_the_stages_only(host, lora, monkeypatch, tab):
-    from scalediff.hosts.webui import WebUIHost
+    from scalediff.hosts.webui.host import WebUIHost
 
     during = []
     real = WebUIHost.denoise
@@ -328,7 +328,7 @@ def test_no_negative_prompt_is_made_where_the_host_has_none(host, monkeypatch):
     """Forge makes no conditioning of the negative prompt at a CFG of 1, and wants FLUX's guidance with it."""
     from modules import prompt_parser
 
-    from scalediff.hosts import webui_conditioning
+    from scalediff.hosts.webui import conditioning as webui_conditioning
 
     made = []
     real = prompt_parser.get_learned_conditioning

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from scalediff.hosts.webui_control import fitted
+from scalediff.hosts.webui.control import fitted
 
 CELL = 8
 PICTURE = Image.fromarray(np.full((64, 64, 3), 120, np.uint8))

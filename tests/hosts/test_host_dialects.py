@@ -11,15 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from scalediff.config import ScaleDiffConfig
-from scalediff.dit import FunctionSwap
-from scalediff.flow import sigma_of_tau, time_shift
+from scalediff.method.flow import sigma_of_tau, time_shift
+from scalediff.models.windowed_transformer import FunctionSwap
+from scalediff.settings.config import ScaleDiffConfig
 
 
 @pytest.fixture
 def adapters(booted):
     """The adapters import the host's modules; the pocket's serve for what is looked at here."""
-    from scalediff.hosts import forge, ldm_patched, select
+    from scalediff.hosts import select
+    from scalediff.hosts.patcher import forge, ldm_patched
 
     return SimpleNamespace(forge=forge.ForgeHost, ldm=ldm_patched.LdmPatchedHost, dialect=select.dialect)
 

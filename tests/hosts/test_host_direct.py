@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import scalediff.windowed
-from scalediff import xyz
+import scalediff.models.windowed_unet
+from scalediff.page import xyz
 
 DIRECT = {"enabled": True, "mode": "Direct"}
 PANORAMA = {"enabled": True, "preset": "Panorama"}
@@ -120,14 +120,14 @@ def test_an_ordinary_picture_afterwards_is_bit_identical(host):
 def test_an_error_inside_attention_leaves_no_trace(host, monkeypatch, error):
     before = host.without_us(**WIDE).pixels[0]
     fails = iter(range(100))
-    real = scalediff.windowed.neighborhood_attention
+    real = scalediff.models.windowed_unet.neighborhood_attention
 
     def failing(*args, **kwargs):
         if next(fails) == 5:
             raise error
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(scalediff.windowed, "neighborhood_attention", failing)
+    monkeypatch.setattr(scalediff.models.windowed_unet, "neighborhood_attention", failing)
     p = host.txt2img(DIRECT, **WIDE)
     with pytest.raises(type(error)):
         host.run(p)
@@ -139,13 +139,13 @@ def test_an_error_inside_attention_leaves_no_trace(host, monkeypatch, error):
 
 
 def test_interrupted_keeps_what_was_made_in_windows(host, monkeypatch):
-    real = scalediff.windowed.neighborhood_attention
+    real = scalediff.models.windowed_unet.neighborhood_attention
 
     def pressed(*args, **kwargs):
         host.shared.state.interrupted = True
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(scalediff.windowed, "neighborhood_attention", pressed)
+    monkeypatch.setattr(scalediff.models.windowed_unet, "neighborhood_attention", pressed)
     processed = host.run(host.txt2img(DIRECT, **WIDE))
     assert processed.pixels[0].shape == (64, 256, 3)
     assert "ScaleDiff mode: Direct" in processed.infotexts[0]
@@ -197,7 +197,7 @@ def test_a_compiled_unet(host, monkeypatch):
 
 
 def test_attention_that_cannot_be_windowed_is_said(host, monkeypatch):
-    monkeypatch.setattr(scalediff.windowed, "_obstacle", lambda *args, **kwargs: "it is odd")
+    monkeypatch.setattr(scalediff.models.windowed_unet, "_obstacle", lambda *args, **kwargs: "it is odd")
     assert "no attention could be windowed (it is odd)" in refused(host, DIRECT, width=128)
 
 

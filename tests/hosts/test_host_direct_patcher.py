@@ -15,8 +15,8 @@ import torch
 from test_host_patcher import LAYERS, TARGET, FluxModel
 from test_host_patcher_stage import CELLS, ForgeObjects
 
-from scalediff.config import ScaleDiffConfig
-from scalediff.session import ATTRIBUTE, Session
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.session import ATTRIBUTE, Session
 
 
 class Sampler:
@@ -41,7 +41,7 @@ class Runner:
         self.patch = patch
 
     def process_before_every_sampling(self, p, x, noise, c, uc):
-        from scalediff.hosts import webui_job
+        from scalediff.hosts.webui import job as webui_job
 
         webui_job.before_sampling(p)
         if self.patch is not None:
@@ -81,9 +81,10 @@ class Job(SimpleNamespace):
 @pytest.fixture
 def job(booted, monkeypatch):
     """A job of 32 x 64 cells, twice the native size and more, on a Forge with a mini model."""
-    from scalediff import models
-    from scalediff.hosts import webui_checks, webui_direct
-    from scalediff.hosts.forge import ForgeHost
+    from scalediff.hosts.patcher.forge import ForgeHost
+    from scalediff.hosts.webui import checks as webui_checks
+    from scalediff.hosts.webui import direct as webui_direct
+    from scalediff.models import inspection as models
 
     monkeypatch.setitem(models.NATIVE_CELLS, "default", CELLS)
     monkeypatch.setattr(ForgeHost, "kernel", classmethod(lambda cls: (mini_forge, "attention_function")))
@@ -115,7 +116,7 @@ def job(booted, monkeypatch):
 
 def install(p, **values):
     """As webui_job.install does it."""
-    from scalediff.hosts import webui_direct
+    from scalediff.hosts.webui import direct as webui_direct
 
     session = Session(ScaleDiffConfig(enabled=True, mode="Direct", **values))
     assert webui_direct.install(p, session) is None
@@ -130,7 +131,7 @@ def noise(height=2 * CELLS, width=4 * CELLS):
 @pytest.fixture
 def windowed(monkeypatch):
     """Windowed calls of each pass."""
-    from scalediff.hosts.forge import ForgeHost
+    from scalediff.hosts.patcher.forge import ForgeHost
 
     calls = []
     real = ForgeHost.note_windows
@@ -195,7 +196,7 @@ def test_an_exception_in_the_sampler_takes_the_windows_off(job, monkeypatch):
 
 
 def test_merged_tokens_and_the_second_pass_ratio_are_asked_for_as_none(job):
-    from scalediff.hosts import webui_job
+    from scalediff.hosts.webui import job as webui_job
 
     install(job)
     assert job.get_token_merging_ratio() == job.get_token_merging_ratio(for_hr=True) == 0
@@ -204,7 +205,7 @@ def test_merged_tokens_and_the_second_pass_ratio_are_asked_for_as_none(job):
 
 
 def test_a_sampler_call_of_a_job_that_was_given_up_is_ordinary(job, windowed):
-    from scalediff.hosts import webui_job
+    from scalediff.hosts.webui import job as webui_job
 
     plain = job.first_pass(noise())
     install(job)
@@ -226,8 +227,8 @@ def test_video_is_left_alone(job, windowed, monkeypatch):
 
 def test_flux_panorama(job, windowed, monkeypatch):
     """The paper's own case: joint attention of a transformer (B.3)."""
-    from scalediff.hosts import patcher_models
-    from scalediff.hosts.forge import ForgeHost
+    from scalediff.hosts.patcher import models as patcher_models
+    from scalediff.hosts.patcher.forge import ForgeHost
 
     model = FluxModel().eval().requires_grad_(False)
     model.predictor = SimpleNamespace(prediction_type="const", sigma=lambda t: t / 1000, mu=1.15)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-import scalediff.windowed
-from scalediff.guidance import StructureGuidance
+import scalediff.models.windowed_unet
+from scalediff.method.guidance import StructureGuidance
 
 
 @pytest.fixture
@@ -48,7 +48,9 @@ def assert_clean(host, p, ordinary, monkeypatch):
 )
 @pytest.mark.parametrize("calls", [0, 5])
 def test_an_error_inside_attention(host, ordinary, monkeypatch, error, calls):
-    fail_after(monkeypatch, scalediff.windowed, "neighborhood_attention", calls=calls, error=error)
+    fail_after(
+        monkeypatch, scalediff.models.windowed_unet, "neighborhood_attention", calls=calls, error=error
+    )
     p = host.txt2img(True)
     with pytest.raises(type(error)):
         host.run(p)
@@ -65,7 +67,7 @@ def test_an_error_in_the_guidance_is_not_swallowed_by_the_host(host, ordinary, m
 
 @pytest.mark.parametrize("place", ["decode", "upscale_rgb", "encode", "denoise"])
 def test_an_error_in_any_part_of_a_stage(host, ordinary, monkeypatch, place):
-    from scalediff.hosts.a1111 import A1111Host
+    from scalediff.hosts.a1111.host import A1111Host
 
     fail_after(monkeypatch, A1111Host, place, calls=0, error=RuntimeError(place))
     p = host.txt2img(True)
@@ -75,7 +77,13 @@ def test_an_error_in_any_part_of_a_stage(host, ordinary, monkeypatch, place):
 
 
 def test_a_job_that_failed_is_cleaned_by_the_next_process(host, ordinary, monkeypatch):
-    fail_after(monkeypatch, scalediff.windowed, "neighborhood_attention", calls=0, error=RuntimeError("x"))
+    fail_after(
+        monkeypatch,
+        scalediff.models.windowed_unet,
+        "neighborhood_attention",
+        calls=0,
+        error=RuntimeError("x"),
+    )
     p = host.txt2img(True)
     with pytest.raises(RuntimeError):
         host.run(p)
@@ -90,14 +98,14 @@ def test_a_job_that_failed_is_cleaned_by_the_next_process(host, ordinary, monkey
 
 def interrupt_at(monkeypatch, host, stage_call, how="interrupted"):
     """The user presses the button during the n-th windowed call."""
-    real, count = scalediff.windowed.neighborhood_attention, iter(range(10**6))
+    real, count = scalediff.models.windowed_unet.neighborhood_attention, iter(range(10**6))
 
     def pressed(*args, **kwargs):
         if next(count) == stage_call:
             setattr(host.shared.state, how, True)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(scalediff.windowed, "neighborhood_attention", pressed)
+    monkeypatch.setattr(scalediff.models.windowed_unet, "neighborhood_attention", pressed)
 
 
 @pytest.mark.parametrize("how", ["interrupted", "skipped"])

@@ -74,7 +74,7 @@ def test_upcast_attention(host, enlarge):
 
 
 def test_token_merging_refiner_and_extra_noise_are_off_in_a_stage(host, enlarge, monkeypatch):
-    from scalediff.hosts.a1111 import A1111Host
+    from scalediff.hosts.a1111.host import A1111Host
 
     ratios, seen = [], []
 

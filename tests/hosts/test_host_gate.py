@@ -16,8 +16,8 @@ PROMPT = "a red star over green bark"
 @pytest.fixture
 def gates(monkeypatch: pytest.MonkeyPatch, host: Any) -> list[Any]:
     """The gates that jobs have made; each sees a subject in the left half of the picture."""
-    from scalediff import gate as module
-    from scalediff.hosts import webui_gate
+    from scalediff.hosts.webui import gate as webui_gate
+    from scalediff.models import gate as module
 
     made: list[Any] = []
 
@@ -82,7 +82,7 @@ def test_without_a_subject_in_the_prompt_the_picture_is_the_same(
 def test_without_a_subject_in_the_picture_it_is_the_same(
     host: Any, gates: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scalediff.gate.subject_mask", lambda maps, size: None)
+    monkeypatch.setattr("scalediff.models.gate.subject_mask", lambda maps, size: None)
     plain = run(host)
     gated = run(host, subject_gate=1.0)
     assert len(gates) == 1
@@ -92,7 +92,7 @@ def test_without_a_subject_in_the_picture_it_is_the_same(
 
 
 def test_the_subject_may_be_named(host: Any, gates: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from scalediff.hosts import webui_gate
+    from scalediff.hosts.webui import gate as webui_gate
 
     asked: list[list[str]] = []
     conditioning = webui_gate.conditioning_of
@@ -140,14 +140,14 @@ def test_an_error_in_the_look_leaves_the_model_clean(
     def broken(*_: Any) -> None:
         raise RuntimeError("no mask today")
 
-    monkeypatch.setattr("scalediff.gate.subject_mask", broken)
+    monkeypatch.setattr("scalediff.models.gate.subject_mask", broken)
     with pytest.raises(RuntimeError, match="no mask today"):
         run(host, subject_gate=1.0)
     assert host.state_of_model() == host.clean_state
 
 
 def test_a_patcher_host_says_itself_which_rows_are_the_prompt() -> None:
-    from scalediff.hosts.webui_gate import _PromptRows
+    from scalediff.hosts.webui.gate import _PromptRows
 
     class Network(torch.nn.Module):
         def forward(self, x: torch.Tensor, *, transformer_options: dict | None = None) -> torch.Tensor:

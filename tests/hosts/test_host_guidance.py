@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scalediff.guidance import StructureGuidance
+from scalediff.method.guidance import StructureGuidance
 
 
 @pytest.fixture
 def parts(booted):
     """The adapter's module, a guidance and one denoiser call: x = sqrt(abar) x0 + sqrt(1 - abar) eps."""
-    from scalediff.hosts import webui_guidance
+    from scalediff.hosts.webui import guidance as webui_guidance
 
     generator = torch.Generator().manual_seed(1)
     x0, eps, reference = (torch.randn(3, 4, 16, 24, generator=generator) for _ in range(3))
@@ -57,7 +57,7 @@ def test_fractional_timesteps_lie_between_their_neighbours(parts, booted):
 
 @pytest.fixture
 def callbacks(parts):
-    from scalediff.hosts.webui_rows import RowTracker
+    from scalediff.hosts.webui.rows import RowTracker
 
     p = SimpleNamespace()
     return parts.module.GuidanceCallbacks(p, RowTracker(3), shows_eps=True)

@@ -40,16 +40,16 @@ def test_the_second_pass_is_ours(host, log):
 
 
 def test_the_first_pass_runs_without_windows(host, log, monkeypatch):
-    import scalediff.windowed
+    import scalediff.models.windowed_unet
 
-    passes, real = [], scalediff.windowed.neighborhood_attention
+    passes, real = [], scalediff.models.windowed_unet.neighborhood_attention
     p = host.txt2img(True)
 
     def spy(*args, **kwargs):
         passes.append(p.is_hr_pass)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(scalediff.windowed, "neighborhood_attention", spy)
+    monkeypatch.setattr(scalediff.models.windowed_unet, "neighborhood_attention", spy)
     first = host.ordinary(enable_hr=False)
     saved = []
     monkeypatch.setattr(
@@ -200,7 +200,7 @@ def upscale_from_gallery(host, size, *values, **fields):
     ("size", "base"), [((64, 64), (64, 64)), ((96, 80), (96, 80)), ((100, 75), (96, 72))]
 )
 def test_the_gallerys_upscale_button(host, log, monkeypatch, upscaler, size, base):
-    from scalediff.hosts import webui_pass
+    from scalediff.hosts.webui import passes as webui_pass
 
     run, plans, networks = webui_pass.cascade.run, [], []
     monkeypatch.setattr(

@@ -65,7 +65,7 @@ def test_every_resize_mode_reaches_the_target(host, resize_mode):
 
 
 def test_base_sizes_keep_the_targets_aspect(booted):
-    from scalediff.hosts.webui_pixels import base_size
+    from scalediff.hosts.webui.pictures import base_size
 
     assert base_size((64, 64), (128, 128), 0) == (64, 64)
     assert base_size((512, 768), (1024, 1536), 0) == (512, 768)
@@ -120,7 +120,7 @@ def test_an_init_image_that_is_not_smaller(host, size):
 
 def bases(monkeypatch):
     """Base and target of every plan that is run from now on."""
-    from scalediff.hosts import webui_pass
+    from scalediff.hosts.webui import passes as webui_pass
 
     run, seen = webui_pass.cascade.run, []
 
@@ -223,7 +223,7 @@ def test_an_img2img_job_with_the_scripts_of_txt2img(host):
 
 def test_controlnet_stays_around_us(host):
     """ControlNet's sample marks the conditioning, then calls what it found; it must not be hidden."""
-    from scalediff.hosts.webui_replace import CONTROLNET_SAMPLE
+    from scalediff.hosts.webui.replace import CONTROLNET_SAMPLE
 
     for ours_first in (True, False):
         calls = []
@@ -252,7 +252,7 @@ def test_controlnet_stays_around_us(host):
 @pytest.mark.parametrize("button", ["interrupted", "skipped"])
 @pytest.mark.parametrize(("stage", "size"), [(1, 64), (2, 128)])
 def test_stopped_within_a_step_gives_the_last_finished_stage(host, monkeypatch, button, stage, size):
-    from scalediff.hosts.webui import WebUIHost
+    from scalediff.hosts.webui.host import WebUIHost
 
     calls = []
     denoise = WebUIHost.denoise

@@ -10,8 +10,9 @@ import mini_forge
 import pytest
 import torch
 
-from scalediff.dit import JointWindow
-from scalediff.hosts.patcher_dit import (
+from scalediff.hosts.patcher.kernel import attend_with
+from scalediff.hosts.patcher.models import Loaded, map_transformer, map_unet, refuse_size
+from scalediff.hosts.patcher.transformer import (
     Target,
     block_count,
     exact_rope,
@@ -19,9 +20,8 @@ from scalediff.hosts.patcher_dit import (
     unet_in_place,
     with_wrapper,
 )
-from scalediff.hosts.patcher_kernel import attend_with
-from scalediff.hosts.patcher_models import Loaded, map_transformer, map_unet, refuse_size
-from scalediff.hosts.patcher_windows import PatcherWindows, grid_of, key_of
+from scalediff.hosts.patcher.unet import PatcherWindows, grid_of, key_of
+from scalediff.models.windowed_transformer import JointWindow
 
 KERNEL = (mini_forge, "attention_function")
 LAYERS = 7  # of MiniUNet

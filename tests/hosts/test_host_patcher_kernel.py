@@ -9,11 +9,11 @@ import mini_forge
 import pytest
 import torch
 
-from scalediff.attention import neighborhood_attention
-from scalediff.hosts import patcher_windows
-from scalediff.hosts.patcher_kernel import attend_with, chosen_attend, is_torchs_own
-from scalediff.hosts.patcher_models import Loaded, map_unet
-from scalediff.hosts.patcher_windows import PatcherWindows
+from scalediff.attention.windows import neighborhood_attention
+from scalediff.hosts.patcher import unet as patcher_windows
+from scalediff.hosts.patcher.kernel import attend_with, chosen_attend, is_torchs_own
+from scalediff.hosts.patcher.models import Loaded, map_unet
+from scalediff.hosts.patcher.unet import PatcherWindows
 
 KERNEL = (mini_forge, "attention_function")
 

@@ -8,8 +8,8 @@ import mini_forge
 import pytest
 import torch
 
-from scalediff.cascade import plan_stages
-from scalediff.config import ScaleDiffConfig
+from scalediff.method.cascade import plan_stages
+from scalediff.settings.config import ScaleDiffConfig
 
 CELLS = 16  # native size of the mini model: a stage of 32 x 32 cells is twice as large
 
@@ -39,8 +39,8 @@ class Runner:
 @pytest.fixture
 def stage(booted, monkeypatch):
     """A ForgeHost on a mini model, in the first stage of a plan to twice the size."""
-    from scalediff import models
-    from scalediff.hosts.forge import ForgeHost
+    from scalediff.hosts.patcher.forge import ForgeHost
+    from scalediff.models import inspection as models
 
     monkeypatch.setitem(models.NATIVE_CELLS, "default", CELLS)
     monkeypatch.setattr(ForgeHost, "kernel", classmethod(lambda cls: (mini_forge, "attention_function")))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scalediff.guidance import StructureGuidance
+from scalediff.method.guidance import StructureGuidance
 
 TAU = 400
 

@@ -85,7 +85,7 @@ def test_a_model_of_another_kind(host, monkeypatch):
 
 
 def test_a_model_that_predicts_something_else(host, monkeypatch):
-    from scalediff import models
+    from scalediff.models import inspection as models
 
     real = models.inspect(host.model)
     monkeypatch.setattr(
@@ -130,7 +130,7 @@ def test_a_hires_checkpoint_is_judged_in_the_pass(host, monkeypatch):
     ],
 )
 def test_an_extension_that_cuts_tiles_itself(host, title, enabled, refused):
-    from scalediff.hosts.webui_checks import refuse_tilers
+    from scalediff.hosts.webui.checks import refuse_tilers
 
     script = SimpleNamespace(title=lambda: title, args_from=1)
     p = SimpleNamespace(scripts=SimpleNamespace(alwayson_scripts=[script]), script_args=[0, enabled])

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from scalediff.hosts.webui_replace import CONTROLNET_SAMPLE, original, replace, restore
+from scalediff.hosts.webui.replace import CONTROLNET_SAMPLE, original, replace, restore
 
 
 class Processing:

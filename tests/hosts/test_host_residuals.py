@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-import scalediff.windowed
+import scalediff.models.windowed_unet
 
 FOUR_TIMES: dict[str, Any] = {"hr_scale": 4.0, "steps": 3}  # two stages
 
@@ -19,13 +19,13 @@ FOUR_TIMES: dict[str, Any] = {"hr_scale": 4.0, "steps": 3}  # two stages
 def windowed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Filled with the shape of the queries of every windowed call."""
     calls: list[tuple[int, ...]] = []
-    real = scalediff.windowed.neighborhood_attention
+    real = scalediff.models.windowed_unet.neighborhood_attention
 
     def spy(q: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         calls.append(tuple(q.shape))
         return real(q, *args, **kwargs)
 
-    monkeypatch.setattr(scalediff.windowed, "neighborhood_attention", spy)
+    monkeypatch.setattr(scalediff.models.windowed_unet, "neighborhood_attention", spy)
     return calls
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scalediff.hosts.webui_rows import RowTracker, map_rows
+from scalediff.hosts.webui.rows import RowTracker, map_rows
 
 
 def batch_rows(images: list[int], batch: int) -> torch.Tensor:

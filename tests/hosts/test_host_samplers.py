@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scalediff import schedule
+from scalediff.method import schedule
 
 TAU, STEPS = 350, 4
 
@@ -118,8 +118,8 @@ def test_structure_strength_reaches_the_sampler(host, strength):
 
 def test_ddim_and_euler_are_guided_alike(host, monkeypatch):
     """With one step from tau both samplers end at their x0, so the same guidance gives the same low band."""
-    from scalediff.frequency import low_pass
-    from scalediff.guidance import StructureGuidance
+    from scalediff.method.frequency import low_pass
+    from scalediff.method.guidance import StructureGuidance
 
     references, results = [], []
     init = StructureGuidance.__init__
@@ -129,7 +129,7 @@ def test_ddim_and_euler_are_guided_alike(host, monkeypatch):
         init(self, reference, *args, **kwargs)
 
     monkeypatch.setattr(StructureGuidance, "__init__", remember)
-    from scalediff.hosts.a1111 import A1111Host
+    from scalediff.hosts.a1111.host import A1111Host
 
     denoise = A1111Host.denoise
     monkeypatch.setattr(

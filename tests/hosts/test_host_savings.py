@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from scalediff.config import ScaleDiffConfig
-from scalediff.schedule import last_guided_level, stage_timesteps, step_levels
+from scalediff.method.schedule import last_guided_level, stage_timesteps, step_levels
+from scalediff.settings.config import ScaleDiffConfig
 
 SAMPLERS = ["Euler", "DPM++ 2M", "DDIM", "PLMS"]
 
@@ -169,7 +169,7 @@ def test_too_few_steps_before_the_cut_are_refused_as_without_it(host: Any) -> No
 def test_settings_that_a_sampler_cannot_follow(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from modules import sd_samplers
 
-    from scalediff.hosts.webui_savings import followed
+    from scalediff.hosts.webui.savings import followed
 
     asked = ScaleDiffConfig(enabled=True, negative_share=0.5, last_step_cut=2)
     assert followed(asked, "Euler") == followed(asked, "no such sampler") == asked
@@ -190,7 +190,7 @@ def test_a_picture_does_not_tell_of_features_that_were_not_reused(
     _, processed = run(host, stage_steps="1", feature_reuse=2)
     assert "ScaleDiff" in processed.infotexts[0]
     assert "feature reuse" not in processed.infotexts[0]
-    from scalediff.hosts.a1111 import A1111Host
+    from scalediff.hosts.a1111.host import A1111Host
 
     monkeypatch.setattr(A1111Host, "calls_blocks", False)
     assert A1111Host.settle(host.model, ScaleDiffConfig(feature_reuse=2)).feature_reuse == 1

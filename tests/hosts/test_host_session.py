@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scalediff.config import ScaleDiffConfig
-from scalediff.params import PARAMS
-from scalediff.session import Session, make_plan, read_config, set_up_log, unsign
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.session import Session, make_plan, read_config, set_up_log, unsign
+from scalediff.settings.table import PARAMS
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = [param.default for param in PARAMS]

@@ -10,7 +10,7 @@ from PIL import Image
 @pytest.fixture
 def stages(host, monkeypatch):
     """The stages of the run with the window that each was given."""
-    from scalediff.hosts.webui import WebUIHost
+    from scalediff.hosts.webui.host import WebUIHost
 
     seen = []
     denoise = WebUIHost.denoise

@@ -45,7 +45,7 @@ def test_nothing_changes_where_no_stages_run(host, settings):
 
 
 def test_a_plots_axis_sets_it(host):
-    from scalediff import xyz
+    from scalediff.page import xyz
 
     p = host.txt2img({"enabled": True, "stage_steps": "1"}, enable_hr=False)
     setattr(p, xyz.ATTRIBUTE, {"target": "2x"})

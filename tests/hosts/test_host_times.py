@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from test_host_img2img import picture
 
-from scalediff.estimate import model_work
+from scalediff.cost.plan import model_work
 
 ESTIMATE = "/scalediff/v1/estimate"
 JOB = {"width": 64, "height": 64, "steps": 5, "hr_scale": 2.0, "cfg_scale": 4.0}
@@ -20,8 +20,8 @@ ON = {"enabled": True}
 @pytest.fixture
 def clock(host, monkeypatch):
     """A clock that moves on by a second for each row that the network is called with, and nothing recorded."""
-    from scalediff.estimate import StepTimes
-    from scalediff.hosts import webui_times
+    from scalediff.cost.plan import StepTimes
+    from scalediff.hosts.webui import times as webui_times
 
     rows, recorded, times = [0], [], StepTimes()
     network = host.model.model.diffusion_model
@@ -72,7 +72,7 @@ def test_a_disabled_job_is_not_timed(host, clock):
 
 
 def test_a_stage_that_was_stopped_counts_what_was_done(host, clock, monkeypatch):
-    from scalediff.hosts.webui import WebUIHost
+    from scalediff.hosts.webui.host import WebUIHost
 
     def pressed(self, *args):
         host.shared.state.interrupted = True
@@ -170,9 +170,9 @@ def test_the_estimate_shrinks_a_large_init_image_as_a_run_does(client, host):
     large = asked(client, **fields)
     assert (large["base"], large["target"]) == ([192, 128], [384, 256])
     shrunk = asked(client, **fields, settings={"fit_init": True})
-    from scalediff.config import ScaleDiffConfig
-    from scalediff.hosts import webui_img2img
-    from scalediff.session import Session
+    from scalediff.hosts.webui import img2img as webui_img2img
+    from scalediff.settings.config import ScaleDiffConfig
+    from scalediff.settings.session import Session
 
     p = host.img2img(init_images=[picture(192, 128)], width=384, height=256)
     plan = webui_img2img.plan_of(p, Session(ScaleDiffConfig(enabled=True, fit_init=True)))

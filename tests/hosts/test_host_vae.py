@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from scalediff import settings
-from scalediff.config import ScaleDiffConfig
-from scalediff.tiled_vae_layers import Layers
+from scalediff.page import preferences as settings
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.vae.layers import Layers
 
 # A second stage of 256 px has 32 cells: tiles of 16 are forced by leaving no other choice.
 SIZES = {"hr_scale": 4.0}
@@ -20,7 +20,7 @@ SIZES = {"hr_scale": 4.0}
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr("scalediff.tiled_vae_cost.TILES", (16,))
+    monkeypatch.setattr("scalediff.cost.tiled_vae.TILES", (16,))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_img2img_decodes_its_result_in_tiles(host, stretches):
     ],
 )
 def test_the_job_goes_before_the_settings_page(host, job, page, tiled):
-    from scalediff.hosts import webui_vae
+    from scalediff.hosts.webui import vae as webui_vae
 
     host.shared.opts.data[settings.TILING_OPTION] = page
     choose = webui_vae.chooser(host.model, ScaleDiffConfig(vae_tiling=job))
@@ -109,7 +109,7 @@ def test_the_job_goes_before_the_settings_page(host, job, page, tiled):
 
 
 def test_the_memory_ceiling_forces_tiles_and_lowers_the_estimate(host, stretches):
-    from scalediff import routes
+    from scalediff.page import routes
 
     request = {"width": 64, "height": 64, "hr_scale": 8, "settings": {"enabled": True}}
     free = routes.preview.answer(request, routes.loaded_model())
@@ -147,7 +147,7 @@ def test_an_interrupt_between_tiles_gives_back_the_finished_stage(host, monkeypa
     state = host.shared.state
     seen = []
 
-    from scalediff.hosts import webui_vae
+    from scalediff.hosts.webui import vae as webui_vae
 
     real = webui_vae.progress
 
@@ -174,7 +174,7 @@ def test_an_interrupt_between_tiles_gives_back_the_finished_stage(host, monkeypa
 
 def test_the_phase_counts_tiles(host, monkeypatch):
     texts = []
-    from scalediff.hosts.webui import WebUIHost
+    from scalediff.hosts.webui.host import WebUIHost
 
     real = WebUIHost.phase
     monkeypatch.setattr(WebUIHost, "phase", lambda self, text: (texts.append(text), real(self, text))[1])
@@ -186,7 +186,7 @@ def test_an_error_between_tiles_leaves_nothing_behind(host, monkeypatch):
     def failing(*args, **kwargs):
         raise RuntimeError("between tiles")
 
-    monkeypatch.setattr("scalediff.hosts.webui_vae.progress", lambda *args, **kwargs: failing)
+    monkeypatch.setattr("scalediff.hosts.webui.vae.progress", lambda *args, **kwargs: failing)
     with pytest.raises(RuntimeError, match="between tiles"):
         run(host, "On")
     monkeypatch.undo()
@@ -204,7 +204,7 @@ class TestHostsThatTile:
         return module
 
     def flags(self, host, memory, config, cells=(32, 32)):
-        from scalediff.hosts import webui_vae
+        from scalediff.hosts.webui import vae as webui_vae
 
         p = SimpleNamespace(sd_model=host.model)
         with webui_vae.tiles(p, config, cells):
@@ -225,7 +225,7 @@ class TestHostsThatTile:
         assert self.flags(host, memory, ScaleDiffConfig()) == (True, False)
 
     def test_it_is_lowered_after_an_error(self, host, memory):
-        from scalediff.hosts import webui_vae
+        from scalediff.hosts.webui import vae as webui_vae
 
         p = SimpleNamespace(sd_model=host.model)
         with (
@@ -236,7 +236,7 @@ class TestHostsThatTile:
         assert memory.VAE_ALWAYS_TILED is False
 
     def test_only_forced_tiles_take_the_final_decode_from_the_host(self, host, memory):
-        from scalediff.hosts import webui_vae
+        from scalediff.hosts.webui import vae as webui_vae
 
         p = SimpleNamespace(sd_model=host.model, extra_generation_params={})
         latent = torch.zeros(1, host.model.latent_channels, 8, 8)

@@ -13,11 +13,13 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scalediff import __version__, preview, routes, schema, session
-from scalediff.config import ScaleDiffConfig
-from scalediff.params import DEFAULTS, PARAMS
-from scalediff.session import Session
-from scalediff.settings import LEVELS, LOG_OPTION
+from scalediff import __version__
+from scalediff.page import preview, routes
+from scalediff.page.preferences import LEVELS, LOG_OPTION
+from scalediff.settings import schema, session
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.session import Session
+from scalediff.settings.table import DEFAULTS, PARAMS
 
 ESTIMATE = "/scalediff/v1/estimate"
 JOB = {"width": 64, "height": 64, "steps": 5, "hr_scale": 2.0}
@@ -73,7 +75,7 @@ def test_the_endpoints_are_added_once_and_documented(booted: SimpleNamespace) ->
 
 
 def test_the_estimate_is_the_plan_of_the_run(client: TestClient, host: Any) -> None:
-    from scalediff.hosts import webui_hires
+    from scalediff.hosts.webui import hires as webui_hires
 
     config = {"enabled": True, "tau": 600, "stage_factor": 2.0}
     answer = client.post(ESTIMATE, json={**JOB, "hr_scale": 4.0, "settings": config}).json()

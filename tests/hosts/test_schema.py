@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalediff import schema
-from scalediff.config import ScaleDiffConfig
-from scalediff.param import Param
-from scalediff.params import DEFAULTS, PARAMS
+from scalediff.settings import schema
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.param import Param
+from scalediff.settings.table import DEFAULTS, PARAMS
 
 SCHEMA = schema.settings_schema()
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scalediff import xyz
-from scalediff.config import ScaleDiffConfig
-from scalediff.param import Param
-from scalediff.params import PARAMS
+from scalediff.page import xyz
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.param import Param
+from scalediff.settings.table import PARAMS
 
 OTHER = {
     "enabled": "True",

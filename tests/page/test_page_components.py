@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from scalediff import page
-from scalediff.param import TABS, Param
-from scalediff.params import PARAMS
+from scalediff.page import accordion as page
+from scalediff.settings.param import TABS, Param
+from scalediff.settings.table import PARAMS
 
 IDS = [param.attr for param in PARAMS]
 

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalediff import infotext, page
-from scalediff.config import ScaleDiffConfig
-from scalediff.param import MOST_ENTRIES, Param
-from scalediff.params import PARAMS
+from scalediff.page import accordion as page
+from scalediff.settings import infotext
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.param import MOST_ENTRIES, Param
+from scalediff.settings.table import PARAMS
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_SHOWN = 6
@@ -61,7 +62,7 @@ NONSENSE = st.one_of(
 def presets() -> Any:
     """Where there is torch; the page itself needs none."""
     pytest.importorskip("torch")
-    from scalediff import presets
+    from scalediff.settings import presets
 
     return presets
 
@@ -156,7 +157,7 @@ def test_the_script_and_the_style_name_what_is_on_the_page(with_accordion: None,
 
 def test_the_script_asks_with_the_names_of_the_endpoint() -> None:
     pytest.importorskip("torch")
-    from scalediff import preview
+    from scalediff.page import preview
 
     known = {param.attr for param in preview.REQUEST}
     script = (ROOT / "javascript" / "scalediff.js").read_text(encoding="utf8")

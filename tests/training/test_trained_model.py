@@ -36,7 +36,7 @@ def test_networks_are_the_stock_classes_unchanged(model):
 
 
 def test_self_attention_lies_on_two_levels_as_in_sdxl(model):
-    from scalediff.models import inspect
+    from scalediff.models.inspection import inspect
 
     found = inspect(model)
     assert found.supported, found.reason

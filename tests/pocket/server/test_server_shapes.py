@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from scalediff.params import PARAMS
+from scalediff.settings.table import PARAMS
 
 LISTS = {
     "samplers": {"name", "aliases", "options"},

@@ -1,0 +1,286 @@
+"""What a plan costs before it runs: multiply-adds, model calls, memory, and time once some were measured.
+
+The page's line, the API's answer and a run's log all come from here. What is counted, and what is not, is
+said in `estimate_counts` (multiply-adds, paper Table 1) and `estimate_memory` (bytes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from scalediff.cost.counts import TEXT_TOKENS, Work, unet_work, vae_work
+from scalediff.cost.memory import (
+    element_bytes,
+    gigabytes,
+    unet_activations,
+    vae_activations,
+    weight_bytes,
+)
+from scalediff.cost.tiled_vae import Choose, tiled_work
+from scalediff.cost.times import StepTimes, duration
+from scalediff.cost.transformer import (
+    TransformerShape,
+    shape_of,
+    transformer_activations,
+    transformer_work,
+)
+from scalediff.method.cascade import Stage, StagePlan
+from scalediff.method.schedule import guided_steps
+from scalediff.models import inspection as models
+from scalediff.models.units import Cells, unet_of
+
+__all__ = ["PlanEstimate", "Run", "StepTimes", "TransformerShape", "Work", "model_work", "plan_work"]
+
+HALF = 2  # bytes per number of a model known by its dimensions only
+TRANSFORMER_NATIVE = (128, 128)  # FLUX and its kin were trained at 1024 x 1024
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a plan will be run. `first_steps` are those of the first pass; each stage has its own in the plan.
+
+    `cfg`: two predictions, with and without the prompt, in one call if `paired`. `evaluations`: of the model
+    per step, 2 for Heun and the like; `stage_evaluations` where the stages differ. `negative_share`: part of
+    the stages' steps that make both predictions. `reuse_every`: of the stages' evaluations one in so many is
+    full, the others reuse its deep features. `images`: batch size. `text_tokens` None is 77 (UNet) or the
+    transformer's own. `vae_tile`: the VAE works on tiles of that many latent cells, or of as many as a function
+    of its half and of the latent's (h, w) says (None: on the whole). `vae_factor`: pixels per latent cell.
+    """
+
+    first_steps: int
+    cfg: bool = True
+    paired: bool = True
+    evaluations: int = 1
+    stage_evaluations: int | None = None
+    negative_share: float = 1.0
+    reuse_every: int = 1
+    images: int = 1
+    text_tokens: int | None = None
+    vae_tile: int | Choose | None = None
+    vae_factor: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("first_steps", "evaluations", "reuse_every", "images", "vae_factor"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+
+    def tile(self, part: nn.Module, latent_size: Cells) -> int | None:
+        """Tiles of the VAE's encoder or decoder for a latent of (h, w) cells, None where it works untiled."""
+        return self.vae_tile(part, latent_size) if callable(self.vae_tile) else self.vae_tile
+
+    @property
+    def together(self) -> int:
+        """Samples that one model call holds in memory."""
+        return self.images * (2 if self.cfg and self.paired else 1)
+
+    def calls(self, steps: int) -> int:
+        """Model evaluations, each counted for one sample."""
+        negative = guided_steps(steps, self.negative_share) if self.cfg else 0
+        return (steps + negative) * self.evaluations * self.images
+
+    def reusing_calls(self, steps: int) -> int:
+        """How many of `calls` reuse deep features, as `feature_reuse.FeatureReuse` decides it.
+
+        Not the first evaluation whose model call has another number of samples than those before.
+        """
+        negative = guided_steps(steps, self.negative_share) if self.cfg else 0
+        reusing = kept = 0
+        for evaluation in range(steps * self.evaluations):
+            samples = 2 if evaluation < negative * self.evaluations else 1
+            full = evaluation % self.reuse_every == 0 or (self.paired and samples != kept)
+            kept = samples if full else kept
+            reusing += 0 if full else samples
+        return reusing * self.images
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """Work of one stage for the whole batch: sampling, and the VAE around it; activations in bytes."""
+
+    stage: Stage
+    sampling: Work
+    vae: Work
+    activations: int
+
+
+@dataclass(frozen=True)
+class PlanEstimate:
+    """Cost of a plan. `first` is the ordinary first pass with its decoding; bytes are of one device.
+
+    `seconds` is what the stages will take, None before a step of this model was measured.
+    """
+
+    plan: StagePlan
+    first: Work
+    stages: tuple[StageWork, ...]
+    weights: int
+    first_activations: int
+    seconds: float | None = None
+
+    @property
+    def total(self) -> Work:
+        """Work of all stages, without the first pass."""
+        return sum((part.sampling + part.vae for part in self.stages), Work())
+
+    @property
+    def ratio(self) -> float:
+        """Multiply-adds of the stages, VAE included, as a multiple of the first pass's."""
+        return self.total.total / self.first.total
+
+    @property
+    def memory(self) -> int:
+        """Bytes: weights, and the largest set of activations that is alive at once."""
+        return self.weights + max([self.first_activations, *(part.activations for part in self.stages)])
+
+    def line(self) -> str:
+        """One line for people: sizes, steps, work, time if known, memory."""
+        sizes = [self.plan.base, *(part.stage.size for part in self.stages)]
+        parts = [" -> ".join(f"{width}x{height}" for width, height in sizes)]
+        if not self.stages:
+            return f"{parts[0]}, nothing to upscale"
+        parts.append("+".join(str(part.stage.steps) for part in self.stages) + " steps")
+        ratio = f"about {self.ratio:.1f}x" if self.ratio < 9.95 else f"about {self.ratio:.0f}x"
+        time = "" if self.seconds is None else f" (about {duration(self.seconds)})"
+        parts.append(f"{ratio} the first pass{time}")
+        parts.append(f"needs about {gigabytes(self.memory)}")
+        return ", ".join(parts)
+
+
+def model_work(
+    model: Any,
+    latent_size: Cells,
+    window: Cells | None = None,
+    *,
+    text_tokens: int | None = None,
+    reused: bool = False,
+) -> Work:
+    """Multiply-adds of one call for one sample at a latent of (h, w) cells; nothing is run (paper Table 1).
+
+    `model` is a host's model, a bare UNet (ldm, sgm, Forge or diffusers), a FLUX-like transformer, or a
+    `TransformerShape`. `window` (h, w) in latent cells counts windowed self-attention; None global. `reused`
+    counts a call that leaves the deep blocks out (`feature_reuse`); the whole one where that is not possible.
+    Raises ValueError for a model whose layers cannot be read.
+    """
+    if min(*latent_size, *(window or (1,))) < 1:
+        raise ValueError(f"sizes must be at least 1 cell, got {latent_size!r} and window {window!r}")
+    network = _network(model)
+    if isinstance(network, TransformerShape):
+        return transformer_work(network, latent_size, window, text_tokens=text_tokens)
+    return unet_work(
+        network,
+        latent_size,
+        window,
+        text_tokens=TEXT_TOKENS if text_tokens is None else text_tokens,
+        reused=reused,
+    )
+
+
+def plan_work(
+    plan: StagePlan,
+    model: Any,
+    run: Run,
+    *,
+    window: Cells | None = None,
+    vae: nn.Module | None = None,
+    times: StepTimes | None = None,
+    key: str = "",
+) -> PlanEstimate:
+    """Cost of a plan on a model (as in `model_work`) under a run's settings.
+
+    `window` in latent cells; None is the one a run would take for the plan's base size. `vae` (with `encoder`
+    and `decoder`) None is the model's own `first_stage_model`; without either the VAE counts nothing. `times`
+    and `key`, the model's name in it, give seconds. Raises ValueError as `model_work`.
+    """
+    network = _network(model)
+    vae = vae if vae is not None else getattr(model, "first_stage_model", None)
+    base = (max(1, plan.base[1] // run.vae_factor), max(1, plan.base[0] // run.vae_factor))
+    window = window or _default_window(model, base)
+    # every stage's latent is decoded once, for the next stage or at the end; the first pass decodes its own
+    earlier = replace(run, negative_share=1.0, reuse_every=1)
+    first = _sampling(network, base, None, earlier, steps=run.first_steps) + _vae(
+        vae, base, run, encode=False
+    )
+    later = replace(run, evaluations=run.stage_evaluations or run.evaluations)
+    stages = tuple(
+        StageWork(
+            stage,
+            _sampling(network, stage.latent_size, window, later, steps=stage.steps),
+            _vae(vae, stage.latent_size, run),
+            _activations(network, vae, stage.latent_size, run),
+        )
+        for stage in plan.stages
+    )
+    held = [part for part in (model, network, vae) if isinstance(part, nn.Module)]
+    weights = weight_bytes(*held)
+    if isinstance(network, TransformerShape):
+        weights += network.parameters * HALF
+    seconds = _seconds(times, key, stages)
+    return PlanEstimate(plan, first, stages, weights, _activations(network, vae, base, run), seconds)
+
+
+def _network(model: Any) -> Any:
+    """The UNet, or the shape of a transformer."""
+    if isinstance(model, TransformerShape):
+        return model
+    network = unet_of(model)
+    return shape_of(network) or network
+
+
+def _default_window(model: Any, base: Cells) -> Cells:
+    """The window that a run takes for a base picture of (h, w) latent cells."""
+    if isinstance(_network(model), TransformerShape):
+        return models.base_window(TRANSFORMER_NATIVE, base)
+    return models.base_window(models.inspect(model).native_size, base)
+
+
+def _sampling(network: Any, latent_size: Cells, window: Cells | None, run: Run, *, steps: int) -> Work:
+    reusing = run.reusing_calls(steps)
+    work = model_work(network, latent_size, window, text_tokens=run.text_tokens)
+    work *= run.calls(steps) - reusing
+    if reusing:  # counting means to look through the whole network
+        reused = model_work(network, latent_size, window, text_tokens=run.text_tokens, reused=True)
+        work += reused * reusing
+    return work
+
+
+def _vae(vae: Any, latent_size: Cells, run: Run, *, encode: bool = True) -> Work:
+    """Decoding, and encoding if asked, of one size for the batch; VAE runs are no model calls."""
+    work = Work()
+    for part in ("decoder", "encoder") if encode else ("decoder",):
+        if isinstance(getattr(vae, part, None), nn.Module):
+            half = getattr(vae, part)
+            tile = run.tile(half, latent_size)
+            one = vae_work(half, latent_size) if tile is None else tiled_work(half, latent_size, tile)
+            work += one * run.images
+    return replace(work, calls=0)
+
+
+def _activations(network: Any, vae: Any, latent_size: Cells, run: Run) -> int:
+    """Bytes alive in the larger of the two phases: a model call for the batch, the VAE for one picture."""
+    if isinstance(network, TransformerShape):
+        sampling = transformer_activations(network, latent_size) * HALF
+    else:
+        sampling = unet_activations(network, latent_size, element=element_bytes(network))
+    phases = [sampling * run.together]
+    pixels = latent_size[0] * latent_size[1] * run.vae_factor**2
+    pictures = 2 * 3 * 4 * pixels * run.images  # before and after a resize or a copy, RGB in fp32
+    for name in ("decoder", "encoder"):
+        part = getattr(vae, name, None)
+        if isinstance(part, nn.Module):
+            tile = run.tile(part, latent_size)
+            own = vae_activations(part, latent_size, element=element_bytes(part), tile=tile)
+            phases.append(own + pictures)
+    return max(phases)
+
+
+def _seconds(times: StepTimes | None, key: str, stages: tuple[StageWork, ...]) -> float | None:
+    """Time of the stages at the measured rates, None where there are none."""
+    parts = [
+        times.seconds(key, part.stage.latent_size, part.sampling + part.vae) if times else None
+        for part in stages
+    ]
+    known = [seconds for seconds in parts if seconds is not None]
+    return sum(known) if known and len(known) == len(parts) else None

@@ -1,0 +1,58 @@
+"""Measured times of this process, which turn counted work into seconds."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import log
+from statistics import median
+from threading import Lock
+
+from scalediff.cost.counts import Work
+from scalediff.models.units import Cells
+
+MODELS, RUNS = 8, 20
+
+
+class StepTimes:
+    """Times of earlier runs by model and latent size; kept in memory only, and only the latest of them.
+
+    `model` is a name that the host makes up: the checkpoint and whatever else changes its speed.
+    """
+
+    def __init__(self) -> None:
+        self._rates: dict[str, dict[Cells, deque[float]]] = {}
+        self._lock = Lock()
+
+    def record(self, model: str, latent_size: Cells, work: Work, seconds: float) -> None:
+        """`work` at a latent of (h, w) cells took `seconds`; what cannot be a measurement is ignored."""
+        if not (seconds > 0 and work.total > 0 and min(latent_size) > 0):
+            return
+        with self._lock:
+            sizes = self._rates.pop(model, {})
+            self._rates[model] = sizes  # the most recent model is last
+            while len(self._rates) > MODELS:
+                del self._rates[next(iter(self._rates))]
+            sizes.setdefault(latent_size, deque(maxlen=RUNS)).append(seconds / work.total)
+
+    def seconds(self, model: str, latent_size: Cells, work: Work) -> float | None:
+        """Expected seconds for `work` at that size; None for a model that was never recorded.
+
+        The median rate measured at that size, else at the size nearest in area.
+        """
+        with self._lock:
+            sizes = self._rates.get(model)
+            if not sizes:
+                return None
+            area = latent_size[0] * latent_size[1]
+            nearest = min(sizes, key=lambda size: abs(log(size[0] * size[1] / area)))
+            return work.total * median(sizes[nearest])
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "3 min 20 s" (to ten seconds) or "2 h 5 min"."""
+    if seconds < 59.5:
+        return f"{max(1, round(seconds))} s"
+    minutes, rest = divmod(round(seconds / 10) * 10, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,1 @@
+"""Hosts with a model patcher: Forge, Neo, reForge, Classic."""

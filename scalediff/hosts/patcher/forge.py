@@ -1,0 +1,68 @@
+"""The cascade's Host on Forge (`backend/` layout), and on Neo where the names agree."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from scalediff.hosts.patcher.host import PatcherHost
+from scalediff.hosts.patcher.models import Loaded
+from scalediff.hosts.patcher.transformer import Target, find_target
+
+PREDICTIONS = {"epsilon": "eps", "eps": "eps", "v_prediction": "v", "const": "flow"}
+KERNEL = "attention_function"
+# Blocks call what their own module names: Chroma has imported FLUX's function by name.
+PLACES = {
+    "flux": ("backend.nn.flux", "flux", KERNEL),
+    "schnell": ("backend.nn.flux", "flux", KERNEL),
+    "chroma": ("backend.nn.chroma", "flux", KERNEL),
+    "sd3": ("backend.nn.mmditx", "sd3", None),
+}
+
+
+class ForgeHost(PatcherHost):
+    """UNets through attn1 replacements, FLUX, Chroma and SD3 through their module's attention function."""
+
+    name = "forge"
+
+    @classmethod
+    def loaded(cls, sd_model: Any) -> Loaded:
+        """`forge_objects.unet.model` holds a network and a predictor (backend/modules/k_model.py)."""
+        model = sd_model.forge_objects.unet.model
+        kind = str(getattr(model.predictor, "prediction_type", "epsilon"))
+        return Loaded(sd_model, model.diffusion_model, PREDICTIONS.get(kind, kind))
+
+    @classmethod
+    def current(cls, model_data: Any) -> Any:
+        """None while another model is selected: this host loads it with the next picture only.
+
+        It compares in the same way (modules/sd_models.py:474).
+        """
+        selected = getattr(model_data, "forge_loading_parameters", None)
+        same = not selected or str(selected) == model_data.forge_hash
+        return super().current(model_data) if same else None
+
+    @classmethod
+    def family(cls, network: nn.Module) -> str:
+        """As for all hosts; FLUX without a guidance input is schnell."""
+        family = super().family(network)
+        return "schnell" if family == "flux" and not getattr(network, "guidance_embed", True) else family
+
+    @classmethod
+    def kernel(cls) -> tuple[ModuleType, str]:
+        """`attention_function` as the UNet's module knows it."""
+        return importlib.import_module("backend.nn.unet"), KERNEL
+
+    @classmethod
+    def joint_target(cls, family: str) -> Target | None:
+        """The module of the family and the function in it, where this host has them."""
+        if family not in PLACES:
+            return None
+        module, method, kernel = PLACES[family]
+        return find_target([(module, "attention")], method, (module, kernel) if kernel else None)
+
+    @classmethod
+    def noise_schedule(cls, sd_model: Any) -> Any:
+        """The predictor (backend/modules/k_prediction.py)."""
+        return sd_model.forge_objects.unet.model.predictor

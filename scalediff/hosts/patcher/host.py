@@ -1,0 +1,254 @@
+"""What the hosts with a model patcher share (Forge, Neo, reForge, Classic): `sd_model.forge_objects`.
+
+Every sampler call starts from the patcher as it was after LoRA; other scripts then add their patches, and
+ours are laid on top, on a clone that is in place only while the sampler runs.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scalediff.hosts.patcher.kernel import chosen_attend
+from scalediff.hosts.patcher.models import Loaded, is_unet, map_transformer, map_unet, refuse_size
+from scalediff.hosts.patcher.transformer import (
+    TOKEN,
+    Target,
+    block_count,
+    exact_rope,
+    unet_in_place,
+    with_wrapper,
+)
+from scalediff.hosts.patcher.unet import PatcherWindows, windowed_layers
+from scalediff.hosts.webui.host import WebUIHost
+from scalediff.hosts.webui.memory import attention_room
+from scalediff.hosts.webui.scope import no_refiner
+from scalediff.method import flow, schedule, seeding
+from scalediff.method.cascade import Stage
+from scalediff.method.geometry import patch_length
+from scalediff.models.inspection import ModelMap, layer_window
+from scalediff.models.windowed_transformer import JointWindow, is_swapped
+from scalediff.models.windowed_transformer import token_grid as tokens_of
+from scalediff.models.windowed_unet import Shift
+
+SAME_MODULES = ["Use same choices"]
+LEVELS = "_scalediff_levels"  # on a job: what holds the model's noise levels, and the levels before the job
+# Family by the class of the network, in any of the hosts
+TRANSFORMERS = {
+    "IntegratedFluxTransformer2DModel": "flux",
+    "IntegratedChromaTransformer2DModel": "chroma",
+    "MMDiTX": "sd3",
+    "Flux": "flux",
+    "Chroma": "chroma",
+    "MMDiT": "sd3",
+    "OpenAISignatureMMDITWrapper": "sd3",
+}
+
+
+class PatcherHost(WebUIHost):
+    """A host whose model lies behind `p.sd_model.forge_objects.unet`."""
+
+    # --- what one dialect does in its own way
+
+    @classmethod
+    def kernel(cls) -> tuple[ModuleType, str]:
+        """Module and name of the host's attention function for UNets."""
+        raise NotImplementedError
+
+    @classmethod
+    def joint_target(cls, family: str) -> Target | None:
+        """Where the attention function of a transformer family lies; None where it cannot be reached."""
+        raise NotImplementedError
+
+    @classmethod
+    def loaded(cls, sd_model: Any) -> Loaded:
+        """What is loaded."""
+        raise NotImplementedError
+
+    @classmethod
+    def noise_schedule(cls, sd_model: Any) -> Any:
+        """What holds the model's noise levels: the table `sigmas`, and sigma(timestep) of a UNet."""
+        raise NotImplementedError
+
+    @classmethod
+    def family(cls, network: nn.Module) -> str:
+        """Family of a transformer, "" for one that is not known."""
+        return TRANSFORMERS.get(type(network).__name__, "")
+
+    # --- the model
+
+    @classmethod
+    def inspect(cls, sd_model: Any) -> ModelMap:
+        """The map of what is loaded now."""
+        loaded = cls.loaded(sd_model)
+        if is_unet(loaded.network):
+            return map_unet(loaded)
+        family = cls.family(loaded.network)
+        return map_transformer(loaded, family, reachable=cls.joint_target(family) is not None)
+
+    @classmethod
+    def refuse_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
+        """Why the model cannot be run on a latent of (h, w) cells at all."""
+        network = cls.loaded(sd_model).network
+        return None if is_unet(network) else refuse_size(network, cls.family(network), latent_size)
+
+    # --- the job
+
+    @classmethod
+    def prepare_job(cls, p: Any) -> None:
+        """Two things on which the host would fail.
+
+        An API request need not name the modules of the second pass: they are None then. The picture that the
+        gallery hands over to be upscaled has an alpha channel, which no VAE takes (Forge, a latent upscaler).
+        """
+        if getattr(p, "hr_additional_modules", SAME_MODULES) is None:
+            p.hr_additional_modules = list(SAME_MODULES)
+        picture = getattr(p, "firstpass_image", None)
+        if picture is not None:
+            p.firstpass_image = picture.convert("RGB")
+
+    @classmethod
+    def accept_job(cls, p: Any) -> None:
+        """Note the model's noise levels before the job changes them, and keep the CFG for the second pass.
+
+        An API request that gives that pass no CFG of its own gets the host's defaults, 1.0 (no negative
+        prompt) and 3.5; its page always sends both.
+        """
+        levels = cls.noise_schedule(p.sd_model)
+        setattr(p, LEVELS, (levels, getattr(levels, "sigmas", None)))
+        if not getattr(p, "is_api", False):
+            return
+        if getattr(p, "hr_cfg", None) == 1.0:
+            p.hr_cfg = p.cfg_scale
+        if getattr(p, "hr_distilled_cfg", None) == 3.5 and getattr(p, "distilled_cfg_scale", None):
+            p.hr_distilled_cfg = p.distilled_cfg_scale
+
+    def unet(self) -> nn.Module:
+        """The network behind the patcher."""
+        return self.p.sd_model.forge_objects.unet.model.diffusion_model
+
+    def schedule(self, sampler: Any, stage: Stage, sigma: float) -> Tensor:
+        """As on other hosts; a flow model gets its own spacing where the host's is not one of flow levels.
+
+        Forge's "Automatic" counts in timesteps there.
+        """
+        if self.prediction != "flow":
+            return super().schedule(sampler, stage, sigma)
+        total = max(math.ceil(stage.steps * 1000 / stage.tau), stage.steps + 1)
+        full = type(sampler).get_sigmas(sampler, self.p, total)
+        if float(full.max()) > 1 + 1e-3:
+            return flow.flow_stage_sigmas(stage.tau, stage.steps, self.mu())
+        return schedule.stage_sigmas(full, sigma, stage.steps)
+
+    def sigma(self, tau: float) -> float:
+        """Noise level of timestep tau on the model's own axis; for flow models tau counts before the shift."""
+        if self.prediction == "flow":
+            return flow.sigma_of_tau(tau, self.mu())
+        return float(self.noise_schedule(self.p.sd_model).sigma(torch.tensor(float(tau))))
+
+    def mu(self) -> float:
+        """Time shift of the loaded flow model."""
+        return flow.mu_of_levels(self.noise_schedule(self.p.sd_model).sigmas)
+
+    @contextmanager
+    def window_scope(self) -> Iterator[None]:
+        """Refiner off; token merging is off because nobody switches it on for a sampler call of ours."""
+        with no_refiner(self.p):
+            yield
+
+    def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
+        """The patcher as it was after LoRA, then the other scripts, one of which may change the noise."""
+        sd_model = self.p.sd_model
+        sd_model.forge_objects = sd_model.forge_objects_after_applying_lora.shallow_copy()
+        noise = super().before_sampling(reference, noise)
+        modified, self.p.modified_noise = getattr(self.p, "modified_noise", None), None
+        return noise if modified is None else modified
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """As on other hosts; after an exception the model has its own noise levels again.
+
+        For zero terminal SNR these hosts exchange them around `p.sample` and do not put them back when that
+        raises (Forge modules/processing.py:985-997, reForge 1077-1096): every later picture would change.
+        """
+        try:
+            with super().installed():
+                yield
+        except BaseException:
+            self._put_levels_back()
+            raise
+
+    def _put_levels_back(self) -> None:
+        noted, levels = getattr(self.p, LEVELS, (None, None))
+        if levels is None or noted is not self.noise_schedule(self.p.sd_model):
+            return
+        now = noted.sigmas
+        if not torch.equal(now, levels.to(now.device)):
+            noted.set_sigmas(levels.to(now.device))
+
+    # --- attention
+
+    @contextmanager
+    def windows(self, stage: Stage) -> Iterator[None]:
+        """Windowed self-attention on a clone of the patcher that is in place now."""
+        self.rows.restart()
+        unet = self.p.sd_model.forge_objects.unet
+        windows: PatcherWindows | JointWindow
+        if self.model_map.layers:
+            windows = self._unet_windows(stage)
+            patched = windows.patched(unet)
+        else:
+            target = self.joint_target(self.model_map.family)
+            assert target is not None  # a model without one is refused
+            windows = self._joint_window(stage, target)
+            patched = with_wrapper(unet, windows, target)
+        with unet_in_place(self.p.sd_model, patched):
+            yield
+        self.note_windows(stage, windows.calls, windows.fallbacks)
+
+    def windowed_now(self) -> tuple[int, int]:
+        """Counted in the patcher's options, or by the function that a transformer's blocks call."""
+        layers = self.model_map.layers
+        if layers:
+            return windowed_layers(self.p.sd_model.forge_objects.unet, self.model_map), len(layers)
+        blocks = block_count(self.unet())
+        target = self.joint_target(self.model_map.family)
+        swapped = target is not None and any(is_swapped(*place) for place in target.places)
+        return blocks if swapped else 0, blocks
+
+    def _unet_windows(self, stage: Stage) -> PatcherWindows:
+        window = self.window()
+        return PatcherWindows(
+            self.model_map,
+            window,
+            kernel=self.kernel(),
+            shift=self.shift(stage, window),
+            room=self._room(stage),
+        )
+
+    def _joint_window(self, stage: Stage, target: Target) -> JointWindow:
+        window = layer_window(self.window(), TOKEN)
+        return JointWindow(
+            window,
+            attend=chosen_attend(target.kernel),
+            rope=exact_rope(self.unet(), tokens_of(stage.latent_size, TOKEN)),
+            shift=self._joint_shift(stage, window),
+            room=self._room(stage),
+        )
+
+    def _room(self, stage: Stage) -> int | None:
+        """Bytes that attention may take."""
+        return attention_room(self.p, self.unet(), self.model_map, stage.latent_size)
+
+    def _joint_shift(self, stage: Stage, window: tuple[int, int]) -> Shift | None:
+        """As `shift`, for layers that all have one and the same window (h, w) in tokens."""
+        if not self.config.shift:
+            return None
+        patch = (patch_length(window[0]), patch_length(window[1]))
+        return lambda layer, step: seeding.shift_offsets(
+            self.p.seeds, patch, stage=stage.index, layer=layer, step=self.rows.steps
+        )

@@ -1,0 +1,68 @@
+"""The cascade's Host on reForge and Classic (`ldm_patched/` layout)."""
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from scalediff.hosts.patcher.host import PatcherHost
+from scalediff.hosts.patcher.models import Loaded
+from scalediff.hosts.patcher.transformer import Target, find_target
+
+KERNEL = ("ldm_patched.ldm.modules.attention", "optimized_attention")
+FLUX = ("ldm_patched.ldm.flux.layers", "attention")
+CHROMA = ("ldm_patched.ldm.chroma.layers", "attention")
+# SD3's blocks call the kernel itself, under the name that their module has for it.
+SD3 = ("ldm_patched.ldm.modules.diffusionmodules.mmdit", "optimized_attention")
+PLACES = {"flux": (FLUX, "flux"), "schnell": (FLUX, "flux"), "chroma": (CHROMA, "flux"), "sd3": (SD3, "sd3")}
+# What a model predicts, by the classes that its model_sampling is put together from; first match counts.
+PREDICTIONS = (("CONST", "flow"), ("EDM", "edm"), ("X0", "x0"), ("V_PREDICTION", "v"), ("EPS", "eps"))
+
+
+class LdmPatchedHost(PatcherHost):
+    """UNets through attn1 replacements; transformers, where the host loads them, through their function."""
+
+    name = "ldm_patched"
+    calls_blocks = False  # its UNet runs their layers itself (openaimodel.py, forward_timestep_embed)
+
+    @classmethod
+    def loaded(cls, sd_model: Any) -> Loaded:
+        """`forge_objects.unet.model` holds network and model_sampling (ldm_patched/modules/model_base.py)."""
+        model = sd_model.forge_objects.unet.model
+        bases = _class_names(model.model_sampling)
+        prediction = next((kind for name, kind in PREDICTIONS if name in bases), "unknown")
+        return Loaded(sd_model, model.diffusion_model, prediction)
+
+    @classmethod
+    def family(cls, network: nn.Module) -> str:
+        """As for all hosts; FLUX without a guidance input is schnell."""
+        family = super().family(network)
+        guided = getattr(getattr(network, "params", None), "guidance_embed", True)
+        return "schnell" if family == "flux" and not guided else family
+
+    @classmethod
+    def kernel(cls) -> tuple[ModuleType, str]:
+        """`optimized_attention`, which the UNet's module defines."""
+        return importlib.import_module(KERNEL[0]), KERNEL[1]
+
+    @classmethod
+    def joint_target(cls, family: str) -> Target | None:
+        """The module of the family and the function in it, where this host has them."""
+        if family not in PLACES:
+            return None
+        place, method = PLACES[family]
+        return find_target([place], method, KERNEL)
+
+    @classmethod
+    def noise_schedule(cls, sd_model: Any) -> Any:
+        """Its model_sampling (ldm_patched/modules/model_sampling.py)."""
+        return sd_model.forge_objects.unet.model.model_sampling
+
+    def noising_input(self, reference: Tensor, sigma: float) -> Tensor:
+        """These hosts add sigma * noise for every model; a flow model's picture must fade by as much."""
+        return reference * (1 - sigma) if self.prediction == "flow" else reference
+
+
+def _class_names(thing: object) -> set[str]:
+    return {base.__name__ for base in type(thing).__mro__}

@@ -1,0 +1,181 @@
+"""txt2img: the second pass of Hires. fix, replaced on one `p`."""
+
+from typing import Any
+
+from modules import devices, extra_networks, sd_samplers, shared
+from modules.processing import DecodedSamples, opt_f
+from torch import Tensor
+
+from scalediff.hosts.select import host_class
+from scalediff.hosts.webui import passes as common
+from scalediff.hosts.webui.checks import refuse_engine, refuse_job, refuse_size, refuse_stages
+from scalediff.hosts.webui.conditioning import Told, stage_conditioning
+from scalediff.hosts.webui.gate import open_gate
+from scalediff.hosts.webui.host import WebUIHost
+from scalediff.hosts.webui.pictures import to_image
+from scalediff.hosts.webui.replace import original, replace
+from scalediff.hosts.webui.saving import save_pictures
+from scalediff.hosts.webui.savings import followed
+from scalediff.hosts.webui.vae import finished
+from scalediff.method.cascade import CascadeResult, StagePlan
+from scalediff.settings.session import Session, make_plan, stage_values
+
+
+def install(p: Any, session: Session) -> str | None:
+    """Replace `p.sample_hr_pass`. Returns the reason instead when it is clear already that it cannot work."""
+    session.settle(followed(session.config, sampler_of(p)))
+    stages = stage_values(session.config, **common.steps_of(p))  # sizes, hence the count, are not known yet
+    if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
+        reason = refuse_job(p, sampler_of(p), stages)
+    else:  # another model will be loaded for the pass: it is looked at then
+        reason = refuse_stages(sampler_of(p), stages)
+    if reason is not None:
+        return reason
+    session.withdraw("fit_init")  # there is no init image
+
+    def sample_hr_pass(
+        samples: Tensor | None,
+        decoded_samples: Tensor | None,
+        seeds: list[int],
+        subseeds: list[int],
+        subseed_strength: float,
+        prompts: list[str],
+    ) -> Any:
+        ordinary = original(p, "sample_hr_pass", sample_hr_pass)
+        if shared.state.interrupted:
+            common.unsign(p.extra_generation_params)
+            return samples if samples is not None else _pictures(decoded_samples)
+        rgb = None if decoded_samples is None else decoded_samples[:, :3].float()
+        plan = plan_of(p, session, _base(samples, rgb))
+        reason = _refuse_pass(p, session, plan, samples)
+        if reason is not None:
+            common.refuse(p, reason)
+            return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
+        return _second_pass(p, session, plan, samples, rgb)
+
+    replace(p, "sample_hr_pass", sample_hr_pass)
+    return None
+
+
+def sampler_of(p: Any) -> str:
+    """Name of the sampler of the second pass."""
+    return p.hr_sampler_name or p.sampler_name
+
+
+def plan_of(p: Any, session: Session, base: tuple[int, int]) -> StagePlan:
+    """The plan from `base` (width, height) to the size of the Hires panel, before its crop."""
+    target = (p.hr_upscale_to_x, p.hr_upscale_to_y)
+    return make_plan(base, target, session.config, **common.steps_of(p))
+
+
+def _base(samples: Tensor | None, rgb: Tensor | None) -> tuple[int, int]:
+    """Size of the first picture (width, height); an uploaded one need not have the size on the page."""
+    if samples is not None:
+        return samples.shape[3] * opt_f, samples.shape[2] * opt_f
+    assert rgb is not None
+    return rgb.shape[3] // opt_f * opt_f, rgb.shape[2] // opt_f * opt_f
+
+
+def _pictures(decoded: Tensor | None) -> Any:
+    """An uploaded picture, interrupted before anything was done: handed on as it came."""
+    result = DecodedSamples()
+    result.extend([] if decoded is None else decoded[:, :3].float().cpu())
+    return result
+
+
+def _refuse_pass(p: Any, session: Session, plan: StagePlan, samples: Tensor | None) -> str | None:
+    """The checks that need the model of the second pass and the real sizes."""
+    if not plan.stages:
+        width, height = plan.target
+        return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
+    if samples is not None and samples.ndim != 4:
+        return "this model makes video, not pictures; use an image checkpoint"
+    return refuse_engine() or refuse_job(p, sampler_of(p), common.demands_of(plan)) or refuse_size(p, plan)
+
+
+def _second_pass(
+    p: Any, session: Session, plan: StagePlan, samples: Tensor | None, rgb: Tensor | None
+) -> Any:
+    """The host's second pass in the host's order, with the cascade in place of upscaling and sampling."""
+    p.is_hr_pass = True
+    try:
+        p.sampler = sd_samplers.create_sampler(sampler_of(p), p.sd_model)
+        _save_first_pictures(p, samples, rgb)
+        _prepare_conditioning(p)
+        own = (p.hr_c, p.hr_uc)
+        with stage_conditioning(p, session, plan, own, sampler_name=sampler_of(p)) as told:
+            result = _stages(p, session, plan, told, samples, rgb)
+        cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
+        devices.torch_gc()
+        pictures = finished(p, session.config, cropped)
+        session.own_up(p.extra_generation_params)
+        return pictures
+    finally:
+        p.is_hr_pass = False
+        p.sampler = None
+        shared.state.textinfo = None
+        devices.torch_gc()
+
+
+def _stages(
+    p: Any,
+    session: Session,
+    plan: StagePlan,
+    told: list[Told],
+    samples: Tensor | None,
+    rgb: Tensor | None,
+) -> CascadeResult:
+    """The cascade on what the first pass made, or on an uploaded picture."""
+    host = host_class()(
+        p,
+        session.config,
+        host_class().inspect(p.sd_model),
+        plan,
+        sampler_name=sampler_of(p),
+        told=told,
+        upscaler=p.hr_upscaler if p.latent_scale_mode is None else None,
+    )
+    latent, rgb = _on_device(host, samples, rgb)
+    if p.scripts is not None:
+        p.scripts.before_hr(p)
+    open_gate(host, session, latent)
+    return common.run(p, session, host, latent, rgb)
+
+
+def _prepare_conditioning(p: Any) -> None:
+    """LoRA and the like of the hires prompt, then its conditioning."""
+    with devices.autocast():
+        if not p.disable_extra_networks:
+            extra_networks.activate(p, p.hr_extra_network_data)
+        p.calculate_hr_conds()
+
+
+def _on_device(host: WebUIHost, samples: Tensor | None, rgb: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Latent and picture where the model is; the latent is made from the picture when only that was given."""
+    if rgb is not None:
+        width, height = host.plan.base
+        rgb = rgb[:, :, :height, :width].to(shared.device)
+    if rgb is not None and (samples is None or host.p.hr_checkpoint_info is not None):
+        # another checkpoint may have another latent space
+        samples = host.encode_images(rgb, -1)
+    assert samples is not None
+    return samples.to(shared.device), rgb
+
+
+def _crop(p: Any, latent: Tensor) -> Tensor:
+    """The crop that "Resize width to / height to" asks for when it changes the aspect."""
+    top, left = p.truncate_y // 2, p.truncate_x // 2
+    bottom, right = (p.truncate_y + 1) // 2, (p.truncate_x + 1) // 2
+    return latent[:, :, top : latent.shape[2] - bottom, left : latent.shape[3] - right]
+
+
+def _save_first_pictures(p: Any, samples: Tensor | None, rgb: Tensor | None) -> None:
+    """The pictures of the first pass, where the settings ask for them."""
+    if not (p.save_samples() and shared.opts.save_images_before_highres_fix):
+        return
+    if rgb is not None:
+        pictures = [to_image(one) for one in rgb]
+    else:
+        assert samples is not None
+        pictures = [sd_samplers.sample_to_image(samples, i, approximation=0) for i in range(len(p.seeds))]
+    save_pictures(p, pictures, "-before-highres-fix")

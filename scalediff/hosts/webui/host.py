@@ -1,0 +1,319 @@
+"""What the Hosts of all WebUIs share: VAE, upscaler, noise, sampler and progress of one pass.
+
+A subclass says what its host does in its own way: which layers the model has, how attention is windowed,
+what has to be prepared before the sampler is called.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from modules import devices, rng, sd_samplers, shared
+from modules.processing import decode_latent_batch
+from torch import Tensor, nn
+
+from scalediff.hosts.webui import encode as webui_encode
+from scalediff.hosts.webui import vae as webui_vae
+from scalediff.hosts.webui.control import hints_of_size
+from scalediff.hosts.webui.guidance import GuidanceCallbacks
+from scalediff.hosts.webui.model import network_of
+from scalediff.hosts.webui.pictures import resize_bicubic, resize_with_upscaler
+from scalediff.hosts.webui.rows import RowTracker
+from scalediff.hosts.webui.sampling import exact_schedule, is_timestep_sampler, stage_schedule
+from scalediff.hosts.webui.saving import save_stage
+from scalediff.hosts.webui.savings import savings
+from scalediff.hosts.webui.scope import no_extra_noise
+from scalediff.hosts.webui.times import measure
+from scalediff.method import seeding
+from scalediff.method.cascade import Stage, StagePlan
+from scalediff.method.geometry import patch_length
+from scalediff.method.guidance import StructureGuidance
+from scalediff.method.schedule import step_levels, without_last
+from scalediff.models.feature_reuse import FeatureReuse, deep_blocks
+from scalediff.models.inspection import ModelMap, layer_window
+from scalediff.models.patch import is_replaced
+from scalediff.models.windowed_unet import Shift
+from scalediff.settings import presets
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.session import attention_window
+
+log = logging.getLogger("scalediff")
+
+
+class WebUIHost:
+    """Implements `scalediff.method.protocol.Host`; `run` the cascade inside `with host.installed()`.
+
+    `cond` and `uncond` are the host's own conditioning objects of this pass (not needed where the host samples
+    by itself), `sampler_name` and `upscaler` the names the user chose (upscaler None: plain bicubic). `told`:
+    (cond, uncond) of each stage where they are not the same throughout.
+    """
+
+    name = "webui"
+    calls_blocks = True  # whether a UNet's blocks are called as modules: else their features cannot be reused
+    eps_from_timestep_samplers = False  # whether on_cfg_after_cfg shows eps for the DDIM family
+
+    def __init__(
+        self,
+        p: Any,
+        config: ScaleDiffConfig,
+        model_map: ModelMap,
+        plan: StagePlan,
+        *,
+        sampler_name: str,
+        cond: Any = None,
+        uncond: Any = None,
+        upscaler: str | None = None,
+        told: Sequence[tuple[Any, Any]] = (),
+    ):
+        self.p, self.config, self.model_map, self.plan = p, config, model_map, plan
+        self.sampler_name, self.cond, self.uncond, self.upscaler = sampler_name, cond, uncond, upscaler
+        self.told = told
+        self.prediction = model_map.prediction
+        self.windowed_calls = self.reused = 0
+        self.fallbacks: set[str] = set()
+        self.rows = RowTracker(len(p.seeds))
+        self.callbacks = GuidanceCallbacks(p, self.rows, shows_eps=self.eps_from_timestep_samplers)
+        # what a stage does to the cross-attention of the model, set by webui_gate
+        self.gated: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
+        self._text, self._stage = "", 0
+
+    # --- what a host does in its own way
+
+    @classmethod
+    def current(cls, model_data: Any) -> Any:
+        """The model that the next picture is made with, out of `sd_models.model_data`; None if not loaded."""
+        return model_data.sd_model
+
+    @classmethod
+    def inspect(cls, sd_model: Any) -> ModelMap:
+        """Which layers of the loaded model get windows, or why none."""
+        raise NotImplementedError
+
+    @classmethod
+    def refuse_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
+        """Why the model cannot be run on a latent of (h, w) cells at all; None where it can."""
+        return None
+
+    @classmethod
+    def settle(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
+        """The settings as they suit the loaded model: what was left to the preset is filled in."""
+        settled = presets.resolve(config, cls.inspect(sd_model).family)
+        return settled if cls.reuses(sd_model) else replace(settled, feature_reuse=1)
+
+    @classmethod
+    def reuses(cls, sd_model: Any) -> bool:
+        """Whether deep features can be reused: the network is a UNet that is so deep, and calls its blocks."""
+        return cls.calls_blocks and bool(deep_blocks(network_of(sd_model)))
+
+    @classmethod
+    def prepare_job(cls, p: Any) -> None:
+        """Correct values of `p` that this host would fail on, before a second pass is looked at."""
+
+    @classmethod
+    def accept_job(cls, p: Any) -> None:
+        """Correct values of `p` that would spoil the stages; called once the job is accepted."""
+
+    def unet(self) -> nn.Module:
+        """The network that is called once for each piece of a denoiser call."""
+        raise NotImplementedError
+
+    def sigma(self, tau: float) -> float:
+        """Noise level of timestep `tau`, read now: the host may change the schedule for an image."""
+        raise NotImplementedError
+
+    def window_scope(self) -> AbstractContextManager[None]:
+        """Features of the host that would go round the windows, off inside the `with`."""
+        raise NotImplementedError
+
+    @contextmanager
+    def stage_scope(self) -> Iterator[None]:
+        """Features of the host that would spoil a stage, off inside the `with`."""
+        with self.window_scope(), no_extra_noise():
+            yield
+
+    def windows(self, stage: Stage) -> AbstractContextManager[None]:
+        """Windowed self-attention on the model that is loaded now."""
+        raise NotImplementedError
+
+    def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
+        """Let the other scripts prepare the model for this sampler call; returns the noise to use."""
+        if self.p.scripts is not None:
+            self.p.scripts.process_before_every_sampling(
+                p=self.p, x=reference, noise=noise, c=self.cond, uc=self.uncond
+            )
+        return noise
+
+    def schedule(self, sampler: Any, stage: Stage, sigma: float) -> Tensor:
+        """What the sampler will use: sigmas from `sigma` down to 0, or timesteps for the DDIM family."""
+        return stage_schedule(sampler, self.p, tau=stage.tau, sigma=sigma, steps=stage.steps)
+
+    def noising_input(self, reference: Tensor, sigma: float) -> Tensor:
+        """What to hand to the sampler as the clean latent, for a host that noises in its own way."""
+        return reference
+
+    # --- one pass
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """The host's callbacks and a counter on the network, for the whole pass."""
+        counter = self.unet().register_forward_pre_hook(
+            lambda module, inputs: self.rows.take(inputs[0].shape[0])
+        )
+        try:
+            with self.callbacks.registered():
+                yield
+        finally:
+            counter.remove()
+            shared.state.textinfo = None
+            devices.torch_gc()
+
+    # --- progress
+
+    def begin_stage(self, stage: Stage, count: int) -> None:
+        """Next job on the progress bar. In img2img the first stage is the job that the host itself counts."""
+        self._text, self._stage = f"ScaleDiff {stage.index + 1}/{count}", stage.index
+        if stage.index > 0 or getattr(self.p, "enable_hr", False):
+            shared.state.nextjob()
+
+    def phase(self, text: str) -> None:
+        """Show what goes on between the sampler's steps."""
+        shared.state.textinfo = f"{self._text}: {text}"
+
+    def stopped(self) -> bool:
+        """True once the user interrupted or skipped this image."""
+        return bool(shared.state.interrupted or shared.state.skipped)
+
+    # --- pixels and latents
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent `[B, C, h, w]` -> RGB `[B, 3, H, W]` fp32, about [-1, 1].
+
+        The host's function moves a VAE that yields NaN to a wider type where it can; if that is no help it
+        raises.
+        """
+        report = webui_vae.progress(self, "decoding")
+        with webui_vae.tiles(self.p, self.config, latent.shape[-2:], report=report):
+            decoded = decode_latent_batch(
+                self.p.sd_model, latent, target_device=latent.device, check_for_nans=True
+            )
+        rgb = torch.stack(list(decoded)).float()
+        if self._stage > 0:  # what a stage starts from is the result of the one before
+            save_stage(self.p, rgb, self.plan.stages[self._stage - 1])
+        return rgb
+
+    def upscale_rgb(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
+        """RGB to `size` (width, height): by the chosen pixel upscaler, or bicubic on the unclamped tensor."""
+        if self.upscaler in (None, "None"):
+            return resize_bicubic(rgb, size)
+        return resize_with_upscaler(rgb, size, self.upscaler)
+
+    def encode(self, rgb: Tensor, stage: Stage) -> Tensor:
+        """RGB [-1, 1] -> latent fp32; the posterior is sampled with each image's own seed."""
+        return self.encode_images(rgb, stage.index)
+
+    def encode_images(self, rgb: Tensor, stage_index: int) -> Tensor:
+        """Like `encode`, for a stage index: -1 is the base image of img2img."""
+        return webui_encode.encode(self, rgb, stage_index)
+
+    # --- noise and sampling
+
+    def denoise(self, reference: Tensor, stage: Stage, guidance: StructureGuidance) -> Tensor:
+        """Noise `reference` to sigma(tau) and run the host's sampler down to zero, windowed and guided.
+
+        Returns the latent; after an interrupt whatever the host had then.
+        """
+        p = self.p
+        if self.told:
+            self.cond, self.uncond = self.told[stage.index]
+        noise = self._new_noise(reference)
+        sampler = p.sampler = sd_samplers.create_sampler(self.sampler_name, p.sd_model)
+        width, height = stage.size
+        image_conditioning = p.txt2img_image_conditioning(reference, width=width, height=height)
+        sigma = self.sigma(stage.tau)
+        values = without_last(self.schedule(sampler, stage.whole, sigma), stage.cut)
+        with self.stage_scope(), hints_of_size(p, stage.size):
+            noise = self.before_sampling(reference, noise)
+            # windows after the scripts: whatever those put on the attention lies below ours
+            with (
+                self.windows(stage),
+                self.gated(stage),
+                self.savings(stage, sampler, values) as reuse,
+                self.callbacks.using(guidance),
+                exact_schedule(sampler, p, values) as steps,
+            ):
+                measure(p, self.window(), reuse)
+                return sampler.sample_img2img(
+                    p,
+                    self.noising_input(reference, sigma),
+                    noise,
+                    self.cond,
+                    self.uncond,
+                    steps=steps,
+                    image_conditioning=image_conditioning,
+                )
+
+    @contextmanager
+    def savings(self, stage: Stage, sampler: Any, values: Tensor) -> Iterator[FeatureReuse]:
+        """What the settings leave out of a stage to save time."""
+        levels = step_levels(values, stage.steps)
+        if is_timestep_sampler(sampler) and not self.eps_from_timestep_samplers:
+            # this host's denoiser compares sigmas throughout
+            levels = [self.sigma(level) for level in levels]
+        with savings(self.p, self.config, levels=levels, unet=self.unet(), rows=self.rows) as reuse:
+            yield reuse
+        self.reused += reuse.reused
+
+    def _new_noise(self, like: Tensor) -> Tensor:
+        """Fresh generators: ancestral samplers draw from `p.rng`, whose shape is fixed when it is made."""
+        p = self.p
+        p.rng = rng.ImageRNG(
+            like.shape[1:],
+            p.seeds,
+            subseeds=p.subseeds,
+            subseed_strength=p.subseed_strength,
+            seed_resize_from_h=p.seed_resize_from_h,
+            seed_resize_from_w=p.seed_resize_from_w,
+        )
+        devices.torch_gc()
+        return p.rng.next()
+
+    # --- attention
+
+    def window(self) -> tuple[int, int]:
+        """The attention window (h, w) in latent cells that belongs to the base picture."""
+        return attention_window(self.model_map.native_size, self.plan.base, self.config)
+
+    def shift(self, stage: Stage, window: tuple[int, int]) -> Shift | None:
+        """Random window shifts from each image's own seed, new in each layer and denoiser call (App. B.1)."""
+        if not self.config.shift:
+            return None
+        sizes = [layer_window(window, layer.stride) for layer in self.model_map.layers]
+
+        def offsets(layer: int, step: int) -> list[tuple[int, int]]:
+            patch = (patch_length(sizes[layer][0]), patch_length(sizes[layer][1]))
+            return seeding.shift_offsets(
+                self.p.seeds, patch, stage=stage.index, layer=layer, step=self.rows.steps
+            )
+
+        return offsets
+
+    def windowed_now(self) -> tuple[int, int]:
+        """(layers that are windowed at this moment, self-attention layers of the model)."""
+        layers = self.model_map.layers
+        return sum(is_replaced(layer.module) for layer in layers), len(layers)
+
+    def note_windows(self, stage: Stage, calls: int, fallbacks: Any) -> None:
+        """Add up what a stage's attention did, and log it."""
+        self.windowed_calls += calls
+        self.fallbacks.update(fallbacks)
+        log.debug(
+            "stage %d/%d: %d windowed calls over %d model calls = %g per step",
+            stage.index + 1,
+            len(self.plan.stages),
+            calls,
+            self.rows.calls,
+            calls / max(self.rows.calls, 1),
+        )

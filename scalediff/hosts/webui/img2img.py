@@ -1,0 +1,125 @@
+"""img2img: the init image is the base, enlarged in stages to the tab's size, without a mask."""
+
+from typing import Any
+
+from modules import devices, shared
+from torch import Tensor
+
+from scalediff.hosts.select import host_class
+from scalediff.hosts.webui import passes as common
+from scalediff.hosts.webui.checks import refuse_engine, refuse_img2img, refuse_job, refuse_size
+from scalediff.hosts.webui.conditioning import stage_conditioning
+from scalediff.hosts.webui.gate import open_gate
+from scalediff.hosts.webui.pictures import base_images, base_size, own_scale
+from scalediff.hosts.webui.replace import original, replace
+from scalediff.hosts.webui.savings import followed
+from scalediff.hosts.webui.vae import finished_or_latent
+from scalediff.method.cascade import StagePlan
+from scalediff.settings.session import Session, make_plan, shrunk
+
+
+def install(p: Any, session: Session) -> str | None:
+    """Replace `p.sample`. Returns the reason instead when this job is none to enlarge."""
+    session.settle(followed(session.config, p.sampler_name))
+    reason = _refuse(p, session)
+    if reason is not None:
+        return reason
+    if _base(p, session) == _own_size(p):
+        session.withdraw("fit_init")
+
+    def sample(
+        conditioning: Any,
+        unconditional_conditioning: Any,
+        seeds: list[int],
+        subseeds: list[int],
+        subseed_strength: float,
+        prompts: list[str],
+    ) -> Tensor:
+        ordinary = original(p, "sample", sample)
+        reason = refuse_engine() or refuse_job(p, p.sampler_name, common.demands_of(plan_of(p, session)))
+        if reason is not None or shared.state.interrupted:
+            common.unsign(p.extra_generation_params)
+            if reason is not None:
+                common.refuse(p, reason)
+            return ordinary(
+                conditioning=conditioning,
+                unconditional_conditioning=unconditional_conditioning,
+                seeds=seeds,
+                subseeds=subseeds,
+                subseed_strength=subseed_strength,
+                prompts=prompts,
+            )
+        return _enlarge(p, session, conditioning, unconditional_conditioning)
+
+    replace(p, "sample", sample)
+    return None
+
+
+def plan_of(p: Any, session: Session) -> StagePlan:
+    """The plan from the first init image's own size to the tab's size."""
+    target = (p.width, p.height)
+    return make_plan(_base(p, session), target, session.config, **common.steps_of(p))
+
+
+def _base(p: Any, session: Session) -> tuple[int, int]:
+    """Where the stages start: the init image's own size, or the model's native one where that is asked for."""
+    own = _own_size(p)
+    if not session.config.fit_init:
+        return own
+    return shrunk(own, host_class().inspect(p.sd_model).native_size)
+
+
+def _own_size(p: Any) -> tuple[int, int]:
+    """Size of the first init image, as much of it as is used."""
+    return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode)
+
+
+def _refuse(p: Any, session: Session) -> str | None:
+    """What can be seen before the host has prepared anything."""
+    reason = refuse_img2img(p)
+    if reason is not None:
+        return reason
+    plan = plan_of(p, session)
+    shrinks = session.config.fit_init
+    if not plan.stages or (own_scale(p.init_images[0].size, plan.target, p.resize_mode) >= 1 and not shrinks):
+        return _too_small(p, plan, shrinks=shrinks)
+    return refuse_job(p, p.sampler_name, common.demands_of(plan)) or refuse_size(p, plan)
+
+
+def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
+    """Why nothing can be enlarged, and what would help."""
+    target = f"the target of {plan.target[0]} x {plan.target[1]}"
+    width, height = p.init_images[0].size
+    if shrinks:
+        base = f"{plan.base[0]} x {plan.base[1]}"
+        return f"{target} is not larger than the {base} that the init image starts from; raise the size"
+    return (
+        f"the init image of {width} x {height} is not smaller than {target}; "
+        "raise the size, use Resize by or switch on Shrink large init images"
+    )
+
+
+def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) -> Tensor:
+    """The latent at the tab's size, or at the size of the last finished stage."""
+    plan = plan_of(p, session)
+    own = (conditioning, unconditional)
+    with stage_conditioning(p, session, plan, own, sampler_name=p.sampler_name) as told:
+        host = host_class()(
+            p,
+            session.config,
+            host_class().inspect(p.sd_model),
+            plan,
+            sampler_name=p.sampler_name,
+            told=told,
+            upscaler=shared.opts.upscaler_for_img2img,
+        )
+        rgb = base_images(p.init_images, plan.base, resize_mode=p.resize_mode, batch=len(p.seeds)).to(
+            shared.device
+        )
+        latent = host.encode_images(rgb, -1)
+        open_gate(host, session, latent)
+        result = common.run(p, session, host, latent, rgb)
+    devices.torch_gc()
+    finished = finished_or_latent(p, session.config, result.latent)
+    session.own_up(p.extra_generation_params)
+    return finished

@@ -1,0 +1,49 @@
+"""How many bytes windowed attention may take, by the memory ceiling of the settings page."""
+
+from typing import Any
+
+import torch
+from modules import devices, shared
+from torch import nn
+
+from scalediff.cost.memory import element_bytes, unet_activations, weight_bytes
+from scalediff.cost.plan import HALF
+from scalediff.cost.transformer import shape_of, transformer_activations
+from scalediff.hosts.webui.model import networks_of
+from scalediff.models.inspection import ModelMap
+from scalediff.models.units import Cells
+from scalediff.page import preferences as settings
+
+ROWS = 2  # of a model call for each image: with and without the prompt
+
+
+def attention_room(p: Any, network: nn.Module, model_map: ModelMap, latent_size: Cells) -> int | None:
+    """What the ceiling leaves beside the weights and the model's own activations on a latent of (h, w) cells.
+
+    None without a ceiling. The activations are the most that are alive at once, which is in a layer's MLP, not
+    in its attention; so what is left here is less than what there is.
+    """
+    ceiling = settings.memory_ceiling(shared.opts)
+    if not ceiling:
+        return None
+    rows = ROWS * len(p.seeds)
+    left = ceiling - _held(p.sd_model, network) - rows * _activations(network, model_map, latent_size)
+    return max(0, int(left))
+
+
+def _held(sd_model: Any, network: nn.Module) -> int:
+    """Bytes that are taken before the model runs. Hosts move weights to a GPU only when they are needed."""
+    if devices.device.type == "cuda":
+        return max(torch.cuda.memory_allocated(devices.device), weight_bytes(network))
+    return weight_bytes(*networks_of(sd_model))
+
+
+def _activations(network: nn.Module, model_map: ModelMap, latent_size: Cells) -> int:
+    """Of one row; 0 for a network whose layers or dimensions are not known."""
+    if not model_map.layers:
+        shape = shape_of(network)
+        return 0 if shape is None else transformer_activations(shape, latent_size) * HALF
+    try:
+        return unet_activations(network, latent_size, element=element_bytes(network))
+    except ValueError:
+        return 0

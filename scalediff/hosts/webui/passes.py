@@ -1,0 +1,79 @@
+"""What the two tabs share: refuse with a comment, count steps and jobs, run the cascade and own up to it."""
+
+import logging
+from typing import Any
+
+from modules import shared
+from torch import Tensor
+
+from scalediff.hosts.webui.host import WebUIHost
+from scalediff.method import cascade
+from scalediff.method.cascade import CascadeResult, StagePlan
+from scalediff.settings.session import CELL, NOTE_KEY, Session, unsign
+
+log = logging.getLogger("scalediff")
+LARGE_BASE = 2.0  # times the native area
+
+
+def refuse(p: Any, reason: str) -> None:
+    """Tell the user under the picture why the ordinary one is made, and keep our name out of its metadata."""
+    unsign(p.extra_generation_params)
+    sentence = reason if reason.startswith("ScaleDiff") else f"ScaleDiff was not applied: {reason}"
+    tell(p, f"{sentence}. The ordinary picture was made.")
+    log.info("not applied: %s", reason)
+
+
+def tell(p: Any, sentence: str) -> None:
+    """A sentence for the page, which shows comments, and for the API, which only answers with parameters."""
+    p.comment(sentence)
+    p.extra_generation_params[NOTE_KEY] = sentence
+
+
+def steps_of(p: Any) -> dict[str, int]:
+    """The steps of the job, as `session.make_plan` and `session.stage_values` take them."""
+    return {"steps": p.steps, "stage_steps": getattr(p, "hr_second_pass_steps", 0) or 0}
+
+
+def demands_of(plan: StagePlan) -> list[tuple[int, int]]:
+    """(tau, model steps) that the sampler must be able to run: of each stage, and before its last steps go."""
+    return [(part.tau, part.steps) for stage in plan.stages for part in (stage.whole, stage)]
+
+
+def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
+    """Make room on the progress bars: the host has counted one pass of `ordinary_steps` per image."""
+    extra = max(len(plan.stages) - 1, 0)
+    shared.state.job_count += extra * p.n_iter
+    total = getattr(getattr(shared.total_tqdm, "_tqdm", None), "total", None)
+    if total:
+        more = sum(stage.steps for stage in plan.stages) - ordinary_steps
+        shared.total_tqdm.updateTotal(total + more * p.n_iter)
+
+
+def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
+    """Run the cascade on `latent` and set the infotext by what came of it."""
+    session.sign(p.extra_generation_params)
+    _warn_of_large_base(p, host)
+    log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())
+    with host.installed():
+        result = cascade.run(host, host.plan, session.config, latent, rgb)
+    if any(stage.cut for stage in host.plan.stages[: result.finished]):
+        session.took_effect("last_step_cut")
+    if host.reused:
+        session.took_effect("feature_reuse")
+    if result.finished == 0:
+        unsign(p.extra_generation_params)
+    elif host.windowed_calls == 0:
+        reasons = "; ".join(sorted(host.fallbacks)) or "the picture is not larger than one attention window"
+        tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")
+    return result
+
+
+def _warn_of_large_base(p: Any, host: WebUIHost) -> None:
+    """The first picture was made without us: repeats in one far above the native size are there to stay."""
+    (width, height), (high, wide) = host.plan.base, host.model_map.native_size
+    if width * height > LARGE_BASE * high * wide * CELL**2:
+        p.comment(
+            f"ScaleDiff starts from a picture of {width} x {height}, much larger than the {wide * CELL} x "
+            f"{high * CELL} that this model was made for: objects may be repeated in it already. Start smaller, "
+            "and enlarge more."
+        )

@@ -1,0 +1,92 @@
+"""The clock of the model calls: what a job does anyway is timed, and refines the estimate of the next one."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from modules import devices
+from torch import Tensor, nn
+
+from scalediff.cost.plan import StepTimes, model_work
+from scalediff.hosts.webui.model import network_of, speed_key
+from scalediff.models.feature_reuse import FeatureReuse
+from scalediff.models.units import Cells
+
+TIMES = StepTimes()  # of this process
+MEASURED = "_scalediff_measured"
+
+
+@dataclass
+class Rows:
+    """What the network was called with: rows of all calls together, and the last one's (h, w) in cells.
+
+    `reused` of the rows took their deep features from an earlier call.
+    """
+
+    count: int = 0
+    reused: int = 0
+    latent_size: Cells = (0, 0)
+
+
+def measure(p: Any, window: Cells | None = None, reuse: FeatureReuse | None = None) -> None:
+    """Time the next run of `p.sampler`, whose attention sees `window` (h, w in latent cells; None: everything).
+
+    `reuse` counts the rows for which the deep blocks are left out. The sampler is one pass's own object, so
+    nothing has to be undone. A later call replaces an earlier one.
+    """
+    network = network_of(p.sd_model)
+    launch = getattr(p.sampler, "launch_sampling", None)
+    if launch is None or not isinstance(network, nn.Module):
+        return
+    ordinary = getattr(launch, MEASURED, launch)
+
+    def launch_sampling(steps: int, func: Callable[[], Tensor]) -> Tensor:
+        with _rows_of(network) as rows:
+            start = _now()
+            result = ordinary(steps, func)
+            seconds = _now() - start
+        rows.reused = reuse.reused_rows if reuse is not None else 0
+        _record(p, network, rows, window, seconds)
+        return result
+
+    setattr(launch_sampling, MEASURED, ordinary)
+    p.sampler.launch_sampling = launch_sampling
+
+
+def _record(p: Any, network: nn.Module, rows: Rows, window: Cells | None, seconds: float) -> None:
+    if rows.count == 0:  # stopped before the first call, or another engine ran in the network's place
+        return
+    try:
+        work = model_work(network, rows.latent_size, window) * (rows.count - rows.reused)
+        if rows.reused:
+            work += model_work(network, rows.latent_size, window, reused=True) * rows.reused
+    except ValueError:  # layers that cannot be counted
+        return
+    TIMES.record(speed_key(p.sd_model, devices.device), rows.latent_size, work, seconds)
+
+
+@contextmanager
+def _rows_of(network: nn.Module) -> Iterator[Rows]:
+    """Counts the rows [N, C, h, w] that the network is called with inside the `with`."""
+    rows = Rows()
+
+    def count(module: nn.Module, inputs: tuple) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
+            rows.count += inputs[0].shape[0]
+            rows.latent_size = (inputs[0].shape[2], inputs[0].shape[3])
+
+    hook = network.register_forward_pre_hook(count)
+    try:
+        yield rows
+    finally:
+        hook.remove()
+
+
+def _now() -> float:
+    """Seconds, when the device has done what it was given."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()

@@ -1,0 +1,161 @@
+"""The VAE in tiles: whether, by the job's setting, the settings page and the memory there is; and how.
+
+Automatic1111's VAE takes a picture whole: its encoder and decoder are replaced by tiled ones (`tiled_vae`) while
+a picture of ours is encoded or decoded. Forge, reForge and their kin tile in their own way, under a flag of
+their memory management and by themselves when memory does not suffice; here the flag is raised where the user
+wants tiles, or where the whole picture would exceed the memory ceiling of the settings page.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from modules import devices, shared
+from modules.processing import decode_latent_batch
+from torch import Tensor, nn
+
+from scalediff.cost.memory import weight_bytes
+from scalediff.cost.tiled_vae import Choose, choose_tile, room
+from scalediff.hosts.webui.model import networks_of, vae_of
+from scalediff.method.cascade import Stopped
+from scalediff.page import preferences as settings
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.session import ATTRIBUTE
+from scalediff.settings.table import TILING_AUTO, TILING_OFF, TILING_ON
+from scalediff.vae.tiled import Report, TiledVAE
+
+# Where Forge and its kin keep the flag that makes their VAE tile always.
+MEMORY_MODULES = ("backend.memory_management", "ldm_patched.modules.model_management")
+FLAG = "VAE_ALWAYS_TILED"
+HOSTS_TILE = 64  # their tiles, in latent cells
+
+
+def mode(config: ScaleDiffConfig) -> str:
+    """ "Auto", "On" or "Off": what the job says, and on Auto what the settings page says."""
+    return settings.vae_tiling(shared.opts) if config.vae_tiling == TILING_AUTO else config.vae_tiling
+
+
+def chooser(sd_model: Any, config: ScaleDiffConfig) -> Choose:
+    """Which tiles the VAE of the host's model takes for a size, as the policy and the memory are now."""
+    wanted = mode(config)
+    always, flag = wanted == TILING_ON, _flag()
+
+    def choose(part: nn.Module, latent_size: tuple[int, int]) -> int | None:
+        if wanted == TILING_OFF:
+            return None
+        ceiling = settings.memory_ceiling(shared.opts)
+        if flag is not None and not ceiling:  # what is free is the host's business
+            return HOSTS_TILE if always else None
+        limit = room(devices.device, ceiling=ceiling, weights=weight_bytes(*networks_of(sd_model)))
+        tile = choose_tile(part, latent_size, limit=limit, always=always)
+        return HOSTS_TILE if tile is not None and flag is not None else tile
+
+    return choose
+
+
+def tiles(
+    p: Any, config: ScaleDiffConfig, latent_size: Sequence[int], *, report: Report | None = None
+) -> AbstractContextManager[Any]:
+    """Inside the `with` the VAE of the job's model follows the policy for a latent of (h, w) cells.
+
+    `report` is called after each of our own tiles; the hosts that tile report to the console. The job is told
+    where its setting changed what is done.
+    """
+    flag, cells = _flag(), (latent_size[0], latent_size[1])
+    if mode(config) == TILING_OFF:
+        usual = chooser(p.sd_model, replace(config, vae_tiling=TILING_AUTO))
+        if any(usual(half, cells) is not None for half in _halves(p.sd_model)):
+            _took_effect(p)
+        return nullcontext()
+    choose = chooser(p.sd_model, config)
+    if flag is None:
+        return TiledVAE(vae_of(p.sd_model), choose, report=_noting(p, report))
+    if choose(_decoder(p.sd_model), cells) is None:
+        return nullcontext()
+    _took_effect(p)
+    return _raised(flag)
+
+
+def progress(host: Any, verb: str, *, stoppable: bool = True) -> Report:
+    """Shows "decoding 3/16"; raises Stopped once the user has interrupted or skipped, where `stoppable`."""
+
+    def report(done: int, total: int) -> None:
+        host.phase(f"{verb} {done}/{total}")
+        if stoppable and host.stopped():
+            raise Stopped
+
+    return report
+
+
+def finished(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
+    """The final pictures of `latent` [B, C, h, w], decoded: a list of [3, H, W] on the CPU.
+
+    An interrupt does not stop this: there is a finished picture to be given back.
+    """
+
+    def report(done: int, total: int) -> None:
+        shared.state.textinfo = f"ScaleDiff: decoding {done}/{total}"
+
+    shared.state.textinfo = "ScaleDiff: decoding"
+    try:
+        with tiles(p, config, latent.shape[-2:], report=report):
+            return decode_latent_batch(p.sd_model, latent, target_device=devices.cpu, check_for_nans=True)
+    finally:
+        shared.state.textinfo = None
+
+
+def finished_or_latent(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
+    """The same where the VAE may have to tile; else the latent, for the host to decode."""
+    if mode(config) == TILING_OFF:
+        return latent
+    cells = (latent.shape[-2], latent.shape[-1])
+    if _flag() is not None and chooser(p.sd_model, config)(_decoder(p.sd_model), cells) is None:
+        return latent
+    if shared.opts.sd_vae_decode_method != "Full":  # as the host notes it when it decodes
+        p.extra_generation_params["VAE Decoder"] = shared.opts.sd_vae_decode_method
+    return finished(p, config, latent)
+
+
+def _noting(p: Any, report: Report | None) -> Report:
+    """`report`, and a word to the job that there are tiles."""
+
+    def noting(done: int, total: int) -> None:
+        _took_effect(p)
+        if report is not None:
+            report(done, total)
+
+    return noting
+
+
+def _took_effect(p: Any) -> None:
+    session = p.__dict__.get(ATTRIBUTE)
+    if session is not None:
+        session.took_effect("vae_tiling")
+
+
+def _flag() -> Any:
+    """The module with the host's own flag; None on a host that cannot tile."""
+    modules = (sys.modules.get(name) for name in MEMORY_MODULES)
+    return next((module for module in modules if hasattr(module, FLAG)), None)
+
+
+@contextmanager
+def _raised(module: Any) -> Iterator[None]:
+    """The host's flag up. It may be up already: Forge has a page element for it."""
+    previous = getattr(module, FLAG)
+    setattr(module, FLAG, True)
+    try:
+        yield
+    finally:
+        setattr(module, FLAG, previous)
+
+
+def _decoder(sd_model: Any) -> Any:
+    return getattr(vae_of(sd_model), "decoder", None)
+
+
+def _halves(sd_model: Any) -> list[nn.Module]:
+    halves = (getattr(vae_of(sd_model), name, None) for name in ("encoder", "decoder"))
+    return [half for half in halves if isinstance(half, nn.Module)]

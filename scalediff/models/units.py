@@ -1,0 +1,190 @@
+"""The parts of a UNet or VAE in forward order, each with the grid it works on. Nothing is run.
+
+Classes are recognised by name as in `models`, so ldm, sgm, Forge and diffusers networks all match. Reading
+shapes instead of running the network on torch's meta device leaves a live model alone, whatever its host and
+other extensions have hooked into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from scalediff.models.inspection import has_class_name
+
+Cells = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One child of a block: a residual block, a transformer, a change of size, a convolution, an attention.
+
+    Sides of its input and output are those of the latent, halved `level_in` and `level_out` times and rounded
+    up; a negative level doubles (a VAE's picture). `opens` marks the first unit of a block, `pops` that the
+    block begins by joining a stored skip tensor, `pushes` that the unit's output is stored as one.
+    """
+
+    module: nn.Module
+    level_in: int
+    level_out: int
+    opens: bool = False
+    pops: bool = False
+    pushes: bool = False
+
+
+def side(cells: int, level: int) -> int:
+    """A side of `cells` latent cells at a level."""
+    return -(-cells // 2**level) if level >= 0 else cells * 2**-level
+
+
+def positions(latent_size: Cells, level: int) -> int:
+    """Grid positions of a latent (h, w) at a level."""
+    return side(latent_size[0], level) * side(latent_size[1], level)
+
+
+def unet_of(model: Any) -> Any:
+    """The network inside a host's model (`.model.diffusion_model`), or the model itself."""
+    for holder in (getattr(model, "model", None), model):
+        unet = getattr(holder, "diffusion_model", None)
+        if unet is not None:
+            return unet
+    return model
+
+
+def unet_units(unet: nn.Module) -> tuple[Unit, ...]:
+    """Units of a UNet with input/middle/output blocks (ldm, sgm, Forge) or down/mid/up blocks (diffusers).
+
+    Raises ValueError for another network.
+    """
+    if hasattr(unet, "input_blocks") and hasattr(unet, "output_blocks"):
+        downs = [list(block.children()) for block in _modules(unet, "input_blocks")]
+        middle = list(_module(unet, "middle_block").children())
+        ups = [list(block.children()) for block in _modules(unet, "output_blocks")]
+        tail = [_module(unet, "out")]
+    elif hasattr(unet, "down_blocks") and hasattr(unet, "up_blocks"):
+        downs = [[_module(unet, "conv_in")]]
+        for block in _modules(unet, "down_blocks"):
+            downs += [*_pairs(block), *([part] for part in _modules(block, "downsamplers"))]
+        middle = _sandwich(_module(unet, "mid_block"))
+        ups = []
+        for block in _modules(unet, "up_blocks"):
+            ups += _pairs(block)
+            ups[-1] += _modules(block, "upsamplers")
+        tail = [_module(unet, "conv_out")]
+    else:
+        raise ValueError(f"{type(unet).__name__} has no UNet blocks whose work could be counted")
+    units = list(_chain(downs, 0, pushes=True))
+    units += _chain([middle], units[-1].level_out)
+    units += _chain(ups, units[-1].level_out, pops=True)
+    return (*units, *_chain([tail], units[-1].level_out))
+
+
+def vae_units(part: nn.Module) -> tuple[Unit, ...]:
+    """Units of a VAE's `encoder` or `decoder`, levels counted from the latent; ValueError for another one."""
+    if hasattr(part, "down"):
+        blocks = [_level(level, "downsample") for level in _modules(part, "down")]
+    elif hasattr(part, "up"):
+        blocks = [_level(level, "upsample") for level in reversed(_modules(part, "up"))]
+    elif hasattr(part, "down_blocks") or hasattr(part, "up_blocks"):
+        name, tail = (
+            ("down_blocks", "downsamplers") if hasattr(part, "down_blocks") else ("up_blocks", "upsamplers")
+        )
+        blocks = [[*_modules(b, "resnets"), *_modules(b, tail)] for b in _modules(part, name)]
+    else:
+        raise ValueError(f"{type(part).__name__} is no VAE half whose work could be counted")
+    middle = _middle(part)
+    encodes = hasattr(part, "down") or hasattr(part, "down_blocks")
+    body = [*blocks, middle] if encodes else [middle, *blocks]
+    groups = [[_module(part, "conv_in")], *body, [_module(part, "conv_out")]]
+    start = -sum(changes_size(module) for group in groups for module in group) if encodes else 0
+    return tuple(_chain(groups, start))
+
+
+def changes_size(module: nn.Module) -> int:
+    """1 where the module halves the grid, -1 where it doubles it, else 0."""
+    names = [base.__name__ for part in module.modules() for base in type(part).__mro__]
+    if any(name.startswith("Downsample") for name in names):
+        return 1
+    return -1 if any(name.startswith("Upsample") for name in names) else 0
+
+
+def transformer_blocks(module: nn.Module) -> list[Any]:
+    """The BasicTransformerBlocks inside."""
+    return [part for part in module.modules() if has_class_name(part, "BasicTransformerBlock")]
+
+
+def conv_macs(leaf: Any) -> int:
+    """Multiply-adds of a convolution for one output position; 0 for anything else."""
+    if not (hasattr(leaf, "kernel_size") and hasattr(leaf, "in_channels") and hasattr(leaf, "out_channels")):
+        return 0
+    kernel = leaf.kernel_size if isinstance(leaf.kernel_size, Sequence) else (leaf.kernel_size,) * 2
+    return leaf.out_channels * (leaf.in_channels // getattr(leaf, "groups", 1)) * prod(kernel)
+
+
+def linear_shape(leaf: Any) -> tuple[int, int] | None:
+    """(inputs, outputs) of a linear layer, None for anything else.
+
+    Raises ValueError for a quantised layer of a host that does not tell.
+    """
+    if not any("Linear" in base.__name__ for base in type(leaf).__mro__):
+        return None
+    inputs, outputs = getattr(leaf, "in_features", None), getattr(leaf, "out_features", None)
+    if isinstance(inputs, int) and isinstance(outputs, int):
+        return inputs, outputs
+    weight = getattr(leaf, "weight", None)
+    if weight is not None and weight.ndim == 2 and weight.is_floating_point():
+        return weight.shape[1], weight.shape[0]
+    raise ValueError(f"a layer of type {type(leaf).__name__} does not tell its size")
+
+
+def _chain(
+    groups: Iterable[list[Any]], level: int, *, pushes: bool = False, pops: bool = False
+) -> Iterator[Unit]:
+    for group in groups:
+        for i, module in enumerate(group):
+            after = level + changes_size(module)
+            last = i == len(group) - 1
+            yield Unit(module, level, after, opens=i == 0, pops=pops and i == 0, pushes=pushes and last)
+            level = after
+
+
+def _pairs(block: nn.Module) -> list[list[Any]]:
+    """Residual blocks of a diffusers block, each with the transformer behind it."""
+    pairs = zip_longest(_modules(block, "resnets"), _modules(block, "attentions"))
+    return [[part for part in pair if part is not None] for pair in pairs]
+
+
+def _sandwich(block: nn.Module) -> list[Any]:
+    """A diffusers middle block: residual blocks with attentions between them."""
+    resnets, attentions = _modules(block, "resnets"), _modules(block, "attentions")
+    return [part for pair in zip_longest(resnets, attentions) for part in pair if part is not None]
+
+
+def _middle(part: nn.Module) -> list[Any]:
+    if hasattr(part, "mid"):
+        return [_module(_module(part, "mid"), name) for name in ("block_1", "attn_1", "block_2")]
+    return _sandwich(_module(part, "mid_block"))
+
+
+def _level(level: nn.Module, change: str) -> list[Any]:
+    """Blocks of one level of ldm's VAE and its change of size, which the last level lacks."""
+    blocks = [
+        part for pair in zip_longest(_modules(level, "block"), _modules(level, "attn")) for part in pair
+    ]
+    return [part for part in (*blocks, getattr(level, change, None)) if part is not None]
+
+
+def _module(owner: nn.Module, name: str) -> nn.Module:
+    part = getattr(owner, name, None)
+    if not isinstance(part, nn.Module):
+        raise ValueError(f"{type(owner).__name__} has no {name} whose work could be counted")
+    return part
+
+
+def _modules(owner: nn.Module, name: str) -> list[nn.Module]:
+    return list(getattr(owner, name, None) or ())

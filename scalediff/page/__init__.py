@@ -1,0 +1,1 @@
+"""What a person sees: accordion, settings page, X/Y/Z axes, endpoints."""

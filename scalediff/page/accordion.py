@@ -1,0 +1,107 @@
+"""The accordion, built from PARAMS alone. `build` imports gradio itself: jobs run without a page, too."""
+
+import html
+import json
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalediff.settings.param import Param
+from scalediff.settings.table import PARAMS
+
+ADVANCED = "Advanced"
+
+
+@dataclass
+class Page:
+    """Components in the order of PARAMS, and what the host needs to paste a picture's parameters."""
+
+    components: list[Any] = field(default_factory=list)
+    infotext_fields: list[tuple[Any, Callable[[dict], Any]]] = field(default_factory=list)
+    paste_field_names: list[str] = field(default_factory=list)
+
+    def add(self, param: Param, component: Any) -> None:
+        """Append the component of `param`."""
+        self.components.append(component)
+        self.infotext_fields.append((component, lambda parameters: pasted(param, parameters)))
+        self.paste_field_names.append(param.infotext_key)
+
+
+def build(elem_id: Callable[[str], str], tab: str) -> Page:
+    """Make the components of a tab ("txt2img" or "img2img") inside whatever block is open.
+
+    No side effects: the API builds them once more. What another tab shows is made, too, but hidden: the order
+    of the arguments is the same everywhere. `elem_id` turns a short name into the host's full element id: the
+    script object's method.
+    """
+    import gradio as gr
+
+    enable, *rest = PARAMS
+    page = Page()
+    with ExitStack() as open_blocks:
+        _open_accordion(open_blocks, page, enable, elem_id)
+        plain = sorted((param for param in rest if not param.advanced), key=lambda param: not param.on_top)
+        advanced = [param for param in rest if param.advanced]
+        made = {param.attr: _component(param, elem_id, tab) for param in plain}
+        # no input of a job: it is not among the components that are returned
+        gr.HTML(_line(rest), elem_id=elem_id("estimate"))
+        if advanced:
+            with gr.Accordion(ADVANCED, open=False, elem_id=elem_id("advanced")):
+                made.update({param.attr: _component(param, elem_id, tab) for param in advanced})
+    for param in rest:
+        page.add(param, made[param.attr])
+    return page
+
+
+def pasted(param: Param, parameters: dict[str, Any]) -> Any:
+    """The value a pasted picture has for `param`; the default where it says nothing, or nonsense."""
+    try:
+        return param.parse(parameters.get(param.infotext_key, param.default))
+    except ValueError:
+        return param.default
+
+
+def _line(params: Iterable[Param]) -> str:
+    """The empty line that javascript/scalediff.js fills, with what it has to know of the settings."""
+    defaults = html.escape(json.dumps({param.attr: param.default for param in params}))
+    return f'<div class="scalediff-line" aria-live="polite" data-defaults="{defaults}"></div>'
+
+
+def _open_accordion(open_blocks: ExitStack, page: Page, enable: Param, elem_id: Callable[[str], str]) -> None:
+    """Open the accordion whose state is the enable value; without InputAccordion it holds a checkbox."""
+    import gradio as gr
+
+    try:
+        from modules.ui_components import InputAccordion
+    except ImportError:
+        pass  # a WebUI from before 1.6
+    else:
+        accordion = InputAccordion(bool(enable.default), label=enable.label, elem_id=elem_id(enable.attr))
+        page.add(enable, open_blocks.enter_context(accordion))
+        return
+    open_blocks.enter_context(gr.Accordion(enable.label, open=False, elem_id=elem_id("accordion")))
+    page.add(
+        enable,
+        gr.Checkbox(bool(enable.default), label=f"Enable {enable.label}", elem_id=elem_id(enable.attr)),
+    )
+
+
+def _component(param: Param, elem_id: Callable[[str], str], tab: str) -> Any:
+    """The control for the parameter's kind of value, with its help text."""
+    import gradio as gr
+
+    common: dict[str, Any] = {
+        "value": param.default,
+        "label": param.label,
+        "info": param.help,
+        "elem_id": elem_id(param.attr),
+        "visible": tab in param.tabs,
+    }
+    if param.kind is bool:
+        return gr.Checkbox(**common)
+    if param.choices:
+        return gr.Dropdown(list(param.choices), **common)
+    if param.kind is str:
+        return gr.Textbox(max_lines=1 if param.entries else 3, **common)
+    return gr.Slider(minimum=param.minimum, maximum=param.maximum, step=param.step, **common)

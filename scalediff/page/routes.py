@@ -1,0 +1,96 @@
+"""Endpoints under /scalediff/v1: the version, the schema of the settings, and what a job would cost.
+
+No annotations from the future here: FastAPI looks up those of a function made inside another in the wrong
+place. Bodies are read as they are and checked by our own tables: hosts have pydantic 1 or 2.
+"""
+
+import json
+from typing import Any
+
+from scalediff import __version__
+from scalediff.hosts.webui.model import network_of, speed_key, vae_of
+from scalediff.page import preview
+from scalediff.settings import schema
+
+PREFIX = "/scalediff/v1"
+
+
+def register(demo: Any, app: Any) -> None:
+    """Add the endpoints to the host's application, once. For `on_app_started`."""
+    from fastapi import HTTPException, Request
+    from starlette.concurrency import run_in_threadpool
+
+    async def estimate(request: Request):  # type: ignore[no-untyped-def]  # a return type would be a model
+        try:
+            return await run_in_threadpool(answer, await request.body())
+        except ValueError as error:
+            raise HTTPException(status_code=422, detail=str(error)) from None
+
+    known = {getattr(route, "path", None) for route in app.routes}
+    for name, endpoint, options in (
+        ("version", version, {"methods": ["GET"]}),
+        ("schema", schema.settings_schema, {"methods": ["GET"], "response_model": None}),
+        ("estimate", estimate, {"methods": ["POST"], "openapi_extra": _request_body()}),
+    ):
+        path = f"{PREFIX}/{name}"
+        if path not in known:
+            app.add_api_route(path, endpoint, **options)  # type: ignore[arg-type]
+
+
+def version():  # type: ignore[no-untyped-def]
+    """Name and version of the extension, and the adapter chosen for this host."""
+    from scalediff.hosts.select import host_class
+
+    return {"name": "sd-webui-scalediff", "version": __version__, "host": host_class().name}
+
+
+def answer(body: bytes) -> dict[str, Any]:
+    """The estimate for a request's body; ValueError in one sentence for anything wrong with it."""
+    try:
+        request = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        raise ValueError("the request must be a JSON object, and this is no JSON") from None
+    return preview.answer(request, loaded_model())
+
+
+def loaded_model() -> preview.Loaded | None:
+    """What the next picture is made with; None where it is not loaded yet. Loads nothing itself."""
+    from modules import devices, sd_models, sd_samplers, shared
+
+    from scalediff.hosts.select import host_class
+    from scalediff.hosts.webui.savings import followed
+    from scalediff.hosts.webui.times import TIMES
+    from scalediff.hosts.webui.vae import chooser
+
+    def evaluations(name: str) -> int:
+        config = sd_samplers.find_sampler_config(name)
+        return config.total_steps(1) if config else 1
+
+    host = host_class()
+    model = host.current(sd_models.model_data)
+    network = network_of(model)
+    if network is None:
+        return None
+    apart = hasattr(model, "forge_objects")  # text encoders are unloaded while the network works
+    return preview.Loaded(
+        network=network if apart else model,
+        vae=vae_of(model),
+        model_map=host.inspect(model),
+        settle=lambda config, sampler: followed(host.settle(model, config), sampler),
+        skips_uncond=apart,
+        paired=bool(getattr(shared.opts, "batch_cond_uncond", True)),
+        evaluations=evaluations,
+        times=TIMES,
+        key=speed_key(model, devices.device),
+        tiles=lambda config: chooser(model, config),
+    )
+
+
+def _request_body() -> dict[str, Any]:
+    """The estimate's body for the host's /docs page."""
+    described = schema.object_schema(preview.REQUEST)
+    settings = schema.settings_schema()
+    by_name = {key: value for key, value in settings.items() if key != "$schema"}
+    by_place = {"type": "array", "description": "The same values in the order of the object's properties."}
+    described["properties"][preview.SETTINGS] = {"anyOf": [by_name, by_place]}
+    return {"requestBody": {"content": {"application/json": {"schema": described}}}}

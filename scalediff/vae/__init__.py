@@ -1,0 +1,1 @@
+"""An autoencoder in tiles, equal to the whole but for rounding."""

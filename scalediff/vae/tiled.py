@@ -1,0 +1,163 @@
+"""Decode and encode in tiles, for hosts whose VAE can only take a picture whole.
+
+`TiledVAE` replaces the forward of a VAE's `encoder` and `decoder` for a while, so that all the host does
+around them stays its own: quantising convolutions, scaling, precision, looking for NaN, and sampling the
+posterior, once and over the whole picture.
+
+The layers at latent resolution, the attention among them, are run on the whole picture. The others are run in
+tiles, a few layers at a time: all tiles once for each group norm, which measures its statistics over the whole
+picture, and once for the result. The results are kept as whole maps at up to half the picture's resolution,
+from which the next few layers are run; the last ones' tiles are feathered into the picture. So a tile sees
+all that it would see in the whole picture, and the result is the untiled one but for rounding; only above 2048
+px does the attention see less (`tiled_vae_layers`). Stable Diffusion's decoder does about 2.6 times its work,
+of which a run spends little.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scalediff.cost.tiled_vae import Choose, next_tile
+from scalediff.models.patch import ForwardPatch, Patching, Replacement
+from scalediff.vae.layers import Forward, Layers, Stretch
+from scalediff.vae.layout import Feathered, Kept, Tile, tiles
+from scalediff.vae.norms import MeasuredError, PictureNorms
+
+log = logging.getLogger("scalediff")
+
+Report = Callable[[int, int], None]
+"""Called as report(done, total) after each tile; may raise to stop."""
+
+
+class TiledVAE(Patching):
+    """Context manager: inside it `vae.encoder` and `vae.decoder` work in tiles where `choose` says so.
+
+    Where memory does not suffice for the whole picture, it is tiled after all; where it does not suffice for a
+    tile, smaller ones are taken, and where none is left, the error goes to the caller. A network whose layers are
+    not known runs as it is.
+    """
+
+    def __init__(self, vae: Any, choose: Choose, *, report: Report | None = None) -> None:
+        self._choose = choose
+        self._report = report
+        parts = [getattr(vae, name, None) for name in ("encoder", "decoder")]
+        self._patch = ForwardPatch(
+            [(part, self._replacement(part)) for part in parts if isinstance(part, nn.Module)]
+        )
+
+    def _replacement(self, part: nn.Module) -> Replacement:
+        def forward(previous: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            def whole(given: Tensor) -> Tensor:
+                return previous(given, *args, **kwargs)
+
+            try:
+                layers = Layers(part)
+            except ValueError as reason:
+                log.debug("the VAE is not tiled: %s", reason)
+                return whole(x)
+            return self._within_memory(part, layers, whole, x)
+
+        return forward
+
+    def _within_memory(self, part: nn.Module, layers: Layers, whole: Forward, x: Tensor) -> Tensor:
+        """The network's result, in ever smaller tiles once memory did not suffice."""
+        scale = 1 if layers.decodes else layers.scale
+        size = (x.shape[-2] // scale, x.shape[-1] // scale)
+        if (size[0] * scale, size[1] * scale) != x.shape[-2:]:
+            return whole(x)
+        tile = self._choose(part, size)
+        while True:
+            try:
+                if tile is None:
+                    return whole(x)
+                # picture by picture: statistics and memory are those of one
+                each = [tiled(layers, whole, one[None], tile=tile, report=self._report) for one in x]
+                return each[0] if len(each) == 1 else torch.cat(each)
+            except Exception as error:
+                smaller = next_tile(tile, max(size))
+                if smaller is None or not is_out_of_memory(error):
+                    raise
+            # not inside the except clause: the traceback keeps the failed call's tensors alive
+            tile = smaller
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log.info("the VAE ran out of memory: going on with tiles of %d latent cells", tile)
+
+
+def tiled(layers: Layers, forward: Forward, x: Tensor, *, tile: int, report: Report | None = None) -> Tensor:
+    """What the network's `forward` makes of one picture or latent `x` [1, C, h, w], in tiles of `tile` cells.
+
+    `report` is told how many tiles of how many are done, all runs of them taken together.
+    """
+    scale = 1 if layers.decodes else layers.scale
+    size = (x.shape[-2] // scale, x.shape[-1] // scale)
+    places = tiles(size, tile)
+    if len(places) == 1:
+        return forward(x)
+    run = _Tiles(layers, forward, places, report=report)
+    if layers.decodes:
+        x = run.whole(x)
+    for stretch in layers.above:
+        x = run.stretch(stretch, x, size)
+    return x if layers.decodes else run.whole(x)
+
+
+class _Tiles:
+    """One picture on its way through the layers."""
+
+    def __init__(
+        self, layers: Layers, forward: Forward, places: list[Tile], *, report: Report | None
+    ) -> None:
+        self._layers, self._forward, self._places, self._report = layers, forward, places, report
+        self._norms = PictureNorms(layers.norms)
+        self._passes = sum(layers.passes(stretch) for stretch in layers.above)
+        self._done = 0  # tiles run, in all passes together
+
+    def whole(self, x: Tensor) -> Tensor:
+        """The layers at latent resolution, on the whole picture."""
+        with self._layers.running(self._layers.middle, self._forward) as run:
+            return run(x)
+
+    def stretch(self, stretch: Stretch, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """A stretch of layers, tile by tile; its norms are measured first, one after the other."""
+        result: Kept | Feathered | None = None
+        with self._layers.running(stretch, self._forward, self._norms.patches) as run:
+            while result is None:  # passes that measure a norm, until one goes through
+                for place in self._places:
+                    self._norms.place = place
+                    try:
+                        part = run(place.crop(x, stretch.scale_in))
+                    except MeasuredError:
+                        pass
+                    else:
+                        result = result or self._canvas(stretch, x, part, size)
+                        result.add(place, part)
+                    self._tell()
+                self._norms.learn()
+        return result.finished()
+
+    def _canvas(self, stretch: Stretch, x: Tensor, part: Tensor, size: tuple[int, int]) -> Kept | Feathered:
+        """What the tiles of a stretch are put together in; over its source `x` where that is one of our maps."""
+        if stretch == self._layers.above[-1]:
+            return Feathered(size, stretch.scale_out)
+        same = stretch.scale_in == stretch.scale_out and x.shape[1] == part.shape[1]
+        own = stretch != self._layers.above[0] or self._layers.decodes
+        return Kept(size, stretch.scale_out, over=x if same and own else None)
+
+    def _tell(self) -> None:
+        self._done += 1
+        if self._report is not None:
+            self._report(self._done // self._passes, len(self._places))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice, on a GPU or not."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "not enough memory" in text)
