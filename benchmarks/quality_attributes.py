@@ -9,9 +9,9 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.quality_methods import NATIVE
-from training.captions import COLOURS, GROUND_COLOURS, GROUNDS, OBJECTS, Caption, wide_captions
-from training.scene import draw
-from training.texture import whole
+from world.captions import COLOURS, GROUND_COLOURS, GROUNDS, OBJECTS, Caption, wide_captions
+from world.scene import draw
+from world.texture import whole
 
 SLOTS = {"colour": COLOURS, "object": OBJECTS, "ground_colour": GROUND_COLOURS, "ground": GROUNDS}
 FIRST_SEED, SCENES = 500_000, 1024  # seeds that no other scene here uses

@@ -11,7 +11,7 @@ import torch
 from benchmarks.quality_attributes import Classifier, at_native
 from benchmarks.quality_methods import NATIVE
 from benchmarks.quality_pyramid import LevelScale, pyramid
-from training.counter import count
+from world.counter import count
 
 CELL = 8  # pixels of a latent cell
 CROPS = {1: 1, 2: 4, 4: 8}  # native crops of a picture, by its factor

@@ -22,7 +22,7 @@ from benchmarks.quality_features import Features, Meter
 from benchmarks.quality_methods import FACTORS, NATIVE
 from benchmarks.quality_pyramid import calibrate
 from benchmarks.quality_run import picture_path, scene
-from training.counter import count
+from world.counter import count
 
 TRUTH, AGAIN, CODED = "truth", "truth_again", "truth_coded"
 SEEDS = {TRUTH: 700_000, AGAIN: 800_000, CODED: 700_000}

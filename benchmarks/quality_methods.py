@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import unet_methods
-from training.captions import Caption
+from world.captions import Caption
 
 NATIVE, STEPS, CFG, SAMPLER = 128, 20, 2.0, "DPM++ 2M"
 FACTORS = (2, 4)

@@ -21,8 +21,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from benchmarks.quality_methods import FACTORS, METHODS, NATIVE, Method, native_body
-from benchmarks.repetition import Generate, generator
-from training.captions import Caption, wide_captions
+from pocket_webui.in_process import Generate, generator
+from world.captions import Caption, wide_captions
 
 LINES = "made.jsonl"
 FIRST_SEED = 1000

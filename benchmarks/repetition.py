@@ -8,19 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from training.captions import wide_captions
-from training.counter import count
+from pocket_webui.in_process import Generate, generator
+from world.captions import wide_captions
+from world.counter import count
 
 NATIVE, FACTOR, STEPS = 128, 4, 20
-Generate = Callable[[dict[str, Any]], Image.Image]
 
 
 def requests(prompt: str, seed: int) -> dict[str, dict[str, Any]]:
@@ -39,27 +37,6 @@ def requests(prompt: str, seed: int) -> dict[str, dict[str, Any]]:
         "latent hires fix 4x": hires,
         "ScaleDiff 4x": hires | {"alwayson_scripts": {"ScaleDiff": {"args": [{"enabled": True}]}}},
     }
-
-
-def generator() -> Generate:
-    """A function from a request body to a picture, on the pocket WebUI in this process."""
-    from pocket_webui import boot
-
-    booted = boot.boot(headless=True)
-    from modules import shared
-
-    from pocket_webui.server.api import Api
-    from pocket_webui.server.requests import Txt2ImgRequest
-
-    shared.cmd_opts.disable_console_progressbars = True
-    runners = {"txt2img": booted.txt2img, "img2img": booted.img2img}
-    api = Api({tab: booted.script_args(runner) for tab, runner in runners.items()})
-
-    def generate(body: dict[str, Any]) -> Image.Image:
-        processed = api.generate_txt2img(Txt2ImgRequest(**body))
-        return processed.images[processed.index_of_first_image]
-
-    return generate
 
 
 def measure(generate: Generate, seeds: int, keep: Path | None) -> dict[str, dict[str, Any]]:

@@ -26,9 +26,9 @@ from benchmarks.timing import default_device, machine, timed
 from pocket_webui.model.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
 from scalediff.vae import tiled as tiled_vae
 from scalediff.vae.tiled import TiledVAE
-from training.data import sample
-from training.scene import draw
-from training.texture import whole
+from world.data import sample
+from world.scene import draw
+from world.texture import whole
 
 SCENE = 3
 Job = Callable[[], Tensor]

@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from benchmarks.call_rounds import ratio
 from benchmarks.quality_methods import PAPER, native_body
-from benchmarks.repetition import Generate, generator
 from benchmarks.timing import default_device, machine, now
 from benchmarks.unet_methods import gathered_windows
+from pocket_webui.in_process import Generate, generator
 from scalediff.settings.table import FAST
-from training.captions import wide_captions
+from world.captions import wide_captions
 
 FIRST, LAST = "first pass", "last decoding"
 

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from pocket_webui import in_process
 from pocket_webui.cli import LARGEST, SMALLEST, UsageError
 from scalediff.settings import presets
 from scalediff.settings.config import ScaleDiffConfig
@@ -173,19 +174,14 @@ def generate(arguments: argparse.Namespace) -> None:
     """Generates and writes PNGs with infotext; UsageError for arguments that the host cannot use."""
     if arguments.out.suffix.lower() != ".png":
         raise UsageError(f"--out {arguments.out} must end in .png")
-    from pocket_webui import boot
-
-    booted = boot.boot(headless=True, checkpoint=arguments.checkpoint)
+    api = in_process.start(arguments.checkpoint)
     from modules import shared
 
-    from pocket_webui.server.api import Api
     from pocket_webui.server.pictures import save_png
     from pocket_webui.server.requests import Img2ImgRequest, Txt2ImgRequest
 
     _check_names(arguments)
     body = payload(arguments)
-    runners = {"txt2img": booted.txt2img, "img2img": booted.img2img}
-    api = Api({tab: booted.script_args(runner) for tab, runner in runners.items()})
     shared.sd_model  # noqa: B018 - loads it now, so that the time shown is the generation's
     started = time.monotonic()
     with _interrupt_on_ctrl_c(), _progress_bar():

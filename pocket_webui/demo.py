@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from pocket_webui.demo_sheet import Panel, contact_sheet
-from training.counter import count
+from world.counter import count
 
 NATIVE, FACTOR = 128, 4
 PROMPT = "a red flower over blue clouds"

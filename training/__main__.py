@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training import data, export, unet, vae
+from training import export, unet, vae
 from training.config import LATENT_CHANNELS
+from world import data
 
 
 def main() -> None:

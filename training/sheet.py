@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.repetition import generator
-from training.captions import wide_captions
-from training.scene import draw
-from training.texture import whole
+from pocket_webui.in_process import generator
+from world.captions import wide_captions
+from world.scene import draw
+from world.texture import whole
 
 NATIVE, COLUMNS, GAP = 128, 8, 4
 

@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from pocket_webui.model.text import PocketTextEmbedder, slot_rows
-from training import data
 from training.config import pocket_config
 from training.loop import Loop
 from training.muon import Muon
 from training.parallel import launch
 from training.vae import build as build_vae
+from world import data
 
 PEAK_RATE = 2e-3
 WARM_UP = 100

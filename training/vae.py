@@ -10,11 +10,11 @@ from ldm.modules.diffusionmodules.model import Decoder, Encoder
 from torch import nn
 from torch.nn import functional as F
 
-from training import data
 from training.config import pocket_config
 from training.loop import Loop
 from training.muon import Muon
 from training.parallel import launch
+from world import data
 
 KL_WEIGHT = 1e-4
 GRADIENT_WEIGHT = 1.0

@@ -16,8 +16,8 @@ from benchmarks.quality_run import LINES, made, scene
 from benchmarks.quality_summary import orderings, verdict, wilson
 from benchmarks.quality_tables import LABELS, TABLES
 from benchmarks.unet_methods import patch_starts
-from training.captions import wide_captions
-from training.counter import count
+from world.captions import wide_captions
+from world.counter import count
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from scalediff.method.colours import Colours
 from scalediff.method.frequency import mix, upsample_latent
-from training.captions import wide_captions
-from training.scene import draw
-from training.texture import whole
+from world.captions import wide_captions
+from world.scene import draw
+from world.texture import whole
 
 SCENES = (0, 5, 74, 111)
 LEVELS = 127.5  # of 255, for pictures in [-1, 1]

@@ -9,9 +9,9 @@ import torch
 from scalediff.models.gate import TextGate
 from scalediff.models.gate_prompt import without_subject
 from scalediff.models.inspection import inspect
-from training.captions import wide_captions
-from training.scene import draw
-from training.texture import whole
+from world.captions import wide_captions
+from world.scene import draw
+from world.texture import whole
 
 SIZE, TIMESTEPS = (16, 16), (100, 200, 300)
 SCENES = (0, 5, 74, 111, 185)

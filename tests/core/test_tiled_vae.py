@@ -89,9 +89,9 @@ def test_pictures_of_a_batch_do_not_mix(vae):
 
 def test_the_pocket_vae_at_512_px():
     from pocket_webui.model.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
-    from training.data import sample
-    from training.scene import draw
-    from training.texture import whole
+    from world.data import sample
+    from world.scene import draw
+    from world.texture import whole
 
     assert Path(DEFAULT_CHECKPOINT).is_file()
     first = load_checkpoint(DEFAULT_CHECKPOINT).first_stage_model

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.captions import Caption
-from training.texture import View, fbm, smoothstep
+from world.captions import Caption
+from world.texture import View, fbm, smoothstep
 
 # Ramps dark -> middle -> light, RGB in 0..1. Bodies are warm, grounds are cold, the core is violet: the object counter
-# (training/counter.py) rests on that and on nothing else.
+# (world/counter.py) rests on that and on nothing else.
 BODY = {
     "red": ((0.42, 0.02, 0.05), (0.86, 0.12, 0.10), (1.00, 0.50, 0.38)),
     "orange": ((0.52, 0.16, 0.01), (0.96, 0.47, 0.06), (1.00, 0.78, 0.38)),

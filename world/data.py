@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from training.captions import Caption, wide_captions
-from training.scene import draw
-from training.texture import View, whole
+from world.captions import Caption, wide_captions
+from world.scene import draw
+from world.texture import View, whole
 
 NATIVE = 128
 CLOSE_SHARE = 0.35
