@@ -13,7 +13,7 @@ from statistics import median
 import gradio as gr
 
 from scalediff.page import accordion as page
-from scalediff.settings.param import TABS
+from scalediff.settings.parameter import TABS
 
 TAB = TABS[0]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from scalediff.settings.param import Param
+from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
 
 PROGRAM = "pocket_webui"

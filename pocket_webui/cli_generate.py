@@ -19,7 +19,7 @@ from pocket_webui import in_process
 from pocket_webui.cli import LARGEST, SMALLEST, UsageError
 from scalediff.settings import presets
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.param import DIRECT
+from scalediff.settings.parameter import DIRECT
 from scalediff.settings.table import PARAMS
 
 SCRIPT = "ScaleDiff"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
+PixelSize = tuple[int, int]  # (width, height) in pixels
+Cells = tuple[int, int]  # (height, width) in latent cells or tokens
+CELL = 8  # pixels along a side of a latent cell: hosts make latents of whole cells only
+
 
 @dataclass(frozen=True)
 class QuerySpan:

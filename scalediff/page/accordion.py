@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from scalediff.settings.param import Param
+from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
 
 ADVANCED = "Advanced"

@@ -10,12 +10,14 @@ from scalediff.cost import direct as estimate_direct
 from scalediff.cost import plan as estimate
 from scalediff.cost.tiled_vae import Choose
 from scalediff.cost.times import StepTimes
-from scalediff.method import cascade, direct
+from scalediff.method import cascade
 from scalediff.method.cascade import Size, StagePlan
+from scalediff.method.geometry import CELL
 from scalediff.models.inspection import ModelMap
-from scalediff.settings import presets, session
+from scalediff.settings import planning, presets
+from scalediff.settings.arguments import read_arguments
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.param import DIRECT, Param, Value, shown
+from scalediff.settings.parameter import DIRECT, Param, Value, shown
 from scalediff.settings.table import PARAMS
 
 NO_MODEL = "the model is not loaded yet, so work and memory are not known"
@@ -104,7 +106,7 @@ def _priced(
     try:
         if config.mode != DIRECT:
             return _cost(plan, values, config, loaded), None
-        note = direct.nothing_to_do(loaded.model_map.native_size, plan, config)
+        note = planning.refuse_direct(loaded.model_map.native_size, plan, config)
         return _pass_cost(plan, values, config, loaded), note
     except ValueError as error:  # layers that cannot be counted
         return None, str(error)
@@ -131,7 +133,7 @@ def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
         for param in REQUEST
     }
     _check_target(values, scale_given=given["hr_scale"] is not None)
-    return values, session.read_config([settings] if isinstance(settings, Mapping) else settings)
+    return values, read_arguments([settings] if isinstance(settings, Mapping) else settings)
 
 
 def plan_line(plan: StagePlan) -> str:
@@ -154,10 +156,8 @@ def _check_target(values: dict[str, Value], *, scale_given: bool) -> None:
             f"give hr_scale or target_width and target_height, not both, got {values['hr_scale']:g} "
             f"and {width} x {height}"
         )
-    if width and min(width, height) < session.CELL:
-        raise ValueError(
-            f"target_width and target_height must be at least {session.CELL}, got {width} and {height}"
-        )
+    if width and min(width, height) < CELL:
+        raise ValueError(f"target_width and target_height must be at least {CELL}, got {width} and {height}")
 
 
 def _plan(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | None = None) -> StagePlan:
@@ -166,15 +166,15 @@ def _plan(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | No
     A base that is to be shrunk to the model's native size is.
     """
     width, height = int(values["width"]), int(values["height"])
-    base: Size = (width // session.CELL * session.CELL, height // session.CELL * session.CELL)
-    own = session.target_factor(config)
+    base: Size = (width // CELL * CELL, height // CELL * CELL)
+    own = planning.target_factor(config)
     scale = own or float(values["hr_scale"])
     target = (int(values["target_width"]), int(values["target_height"]))
     if own or not all(target):
         target = (int(width * scale), int(height * scale))
     if config.fit_init and loaded is not None and loaded.model_map.supported:
-        base = session.shrunk(base, loaded.model_map.native_size)
-    return session.make_plan(
+        base = planning.shrunk_to_native(base, loaded.model_map.native_size)
+    return planning.make_plan(
         base, target, config, steps=int(values["steps"]), stage_steps=int(values["hr_second_pass_steps"])
     )
 
@@ -182,10 +182,8 @@ def _plan(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | No
 def _pass(values: dict[str, Value], loaded: Loaded | None) -> StagePlan:
     """The one pass of Direct mode over width and height."""
     canvas = (int(values["width"]), int(values["height"]))
-    native = (
-        loaded.model_map.native_size if loaded else (canvas[1] // session.CELL, canvas[0] // session.CELL)
-    )
-    return direct.plan(native, canvas, steps=int(values["steps"]))
+    native = loaded.model_map.native_size if loaded else (canvas[1] // CELL, canvas[0] // CELL)
+    return planning.direct_plan(native, canvas, steps=int(values["steps"]))
 
 
 def _stage(stage: cascade.Stage) -> dict[str, int]:
@@ -216,7 +214,7 @@ def _run(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded) -> e
         images=int(values["batch_size"]),
         # in Direct mode the host decodes its own picture
         vae_tile=loaded.tiles(config) if loaded.tiles and config.mode != DIRECT else None,
-        vae_factor=session.CELL,
+        vae_factor=CELL,
     )
 
 
@@ -224,7 +222,7 @@ def _cost(
     plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
 ) -> estimate.PlanEstimate:
     run = _run(values, config, loaded)
-    window = session.attention_window(loaded.model_map.native_size, plan.base, config)
+    window = planning.attention_window(loaded.model_map.native_size, plan.base, config)
     return estimate.plan_work(
         plan, loaded.network, run, window=window, vae=loaded.vae, times=loaded.times, key=loaded.key
     )
@@ -233,7 +231,7 @@ def _cost(
 def _pass_cost(
     one_pass: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
 ) -> estimate_direct.PassEstimate:
-    window = direct.window(loaded.model_map.native_size, one_pass, config)
+    window = planning.direct_window(loaded.model_map.native_size, one_pass, config)
     run = _run(values, config, loaded)
     return estimate_direct.pass_work(
         one_pass, loaded.network, run, window=window, vae=loaded.vae, times=loaded.times, key=loaded.key

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.param import Param
+from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
 
 PREFIX = "[ScaleDiff] "

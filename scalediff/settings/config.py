@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from scalediff.settings.param import shown
+from scalediff.settings.parameter import shown
 from scalediff.settings.table import DEFAULTS, PARAMS
 
 

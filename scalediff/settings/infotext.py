@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.param import Value
+from scalediff.settings.parameter import Value
 from scalediff.settings.table import PARAMS
 
 ENABLE = PARAMS[0]
+# The API's answer carries no comments, so a refusal is written into the picture's parameters as well.
+NOTE_KEY = "ScaleDiff note"
 
 
 def write(config: ScaleDiffConfig) -> dict[str, Value]:
@@ -35,3 +37,14 @@ def read(parameters: Mapping[str, Any]) -> ScaleDiffConfig:
     return ScaleDiffConfig.from_values(
         {param.attr: parameters[param.infotext_key] for param in PARAMS if param.infotext_key in parameters}
     )
+
+
+def remove(parameters: dict[str, Any]) -> None:
+    """Take our keys, but for the note, out of a picture's parameters; copies of one job share the dict."""
+    for param in PARAMS:
+        parameters.pop(param.infotext_key, None)
+
+
+def key_of(name: str) -> str:
+    """Infotext key of the setting `name` (`Param.attr`)."""
+    return next(param.infotext_key for param in PARAMS if param.attr == name)

@@ -11,7 +11,7 @@ from typing import Any
 
 from scalediff.method.flow import FAMILY_DEFAULTS, UNET_DEFAULTS
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.param import DIRECT
+from scalediff.settings.parameter import DIRECT
 from scalediff.settings.table import AUTO, BALANCED, CUSTOM, DETAIL, FAITHFUL, FAST, PANORAMA
 
 # Preset -> change of the family's tau, structure strength

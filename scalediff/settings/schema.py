@@ -1,16 +1,19 @@
-"""JSON schemas (draft 2020-12) derived from tables of parameters."""
+"""The settings described for others: JSON schemas (draft 2020-12), and the table of the README.
+
+`python -m scalediff.settings.schema` prints that table.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from scalediff.settings.param import Param
+from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 KINDS = {bool: "boolean", int: "integer", float: "number", str: "string"}
-NUMBERS, SHARES = r"^[0-9 ,]*$", r"^[0-9 ,%]*$"  # the range of each is in the description
+NUMBERS, PERCENTAGES = r"^[0-9 ,]*$", r"^[0-9 ,%]*$"  # the range of each is in the description
 
 
 def settings_schema() -> dict[str, Any]:
@@ -18,14 +21,13 @@ def settings_schema() -> dict[str, Any]:
     return {"$schema": DRAFT, "title": "ScaleDiff settings", **object_schema(PARAMS)}
 
 
-def object_schema(params: Iterable[Param], *, required: Iterable[str] = ()) -> dict[str, Any]:
+def object_schema(params: Iterable[Param]) -> dict[str, Any]:
     """Schema of an object with one property per row of `params`, and no others."""
-    found: dict[str, Any] = {
+    return {
         "type": "object",
         "additionalProperties": False,
         "properties": {param.attr: property_schema(param) for param in params},
     }
-    return {**found, "required": list(required)} if required else found
 
 
 def property_schema(param: Param) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def property_schema(param: Param) -> dict[str, Any]:
     if param.choices:
         limits["enum"] = [*param.choices, None]
     if param.entries:
-        limits["pattern"] = SHARES if param.shares else NUMBERS
+        limits["pattern"] = PERCENTAGES if param.percent else NUMBERS
     return {
         "title": param.label,
         "description": param.help,
@@ -46,3 +48,21 @@ def property_schema(param: Param) -> dict[str, Any]:
         "default": param.default,
         **limits,
     }
+
+
+def readme_table() -> str:
+    """All settings as a Markdown table, in the order of the page's arguments."""
+    head = ("| setting | default | allowed | what it does |", "|---|---|---|---|")
+    return "\n".join((*head, *(_readme_row(param) for param in PARAMS)))
+
+
+def _readme_row(param: Param) -> str:
+    """One line: label, default, what is allowed, help."""
+    default = ("on" if param.default else "off") if param.kind is bool else param.default
+    default = "empty" if default == "" else default
+    where = "" if not param.advanced else " *(advanced)*" if param.tabs else " *(API and X/Y/Z plot)*"
+    return f"| {param.label}{where} | {default} | {param.allowed} | {param.help} |"
+
+
+if __name__ == "__main__":
+    print(readme_table())

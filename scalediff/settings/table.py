@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalediff.settings.param import MODES, STAGED, Param
+from scalediff.settings.parameter import MODES, STAGED, Param
 
 LONGEST_PROMPT = 4000
 PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Fast", "Panorama", "Custom")
@@ -136,7 +136,7 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default="",
         entries=(1, 150),
-        shares=True,
+        percent=True,
         advanced=True,
         modes=(STAGED,),
         help="In place of Hires steps, as in 20 12; the last holds for further stages. A share such as 50% is one "

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from scalediff.settings.readme_table import table
+from scalediff.settings.schema import readme_table
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf8")
 PUBLISHED = "http://127.0.0.1:7860"
@@ -70,4 +70,4 @@ def test_a_python_example(
 
 
 def test_the_table_of_settings_is_the_one_of_the_parameters() -> None:
-    assert table() in README
+    assert readme_table() in README

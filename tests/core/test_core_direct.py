@@ -6,8 +6,8 @@ import pytest
 
 from scalediff.cost.direct import pass_work
 from scalediff.cost.plan import Run, TransformerShape
-from scalediff.method import direct
 from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.planning import direct_plan, direct_window, refuse_direct
 
 CONFIG = ScaleDiffConfig(enabled=True, mode="Direct")
 NATIVE = (64, 64)
@@ -28,21 +28,21 @@ TINY_FLUX = TransformerShape(double=1, single=2, width=8, text_tokens=4)
     ],
 )
 def test_the_window_is_the_native_square(canvas: tuple[int, int], window: tuple[int, int] | None) -> None:
-    one_pass = direct.plan(NATIVE, canvas, steps=7)
-    assert direct.window(NATIVE, one_pass, CONFIG) == window
-    assert (direct.nothing_to_do(NATIVE, one_pass, CONFIG) is None) == (window is not None)
+    one_pass = direct_plan(NATIVE, canvas, steps=7)
+    assert direct_window(NATIVE, one_pass, CONFIG) == window
+    assert (refuse_direct(NATIVE, one_pass, CONFIG) is None) == (window is not None)
     (stage,) = one_pass.stages
     assert (stage.size, stage.latent_size, stage.steps) == (canvas, (canvas[1] // 8, canvas[0] // 8), 7)
 
 
 def test_the_window_multiple_counts() -> None:
-    one_pass = direct.plan(NATIVE, (2048, 512), steps=7)
+    one_pass = direct_plan(NATIVE, (2048, 512), steps=7)
     wider = ScaleDiffConfig(enabled=True, mode="Direct", window_multiple=1.5)
-    assert direct.window(NATIVE, one_pass, wider) == (96, 96)
+    assert direct_window(NATIVE, one_pass, wider) == (96, 96)
 
 
 def test_nothing_to_do_names_sizes_and_the_way_out() -> None:
-    reason = direct.nothing_to_do(NATIVE, direct.plan(NATIVE, (500, 256), steps=7), CONFIG)
+    reason = refuse_direct(NATIVE, direct_plan(NATIVE, (500, 256), steps=7), CONFIG)
     assert reason == (
         "the canvas of 496 x 256 is not larger than one attention window of 512 x 512; raise width or height"
     )
@@ -50,8 +50,8 @@ def test_nothing_to_do_names_sizes_and_the_way_out() -> None:
 
 def test_the_work_is_compared_with_the_same_pass_under_ordinary_attention() -> None:
     """Counted by hand: 8 patches of 16 x 8 tokens each look at 256 + 4 keys, instead of 516 at 516."""
-    one_pass = direct.plan((32, 32), (512, 256), steps=3)  # 16 x 32 tokens, windows of 16 x 16
-    window = direct.window((32, 32), one_pass, CONFIG)
+    one_pass = direct_plan((32, 32), (512, 256), steps=3)  # 16 x 32 tokens, windows of 16 x 16
+    window = direct_window((32, 32), one_pass, CONFIG)
     cost = pass_work(one_pass, TINY_FLUX, Run(first_steps=3, cfg=False), window=window)
     blocks, calls = 3, 3
     patches = 2 * 4
@@ -63,5 +63,5 @@ def test_the_work_is_compared_with_the_same_pass_under_ordinary_attention() -> N
 
 
 def test_without_a_window_it_is_the_ordinary_pass() -> None:
-    one_pass = direct.plan((32, 32), (256, 256), steps=3)
+    one_pass = direct_plan((32, 32), (256, 256), steps=3)
     assert pass_work(one_pass, TINY_FLUX, Run(first_steps=3), window=None).ratio == 1

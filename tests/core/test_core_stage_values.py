@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.session import attention_window, make_plan, stage_values
+from scalediff.settings.planning import attention_window, make_plan, stage_values
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from test_host_patcher import LAYERS, TARGET, FluxModel
 from test_host_patcher_stage import CELLS, ForgeObjects
 
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.session import ATTRIBUTE, Session
+from scalediff.settings.job_record import ATTRIBUTE, JobRecord
 
 
 class Sampler:
@@ -118,10 +118,10 @@ def install(p, **values):
     """As webui_job.install does it."""
     from scalediff.hosts.webui import direct as webui_direct
 
-    session = Session(ScaleDiffConfig(enabled=True, mode="Direct", **values))
-    assert webui_direct.install(p, session) is None
-    setattr(p, ATTRIBUTE, session)
-    session.sign(p.extra_generation_params)
+    record = JobRecord(ScaleDiffConfig(enabled=True, mode="Direct", **values))
+    assert webui_direct.install(p, record) is None
+    setattr(p, ATTRIBUTE, record)
+    record.write_infotext(p.extra_generation_params)
 
 
 def noise(height=2 * CELLS, width=4 * CELLS):

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from scalediff.settings import infotext, log
+from scalediff.settings.arguments import read_arguments
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.session import Session, make_plan, read_config, set_up_log, unsign
+from scalediff.settings.job_record import JobRecord
+from scalediff.settings.planning import make_plan
 from scalediff.settings.table import PARAMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,12 +32,12 @@ DEFAULTS = [param.default for param in PARAMS]
     ],
 )
 def test_every_way_to_say_the_same(args):
-    assert read_config(args) == ScaleDiffConfig(enabled=True, tau=300)
+    assert read_arguments(args) == ScaleDiffConfig(enabled=True, tau=300)
 
 
 @pytest.mark.parametrize("args", [[], [False], [None], DEFAULTS, [{}], [{}, True]])
 def test_off_by_default(args):
-    assert read_config(args) == ScaleDiffConfig()
+    assert read_arguments(args) == ScaleDiffConfig()
 
 
 @pytest.mark.parametrize(
@@ -48,25 +51,25 @@ def test_off_by_default(args):
 )
 def test_a_bad_value_is_named_with_what_is_allowed(args, words):
     with pytest.raises(ValueError, match=words[0]) as error:
-        read_config(args)
+        read_arguments(args)
     assert all(word in str(error.value) for word in words)
 
 
 def test_keys_are_written_in_full_and_taken_back():
     parameters = {"Steps": 20, "ScaleDiff tau": 111}
-    Session(ScaleDiffConfig(enabled=True, shift=True)).sign(parameters)
+    JobRecord(ScaleDiffConfig(enabled=True, shift=True)).sign(parameters)
     assert parameters == {"Steps": 20, "ScaleDiff": True, "ScaleDiff shift": True}
-    unsign(parameters)
+    infotext.remove(parameters)
     assert parameters == {"Steps": 20}
 
 
 def test_what_a_run_did_not_say_to_have_done_is_taken_out():
-    session = Session(ScaleDiffConfig(enabled=True, tau=300, vae_tiling="On", last_step_cut=2))
-    session.took_effect("last_step_cut")
+    record = JobRecord(ScaleDiffConfig(enabled=True, tau=300, vae_tiling="On", last_step_cut=2))
+    record.mark_used("last_step_cut")
     parameters = {"another's": 1}
-    session.sign(parameters)
+    record.write_infotext(parameters)
     assert parameters["ScaleDiff VAE tiling"] == "On"
-    session.own_up(parameters)
+    record.remove_unused(parameters)
     assert parameters == {
         "another's": 1,
         "ScaleDiff": True,
@@ -76,10 +79,10 @@ def test_what_a_run_did_not_say_to_have_done_is_taken_out():
 
 
 def test_a_config_that_takes_back_a_setting_withdraws_its_key():
-    session = Session(ScaleDiffConfig(enabled=True, fit_init=True, negative_share=0.5, tau=300))
-    session.withdraw("fit_init")
-    session.settle(ScaleDiffConfig(enabled=True, fit_init=True, tau=300))
-    assert session.keys == {"ScaleDiff": True, "ScaleDiff tau": 300}
+    record = JobRecord(ScaleDiffConfig(enabled=True, fit_init=True, negative_share=0.5, tau=300))
+    record.mark_unused("fit_init")
+    record.continue_with(ScaleDiffConfig(enabled=True, fit_init=True, tau=300))
+    assert record.entries == {"ScaleDiff": True, "ScaleDiff tau": 300}
 
 
 def test_the_plan_ends_at_the_size_that_the_host_delivers():
@@ -90,18 +93,18 @@ def test_the_plan_ends_at_the_size_that_the_host_delivers():
 
 def test_one_handler_however_often_the_scripts_are_reloaded(monkeypatch):
     monkeypatch.setenv("SCALEDIFF_LOG", "debug")
-    log = set_up_log()
+    logger = log.set_up()
     try:
-        assert set_up_log() is log
-        assert [handler.get_name() for handler in log.handlers].count("scalediff") == 1
-        assert not log.propagate
-        assert log.level == logging.DEBUG
+        assert log.set_up() is logger
+        assert [handler.get_name() for handler in logger.handlers].count("scalediff") == 1
+        assert not logger.propagate
+        assert logger.level == logging.DEBUG
         monkeypatch.setenv("SCALEDIFF_LOG", "loud")
-        assert set_up_log().level == logging.INFO
+        assert log.set_up().level == logging.INFO
     finally:
-        log.handlers[:] = [handler for handler in log.handlers if handler.get_name() != "scalediff"]
-        log.propagate = True
-        log.setLevel(logging.NOTSET)
+        logger.handlers[:] = [handler for handler in logger.handlers if handler.get_name() != "scalediff"]
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
 
 
 def test_install_script_is_silent_and_changes_nothing(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scalediff.page import preferences as settings
+from scalediff.settings import preferences
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.vae.layers import Layers
 
@@ -59,7 +59,7 @@ def test_tiles_make_the_same_picture(host, stretches):
 
 @pytest.mark.parametrize(("job", "page", "told"), [("Off", "On", True), ("Off", "Auto", False)])
 def test_off_is_told_where_it_kept_tiles_away(host, stretches, job, page, told):
-    host.shared.opts.data[settings.TILING_OPTION] = page
+    host.shared.opts.data[preferences.TILING_OPTION] = page
     assert ("VAE tiling: Off" in run(host, job).infotexts[0]) is told
     assert stretches == []
 
@@ -103,7 +103,7 @@ def test_img2img_decodes_its_result_in_tiles(host, stretches):
 def test_the_job_goes_before_the_settings_page(host, job, page, tiled):
     from scalediff.hosts.webui import vae as webui_vae
 
-    host.shared.opts.data[settings.TILING_OPTION] = page
+    host.shared.opts.data[preferences.TILING_OPTION] = page
     choose = webui_vae.chooser(host.model, ScaleDiffConfig(vae_tiling=job))
     assert (choose(host.model.first_stage_model.decoder, (32, 32)) is not None) is tiled
 
@@ -114,7 +114,7 @@ def test_the_memory_ceiling_forces_tiles_and_lowers_the_estimate(host, stretches
     request = {"width": 64, "height": 64, "hr_scale": 8, "settings": {"enabled": True}}
     free = routes.preview.answer(request, routes.loaded_model())
     weights = sum(t.numel() * t.element_size() for t in host.model.parameters())
-    host.shared.opts.data[settings.CEILING_OPTION] = (weights + 1e6) / 1e9
+    host.shared.opts.data[preferences.CEILING_OPTION] = (weights + 1e6) / 1e9
     tight = routes.preview.answer(request, routes.loaded_model())
     off = routes.preview.answer({**request, "settings": {"vae_tiling": "Off"}}, routes.loaded_model())
     assert tight["memory_bytes"] < free["memory_bytes"] == off["memory_bytes"]
@@ -221,7 +221,7 @@ class TestHostsThatTile:
         assert self.flags(host, memory, ScaleDiffConfig(vae_tiling=tiling)) == (True, True)
 
     def test_the_ceiling_raises_it(self, host, memory):
-        host.shared.opts.data[settings.CEILING_OPTION] = 0.001
+        host.shared.opts.data[preferences.CEILING_OPTION] = 0.001
         assert self.flags(host, memory, ScaleDiffConfig()) == (True, False)
 
     def test_it_is_lowered_after_an_error(self, host, memory):

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from scalediff import __version__
 from scalediff.page import preview, routes
-from scalediff.page.preferences import LEVELS, LOG_OPTION
-from scalediff.settings import schema, session
+from scalediff.settings import log, schema
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.session import Session
+from scalediff.settings.job_record import JobRecord
+from scalediff.settings.log import LEVELS
+from scalediff.settings.preferences import LOG_OPTION
 from scalediff.settings.table import DEFAULTS, PARAMS
 
 ESTIMATE = "/scalediff/v1/estimate"
@@ -81,7 +82,7 @@ def test_the_estimate_is_the_plan_of_the_run(client: TestClient, host: Any) -> N
     answer = client.post(ESTIMATE, json={**JOB, "hr_scale": 4.0, "settings": config}).json()
     p = host.txt2img(config, hr_scale=4.0)
     p.init(p.prompt, [1], [1])
-    plan = webui_hires.plan_of(p, Session(ScaleDiffConfig.from_values(config)), (64, 64))
+    plan = webui_hires.plan_of(p, JobRecord(ScaleDiffConfig.from_values(config)), (64, 64))
     assert answer["stages"] == [
         {"width": s.size[0], "height": s.size[1], "steps": s.steps, "tau": s.tau} for s in plan.stages
     ]
@@ -210,16 +211,16 @@ def test_nothing_that_is_json_breaks_it(client: TestClient, body: Any) -> None:
 def test_the_log_level_of_the_settings_page(
     booted: SimpleNamespace, host: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, opts = logging.getLogger("scalediff"), booted.shared.opts
-    monkeypatch.setattr(log, "level", log.level)
-    monkeypatch.delenv(session.LOG_LEVEL, raising=False)
+    logger, opts = logging.getLogger("scalediff"), booted.shared.opts
+    monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.delenv(log.LEVEL_VARIABLE, raising=False)
     assert opts.data_labels[LOG_OPTION].section == ("scalediff", "ScaleDiff")
     for level in LEVELS:
         opts.set(LOG_OPTION, level)
-        assert log.level == getattr(logging, level)
-    monkeypatch.setenv(session.LOG_LEVEL, "INFO")
+        assert logger.level == getattr(logging, level)
+    monkeypatch.setenv(log.LEVEL_VARIABLE, "INFO")
     opts.set(LOG_OPTION, "DEBUG")
-    assert log.level == logging.ERROR  # the environment had its say when the script was loaded
+    assert logger.level == logging.ERROR  # the environment had its say when the script was loaded
 
 
 # Direct mode

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from scalediff.settings import schema
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.param import Param
+from scalediff.settings.parameter import Param
 from scalediff.settings.table import DEFAULTS, PARAMS
 
 SCHEMA = schema.settings_schema()

@@ -12,7 +12,7 @@ import pytest
 
 from scalediff.page import xyz
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.param import Param
+from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
 
 OTHER = {

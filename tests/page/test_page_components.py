@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 
 from scalediff.page import accordion as page
-from scalediff.settings.param import TABS, Param
+from scalediff.settings.parameter import TABS, Param
 from scalediff.settings.table import PARAMS
 
 IDS = [param.attr for param in PARAMS]

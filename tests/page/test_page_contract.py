@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scalediff.page import accordion as page
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.param import MOST_ENTRIES, Param
+from scalediff.settings.parameter import MOST_ENTRIES, Param
 from scalediff.settings.table import PARAMS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def values_of(param: Param) -> st.SearchStrategy:
         return st.sampled_from(param.choices)
     if param.entries:
         entry = st.integers(*param.entries).map(str)
-        if param.shares:
+        if param.percent:
             entry |= st.integers(1, 100).map("{}%".format)
         return st.lists(entry, max_size=MOST_ENTRIES).map(" ".join)
     if param.kind is str:

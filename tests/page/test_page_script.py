@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from scalediff.settings.param import DIRECT
+from scalediff.settings.parameter import DIRECT
 from scalediff.settings.table import PANORAMA, PARAMS
 
 SCRIPT = (Path(__file__).resolve().parents[2] / "javascript" / "scalediff.js").read_text(encoding="utf8")

@@ -15,7 +15,7 @@ from modules import devices, extra_networks, prompt_parser, sd_samplers, shared
 
 from scalediff.hosts.webui.passes import tell
 from scalediff.method.cascade import Size, Stage, StagePlan
-from scalediff.settings.session import Session
+from scalediff.settings.job_record import JobRecord
 from scalediff.settings.table import STAGE
 
 log = logging.getLogger("scalediff")
@@ -71,7 +71,7 @@ def takes_size(sd_model: Any) -> bool:
 
 @contextmanager
 def stage_conditioning(
-    p: Any, session: Session, plan: StagePlan, own: Told, *, sampler_name: str
+    p: Any, record: JobRecord, plan: StagePlan, own: Told, *, sampler_name: str
 ) -> Iterator[list[Told]]:
     """(cond, uncond) of each stage; LoRA and the like of the stages' prompt are active inside the `with`.
 
@@ -81,27 +81,27 @@ def stage_conditioning(
     texts = texts_of(p, sampler_name)
     sized = takes_size(p.sd_model)
     if not sized:
-        session.withdraw("size_conditioning")
-    prompt = _own_prompt(p, session)
+        record.mark_unused("size_conditioning")
+    prompt = _own_prompt(p, record)
     if not prompt:
-        yield _of_sizes(p, session, plan, texts, own) if sized else [own] * len(plan.stages)
+        yield _of_sizes(p, record, plan, texts, own) if sized else [own] * len(plan.stages)
         return
     prompts, networks = extra_networks.parse_prompts([prompt] * len(p.seeds))
     changed = replace(texts, prompts=prompts, networks=networks)
     with _networks(p, networks, usual=texts.networks):
-        told = _of_prompt(p, session, plan, changed, own, sampler_name=sampler_name)
+        told = _of_prompt(p, record, plan, changed, own, sampler_name=sampler_name)
         if told is None:
-            session.withdraw("upscale_prompt")
+            record.mark_unused("upscale_prompt")
         yield told or [own] * len(plan.stages)
 
 
-def _own_prompt(p: Any, session: Session) -> str:
+def _own_prompt(p: Any, record: JobRecord) -> str:
     """The prompt of the stages with the page's styles; "" where the job's stays. A Hires prompt goes first."""
-    text = session.config.upscale_prompt
+    text = record.config.upscale_prompt
     if not text:
         return ""
     if getattr(p, "hr_prompt", "") not in (None, "", p.prompt):
-        session.withdraw("upscale_prompt")
+        record.mark_unused("upscale_prompt")
         return ""
     return shared.prompt_styles.apply_styles_to_prompt(text, p.styles or [])
 
@@ -123,7 +123,7 @@ def _networks(p: Any, networks: Any, *, usual: Any) -> Iterator[None]:
 
 
 def _of_prompt(
-    p: Any, session: Session, plan: StagePlan, texts: Texts, own: Told, *, sampler_name: str
+    p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Told, *, sampler_name: str
 ) -> list[Told] | None:
     """Conditioning of another prompt; None, with a comment, where the host cannot make it."""
     made: dict[Any, Told] = {}
@@ -132,7 +132,7 @@ def _of_prompt(
         for stage in plan.stages:
             calls = _calls(sampler_name, stage.steps)  # [a:b:0.5] changes half way through the stage
             steps = (calls, None) if texts.steps[1] is None else (texts.steps[0], calls)
-            key = (_size(session, plan, stage), steps)
+            key = (_size(record, plan, stage), steps)
             if key not in made:
                 wanted = replace(texts, size=key[0], steps=steps)
                 made[key] = conditioning_of(p, wanted, negative=own[1] is not None)
@@ -144,13 +144,13 @@ def _of_prompt(
     return told
 
 
-def _of_sizes(p: Any, session: Session, plan: StagePlan, texts: Texts, own: Told) -> list[Told]:
+def _of_sizes(p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Told) -> list[Told]:
     """`own` with the size that each stage is to be told, and nothing else in it changed.
 
     `own` itself throughout where another extension has put something of its own shape there.
     """
     made = {texts.size: own}
-    sizes = [_size(session, plan, stage) for stage in plan.stages]
+    sizes = [_size(record, plan, stage) for stage in plan.stages]
     try:
         for size in sizes:
             if size not in made:
@@ -160,14 +160,14 @@ def _of_sizes(p: Any, session: Session, plan: StagePlan, texts: Texts, own: Told
                 made[size] = fresh
     except Exception:  # as for prompts
         log.warning("the stages are told the size of the target", exc_info=True)
-        session.withdraw("size_conditioning")
+        record.mark_unused("size_conditioning")
         return [own] * len(sizes)
     return [made[size] for size in sizes]
 
 
-def _size(session: Session, plan: StagePlan, stage: Stage) -> Size:
+def _size(record: JobRecord, plan: StagePlan, stage: Stage) -> Size:
     """The size that the model is told, (width, height)."""
-    return stage.size if session.config.size_conditioning == STAGE else plan.base
+    return stage.size if record.config.size_conditioning == STAGE else plan.base
 
 
 def conditioning_of(p: Any, texts: Texts, *, negative: bool) -> Told:

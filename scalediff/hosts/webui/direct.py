@@ -14,57 +14,59 @@ from scalediff.hosts.webui import passes as common
 from scalediff.hosts.webui.checks import refuse_engine, refuse_job, refuse_size
 from scalediff.hosts.webui.replace import original, replace, restore
 from scalediff.hosts.webui.times import measure
-from scalediff.method import direct
 from scalediff.method.cascade import Size
+from scalediff.method.geometry import CELL
+from scalediff.settings import infotext
 from scalediff.settings.infotext import ENABLE
-from scalediff.settings.session import ATTRIBUTE, CELL, Session, unsign
+from scalediff.settings.job_record import ATTRIBUTE, JobRecord
+from scalediff.settings.planning import direct_plan, refuse_direct
 
 log = logging.getLogger("scalediff")
 
 SAMPLER_METHODS = ("sample", "sample_img2img")
 
 
-def install(p: Any, session: Session) -> str | None:
+def install(p: Any, record: JobRecord) -> str | None:
     """Keep merged tokens out of this job. Returns the reason instead when it is clear that it cannot work."""
     # the size and the model of a second pass are not known yet
-    reason = None if _has_second_pass(p) else _refuse(p, session, (p.width, p.height))
+    reason = None if _has_second_pass(p) else _refuse(p, record, (p.width, p.height))
     if reason is None:
         replace(p, "get_token_merging_ratio", lambda for_hr=False: 0.0)
     return reason
 
 
-def before_sampling(p: Any, session: Session) -> None:
+def before_sampling(p: Any, record: JobRecord) -> None:
     """The host is about to call its sampler: the next call runs in windows. May be told more than once."""
     restore(p.sampler)
     for name in SAMPLER_METHODS:
-        _replace_once(p, session, name)
+        _replace_once(p, record, name)
 
 
-def _replace_once(p: Any, session: Session, name: str) -> None:
+def _replace_once(p: Any, record: JobRecord, name: str) -> None:
     sampler = p.sampler
 
     def sample(*args: Any, **kwargs: Any) -> Any:
         """The sampler's method, called with the job and the latent (or noise) to start from."""
         ordinary = original(sampler, name, sample)
         restore(sampler)
-        if p.__dict__.get(ATTRIBUTE) is not session:  # left behind by a job that failed before this call
+        if p.__dict__.get(ATTRIBUTE) is not record:  # left behind by a job that failed before this call
             return ordinary(*args, **kwargs)
         x = args[1] if len(args) > 1 else kwargs["x"]
-        return _pass(p, session, tuple(x.shape), lambda: ordinary(*args, **kwargs))
+        return _pass(p, record, tuple(x.shape), lambda: ordinary(*args, **kwargs))
 
     replace(sampler, name, sample)
 
 
-def _pass(p: Any, session: Session, shape: tuple[int, ...], ordinary: Callable[[], Any]) -> Any:
+def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[[], Any]) -> Any:
     """One call of the host's sampler for a latent of `shape`, in windows where they apply."""
     canvas = (shape[-1] * CELL, shape[-2] * CELL)
-    reason = _refuse_shape(shape) or refuse_engine() or _refuse(p, session, canvas)
+    reason = _refuse_shape(shape) or refuse_engine() or _refuse(p, record, canvas)
     if reason is not None:
         _withdraw(p, reason)
         return ordinary()
     host = host_class()(
         p,
-        session.config,
+        record.config,
         host_class().inspect(p.sd_model),
         _plan(p, canvas),
         sampler_name=p.sampler_name,
@@ -76,7 +78,7 @@ def _pass(p: Any, session: Session, shape: tuple[int, ...], ordinary: Callable[[
     with host.installed(), host.window_scope(), host.windows(stage), host.callbacks.using(None):
         result = ordinary()
     if host.windowed_calls:
-        session.sign(p.extra_generation_params)
+        record.write_infotext(p.extra_generation_params)
     else:  # without a reason: stopped before the first step
         found = "; ".join(sorted(host.fallbacks))
         _withdraw(p, f"no attention could be windowed ({found})" if found else "")
@@ -87,19 +89,19 @@ def _refuse_shape(shape: tuple[int, ...]) -> str | None:
     return None if len(shape) == 4 else "this model makes video, not pictures; use an image checkpoint"
 
 
-def _refuse(p: Any, session: Session, canvas: Size) -> str | None:
+def _refuse(p: Any, record: JobRecord, canvas: Size) -> str | None:
     """Why this canvas, (width, height) in pixels, is not sampled in windows by the model loaded now."""
     one_pass = _plan(p, canvas)
     native = host_class().inspect(p.sd_model).native_size
     return (
         refuse_job(p, p.sampler_name, ())  # any steps: the host's own pass runs them
         or refuse_size(p, one_pass)
-        or direct.nothing_to_do(native, one_pass, session.config)
+        or refuse_direct(native, one_pass, record.config)
     )
 
 
 def _plan(p: Any, canvas: Size) -> Any:
-    return direct.plan(host_class().inspect(p.sd_model).native_size, canvas, steps=p.steps)
+    return direct_plan(host_class().inspect(p.sd_model).native_size, canvas, steps=p.steps)
 
 
 def _has_second_pass(p: Any) -> bool:
@@ -110,7 +112,7 @@ def _withdraw(p: Any, reason: str) -> None:
     """No windows in this pass: the infotext says so unless the job's other pass has or may have some."""
     second = bool(getattr(p, "is_hr_pass", False))
     if not second or p.firstpass_image is not None:
-        unsign(p.extra_generation_params)
+        infotext.remove(p.extra_generation_params)
     if second and ENABLE.infotext_key in p.extra_generation_params:
         log.info("the second pass is the ordinary one: %s", reason)
     elif reason and (second or not _has_second_pass(p)):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scalediff.hosts.webui import vae as webui_vae
 from scalediff.method import seeding
-from scalediff.settings.session import CELL
+from scalediff.method.geometry import CELL
 
 
 def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:

@@ -16,7 +16,7 @@ from scalediff.method.cascade import Stage
 from scalediff.method.guidance import StructureGuidance
 from scalediff.models.gate import TextGate, cross_layers
 from scalediff.models.gate_prompt import without_subject
-from scalediff.settings.session import Session
+from scalediff.settings.job_record import JobRecord
 
 log = logging.getLogger("scalediff")
 
@@ -26,32 +26,32 @@ LOOK_TAU, LOOK_STEPS = 300, 3
 SETTINGS = ("subject_gate", "gate_subject")
 
 
-def open_gate(host: WebUIHost, session: Session, latent: Tensor) -> None:
+def open_gate(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
     """Find the subject in the base picture, `latent` [B, C, h, w], and gate the stages of `host`.
 
     Without a subject, in the prompt or in the picture, nothing is changed, and the settings are taken out of the
     infotext.
     """
-    if session.config.subject_gate == 0:
+    if record.config.subject_gate == 0:
         return
-    reason = _open(host, session, latent)
+    reason = _open(host, record, latent)
     if reason:
         log.info("the subject gate stays open: %s", reason)
         for name in SETTINGS:
-            session.withdraw(name)
+            record.mark_unused(name)
 
 
-def _open(host: WebUIHost, session: Session, latent: Tensor) -> str:
+def _open(host: WebUIHost, record: JobRecord, latent: Tensor) -> str:
     """As `open_gate`; the reason where nothing is to gate, else an empty string."""
     if not cross_layers(host.model_map):
         return "the model has no cross-attention to the text"
-    if session.config.upscale_prompt:
+    if record.config.upscale_prompt:
         return "the stages have a prompt of their own"
-    background = _background(host, session.config.gate_subject)
+    background = _background(host, record.config.gate_subject)
     if background is None:
         return "no subject in the prompt, or nothing beside it"
     rows = _PromptRows(host)
-    gate = TextGate(host.model_map, background, rows=rows, strength=session.config.subject_gate)
+    gate = TextGate(host.model_map, background, rows=rows, strength=record.config.subject_gate)
     _look(host, lambda stage: rows.noted(gate.looking(stage.latent_size)), latent)
     if all(mask is None for mask in gate.masks):
         return "no subject in the picture, or hardly anything beside it"

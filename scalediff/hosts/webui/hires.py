@@ -18,20 +18,22 @@ from scalediff.hosts.webui.saving import save_pictures
 from scalediff.hosts.webui.savings import followed
 from scalediff.hosts.webui.vae import finished
 from scalediff.method.cascade import CascadeResult, StagePlan
-from scalediff.settings.session import Session, make_plan, stage_values
+from scalediff.settings import infotext
+from scalediff.settings.job_record import JobRecord
+from scalediff.settings.planning import make_plan, stage_values
 
 
-def install(p: Any, session: Session) -> str | None:
+def install(p: Any, record: JobRecord) -> str | None:
     """Replace `p.sample_hr_pass`. Returns the reason instead when it is clear already that it cannot work."""
-    session.settle(followed(session.config, sampler_of(p)))
-    stages = stage_values(session.config, **common.steps_of(p))  # sizes, hence the count, are not known yet
+    record.continue_with(followed(record.config, sampler_of(p)))
+    stages = stage_values(record.config, **common.steps_of(p))  # sizes, hence the count, are not known yet
     if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
         reason = refuse_job(p, sampler_of(p), stages)
     else:  # another model will be loaded for the pass: it is looked at then
         reason = refuse_stages(sampler_of(p), stages)
     if reason is not None:
         return reason
-    session.withdraw("fit_init")  # there is no init image
+    record.mark_unused("fit_init")  # there is no init image
 
     def sample_hr_pass(
         samples: Tensor | None,
@@ -43,15 +45,15 @@ def install(p: Any, session: Session) -> str | None:
     ) -> Any:
         ordinary = original(p, "sample_hr_pass", sample_hr_pass)
         if shared.state.interrupted:
-            common.unsign(p.extra_generation_params)
+            infotext.remove(p.extra_generation_params)
             return samples if samples is not None else _pictures(decoded_samples)
         rgb = None if decoded_samples is None else decoded_samples[:, :3].float()
-        plan = plan_of(p, session, _base(samples, rgb))
-        reason = _refuse_pass(p, session, plan, samples)
+        plan = plan_of(p, record, _base(samples, rgb))
+        reason = _refuse_pass(p, record, plan, samples)
         if reason is not None:
             common.refuse(p, reason)
             return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
-        return _second_pass(p, session, plan, samples, rgb)
+        return _second_pass(p, record, plan, samples, rgb)
 
     replace(p, "sample_hr_pass", sample_hr_pass)
     return None
@@ -62,10 +64,10 @@ def sampler_of(p: Any) -> str:
     return p.hr_sampler_name or p.sampler_name
 
 
-def plan_of(p: Any, session: Session, base: tuple[int, int]) -> StagePlan:
+def plan_of(p: Any, record: JobRecord, base: tuple[int, int]) -> StagePlan:
     """The plan from `base` (width, height) to the size of the Hires panel, before its crop."""
     target = (p.hr_upscale_to_x, p.hr_upscale_to_y)
-    return make_plan(base, target, session.config, **common.steps_of(p))
+    return make_plan(base, target, record.config, **common.steps_of(p))
 
 
 def _base(samples: Tensor | None, rgb: Tensor | None) -> tuple[int, int]:
@@ -83,7 +85,7 @@ def _pictures(decoded: Tensor | None) -> Any:
     return result
 
 
-def _refuse_pass(p: Any, session: Session, plan: StagePlan, samples: Tensor | None) -> str | None:
+def _refuse_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | None) -> str | None:
     """The checks that need the model of the second pass and the real sizes."""
     if not plan.stages:
         width, height = plan.target
@@ -94,7 +96,7 @@ def _refuse_pass(p: Any, session: Session, plan: StagePlan, samples: Tensor | No
 
 
 def _second_pass(
-    p: Any, session: Session, plan: StagePlan, samples: Tensor | None, rgb: Tensor | None
+    p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | None, rgb: Tensor | None
 ) -> Any:
     """The host's second pass in the host's order, with the cascade in place of upscaling and sampling."""
     p.is_hr_pass = True
@@ -103,12 +105,12 @@ def _second_pass(
         _save_first_pictures(p, samples, rgb)
         _prepare_conditioning(p)
         own = (p.hr_c, p.hr_uc)
-        with stage_conditioning(p, session, plan, own, sampler_name=sampler_of(p)) as told:
-            result = _stages(p, session, plan, told, samples, rgb)
+        with stage_conditioning(p, record, plan, own, sampler_name=sampler_of(p)) as told:
+            result = _stages(p, record, plan, told, samples, rgb)
         cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
         devices.torch_gc()
-        pictures = finished(p, session.config, cropped)
-        session.own_up(p.extra_generation_params)
+        pictures = finished(p, record.config, cropped)
+        record.remove_unused(p.extra_generation_params)
         return pictures
     finally:
         p.is_hr_pass = False
@@ -119,7 +121,7 @@ def _second_pass(
 
 def _stages(
     p: Any,
-    session: Session,
+    record: JobRecord,
     plan: StagePlan,
     told: list[Told],
     samples: Tensor | None,
@@ -128,7 +130,7 @@ def _stages(
     """The cascade on what the first pass made, or on an uploaded picture."""
     host = host_class()(
         p,
-        session.config,
+        record.config,
         host_class().inspect(p.sd_model),
         plan,
         sampler_name=sampler_of(p),
@@ -138,8 +140,8 @@ def _stages(
     latent, rgb = _on_device(host, samples, rgb)
     if p.scripts is not None:
         p.scripts.before_hr(p)
-    open_gate(host, session, latent)
-    return common.run(p, session, host, latent, rgb)
+    open_gate(host, record, latent)
+    return common.run(p, record, host, latent, rgb)
 
 
 def _prepare_conditioning(p: Any) -> None:

@@ -38,7 +38,7 @@ from scalediff.models.patch import is_replaced
 from scalediff.models.windowed_unet import Shift
 from scalediff.settings import presets
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.session import attention_window
+from scalediff.settings.planning import attention_window
 
 log = logging.getLogger("scalediff")
 

@@ -15,17 +15,19 @@ from scalediff.hosts.webui.replace import original, replace
 from scalediff.hosts.webui.savings import followed
 from scalediff.hosts.webui.vae import finished_or_latent
 from scalediff.method.cascade import StagePlan
-from scalediff.settings.session import Session, make_plan, shrunk
+from scalediff.settings import infotext
+from scalediff.settings.job_record import JobRecord
+from scalediff.settings.planning import make_plan, shrunk_to_native
 
 
-def install(p: Any, session: Session) -> str | None:
+def install(p: Any, record: JobRecord) -> str | None:
     """Replace `p.sample`. Returns the reason instead when this job is none to enlarge."""
-    session.settle(followed(session.config, p.sampler_name))
-    reason = _refuse(p, session)
+    record.continue_with(followed(record.config, p.sampler_name))
+    reason = _refuse(p, record)
     if reason is not None:
         return reason
-    if _base(p, session) == _own_size(p):
-        session.withdraw("fit_init")
+    if _base(p, record) == _own_size(p):
+        record.mark_unused("fit_init")
 
     def sample(
         conditioning: Any,
@@ -36,9 +38,9 @@ def install(p: Any, session: Session) -> str | None:
         prompts: list[str],
     ) -> Tensor:
         ordinary = original(p, "sample", sample)
-        reason = refuse_engine() or refuse_job(p, p.sampler_name, common.demands_of(plan_of(p, session)))
+        reason = refuse_engine() or refuse_job(p, p.sampler_name, common.demands_of(plan_of(p, record)))
         if reason is not None or shared.state.interrupted:
-            common.unsign(p.extra_generation_params)
+            infotext.remove(p.extra_generation_params)
             if reason is not None:
                 common.refuse(p, reason)
             return ordinary(
@@ -49,24 +51,24 @@ def install(p: Any, session: Session) -> str | None:
                 subseed_strength=subseed_strength,
                 prompts=prompts,
             )
-        return _enlarge(p, session, conditioning, unconditional_conditioning)
+        return _enlarge(p, record, conditioning, unconditional_conditioning)
 
     replace(p, "sample", sample)
     return None
 
 
-def plan_of(p: Any, session: Session) -> StagePlan:
+def plan_of(p: Any, record: JobRecord) -> StagePlan:
     """The plan from the first init image's own size to the tab's size."""
     target = (p.width, p.height)
-    return make_plan(_base(p, session), target, session.config, **common.steps_of(p))
+    return make_plan(_base(p, record), target, record.config, **common.steps_of(p))
 
 
-def _base(p: Any, session: Session) -> tuple[int, int]:
+def _base(p: Any, record: JobRecord) -> tuple[int, int]:
     """Where the stages start: the init image's own size, or the model's native one where that is asked for."""
     own = _own_size(p)
-    if not session.config.fit_init:
+    if not record.config.fit_init:
         return own
-    return shrunk(own, host_class().inspect(p.sd_model).native_size)
+    return shrunk_to_native(own, host_class().inspect(p.sd_model).native_size)
 
 
 def _own_size(p: Any) -> tuple[int, int]:
@@ -74,13 +76,13 @@ def _own_size(p: Any) -> tuple[int, int]:
     return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode)
 
 
-def _refuse(p: Any, session: Session) -> str | None:
+def _refuse(p: Any, record: JobRecord) -> str | None:
     """What can be seen before the host has prepared anything."""
     reason = refuse_img2img(p)
     if reason is not None:
         return reason
-    plan = plan_of(p, session)
-    shrinks = session.config.fit_init
+    plan = plan_of(p, record)
+    shrinks = record.config.fit_init
     if not plan.stages or (own_scale(p.init_images[0].size, plan.target, p.resize_mode) >= 1 and not shrinks):
         return _too_small(p, plan, shrinks=shrinks)
     return refuse_job(p, p.sampler_name, common.demands_of(plan)) or refuse_size(p, plan)
@@ -99,14 +101,14 @@ def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
     )
 
 
-def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) -> Tensor:
+def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -> Tensor:
     """The latent at the tab's size, or at the size of the last finished stage."""
-    plan = plan_of(p, session)
+    plan = plan_of(p, record)
     own = (conditioning, unconditional)
-    with stage_conditioning(p, session, plan, own, sampler_name=p.sampler_name) as told:
+    with stage_conditioning(p, record, plan, own, sampler_name=p.sampler_name) as told:
         host = host_class()(
             p,
-            session.config,
+            record.config,
             host_class().inspect(p.sd_model),
             plan,
             sampler_name=p.sampler_name,
@@ -117,9 +119,9 @@ def _enlarge(p: Any, session: Session, conditioning: Any, unconditional: Any) ->
             shared.device
         )
         latent = host.encode_images(rgb, -1)
-        open_gate(host, session, latent)
-        result = common.run(p, session, host, latent, rgb)
+        open_gate(host, record, latent)
+        result = common.run(p, record, host, latent, rgb)
     devices.torch_gc()
-    finished = finished_or_latent(p, session.config, result.latent)
-    session.own_up(p.extra_generation_params)
+    finished = finished_or_latent(p, record.config, result.latent)
+    record.remove_unused(p.extra_generation_params)
     return finished

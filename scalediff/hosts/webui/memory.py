@@ -12,7 +12,7 @@ from scalediff.cost.transformer import shape_of, transformer_activations
 from scalediff.hosts.webui.model import networks_of
 from scalediff.models.inspection import ModelMap
 from scalediff.models.units import Cells
-from scalediff.page import preferences as settings
+from scalediff.settings import preferences
 
 ROWS = 2  # of a model call for each image: with and without the prompt
 
@@ -23,7 +23,7 @@ def attention_room(p: Any, network: nn.Module, model_map: ModelMap, latent_size:
     None without a ceiling. The activations are the most that are alive at once, which is in a layer's MLP, not
     in its attention; so what is left here is less than what there is.
     """
-    ceiling = settings.memory_ceiling(shared.opts)
+    ceiling = preferences.memory_ceiling(shared.opts)
     if not ceiling:
         return None
     rows = ROWS * len(p.seeds)

@@ -9,7 +9,10 @@ from torch import Tensor
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.method import cascade
 from scalediff.method.cascade import CascadeResult, StagePlan
-from scalediff.settings.session import CELL, NOTE_KEY, Session, unsign
+from scalediff.method.geometry import CELL
+from scalediff.settings import infotext
+from scalediff.settings.infotext import NOTE_KEY
+from scalediff.settings.job_record import JobRecord
 
 log = logging.getLogger("scalediff")
 LARGE_BASE = 2.0  # times the native area
@@ -17,7 +20,7 @@ LARGE_BASE = 2.0  # times the native area
 
 def refuse(p: Any, reason: str) -> None:
     """Tell the user under the picture why the ordinary one is made, and keep our name out of its metadata."""
-    unsign(p.extra_generation_params)
+    infotext.remove(p.extra_generation_params)
     sentence = reason if reason.startswith("ScaleDiff") else f"ScaleDiff was not applied: {reason}"
     tell(p, f"{sentence}. The ordinary picture was made.")
     log.info("not applied: %s", reason)
@@ -30,7 +33,7 @@ def tell(p: Any, sentence: str) -> None:
 
 
 def steps_of(p: Any) -> dict[str, int]:
-    """The steps of the job, as `session.make_plan` and `session.stage_values` take them."""
+    """The steps of the job, as `planning.make_plan` and `planning.stage_values` take them."""
     return {"steps": p.steps, "stage_steps": getattr(p, "hr_second_pass_steps", 0) or 0}
 
 
@@ -49,19 +52,19 @@ def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
         shared.total_tqdm.updateTotal(total + more * p.n_iter)
 
 
-def run(p: Any, session: Session, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
+def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
     """Run the cascade on `latent` and set the infotext by what came of it."""
-    session.sign(p.extra_generation_params)
+    record.write_infotext(p.extra_generation_params)
     _warn_of_large_base(p, host)
     log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())
     with host.installed():
-        result = cascade.run(host, host.plan, session.config, latent, rgb)
+        result = cascade.run(host, host.plan, record.config, latent, rgb)
     if any(stage.cut for stage in host.plan.stages[: result.finished]):
-        session.took_effect("last_step_cut")
+        record.mark_used("last_step_cut")
     if host.reused:
-        session.took_effect("feature_reuse")
+        record.mark_used("feature_reuse")
     if result.finished == 0:
-        unsign(p.extra_generation_params)
+        infotext.remove(p.extra_generation_params)
     elif host.windowed_calls == 0:
         reasons = "; ".join(sorted(host.fallbacks)) or "the picture is not larger than one attention window"
         tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from scalediff.hosts.webui.pictures import to_image
 from scalediff.method.cascade import Stage
-from scalediff.page.preferences import STAGES_OPTION
+from scalediff.settings import preferences
 
 
 def save_stage(p: Any, rgb: Tensor, finished: Stage) -> None:
     """The pictures `[B, 3, H, W]` of a finished stage that is not the last."""
-    if getattr(opts, STAGES_OPTION, False) and p.save_samples():
+    if preferences.saves_stages(opts) and p.save_samples():
         save_pictures(p, [to_image(one) for one in rgb], f"-scalediff-stage-{finished.index + 1}")
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
+from scalediff.method.geometry import CELL
 from scalediff.settings import presets
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.session import CELL, target_factor
+from scalediff.settings.planning import target_factor
 
 # Where neither page nor request names a strength the ordinary pass, should it be made after all, needs one.
 STRENGTH = 0.5

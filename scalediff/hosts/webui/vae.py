@@ -20,9 +20,9 @@ from scalediff.cost.memory import weight_bytes
 from scalediff.cost.tiled_vae import Choose, choose_tile, room
 from scalediff.hosts.webui.model import networks_of, vae_of
 from scalediff.method.cascade import Stopped
-from scalediff.page import preferences as settings
+from scalediff.settings import preferences
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.session import ATTRIBUTE
+from scalediff.settings.job_record import ATTRIBUTE
 from scalediff.settings.table import TILING_AUTO, TILING_OFF, TILING_ON
 from scalediff.vae.tiled import Report, TiledVAE
 
@@ -34,7 +34,7 @@ HOSTS_TILE = 64  # their tiles, in latent cells
 
 def mode(config: ScaleDiffConfig) -> str:
     """ "Auto", "On" or "Off": what the job says, and on Auto what the settings page says."""
-    return settings.vae_tiling(shared.opts) if config.vae_tiling == TILING_AUTO else config.vae_tiling
+    return preferences.vae_tiling(shared.opts) if config.vae_tiling == TILING_AUTO else config.vae_tiling
 
 
 def chooser(sd_model: Any, config: ScaleDiffConfig) -> Choose:
@@ -45,7 +45,7 @@ def chooser(sd_model: Any, config: ScaleDiffConfig) -> Choose:
     def choose(part: nn.Module, latent_size: tuple[int, int]) -> int | None:
         if wanted == TILING_OFF:
             return None
-        ceiling = settings.memory_ceiling(shared.opts)
+        ceiling = preferences.memory_ceiling(shared.opts)
         if flag is not None and not ceiling:  # what is free is the host's business
             return HOSTS_TILE if always else None
         limit = room(devices.device, ceiling=ceiling, weights=weight_bytes(*networks_of(sd_model)))
@@ -130,9 +130,9 @@ def _noting(p: Any, report: Report | None) -> Report:
 
 
 def _took_effect(p: Any) -> None:
-    session = p.__dict__.get(ATTRIBUTE)
-    if session is not None:
-        session.took_effect("vae_tiling")
+    record = p.__dict__.get(ATTRIBUTE)
+    if record is not None:
+        record.mark_used("vae_tiling")
 
 
 def _flag() -> Any:

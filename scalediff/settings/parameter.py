@@ -19,7 +19,7 @@ class Param:
     """One setting. Labels and infotext keys are public: saved pages and pictures refer to them.
 
     A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces, or
-    free, up to `longest` characters. Where `shares` is set an entry may also be a share such as 50%.
+    free, up to `longest` characters. Where `percent` is set an entry may also be one such as 50%.
     """
 
     attr: str
@@ -33,7 +33,7 @@ class Param:
     step: float | None = None
     choices: tuple[str, ...] = ()
     entries: tuple[int, int] | None = None
-    shares: bool = False
+    percent: bool = False
     advanced: bool = False
     on_top: bool = False  # before the others on the page; the order of arguments is the table's
     longest: int = LONGEST_TEXT
@@ -50,7 +50,7 @@ class Param:
         if self.entries:
             low, high = self.entries
             numbers = f"whole numbers from {low} to {high}" + (
-                " or shares such as 50%" if self.shares else ""
+                " or shares such as 50%" if self.percent else ""
             )
             return f"empty or up to {MOST_ENTRIES} {numbers} with spaces between them"
         if self.kind is str:
@@ -87,7 +87,7 @@ class Param:
         """One entry of a list in its one spelling; None where it is not allowed."""
         low, high = self.entries or (0, 0)
         end = ""
-        if self.shares and word.endswith("%"):
+        if self.percent and word.endswith("%"):
             word, low, high, end = word[:-1], 1, 100, "%"
         allowed = word.isascii() and word.isdigit() and low <= int(word) <= high
         return f"{int(word)}{end}" if allowed else None

@@ -1,0 +1,55 @@
+"""The state of one job: its settings, and which of them its pictures are to name. Knows no host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalediff.settings import infotext
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.parameter import Value
+
+ATTRIBUTE = "_scalediff"  # where the job `p` carries its JobRecord
+# Settings of which only a run knows whether they changed anything: it says so by `JobRecord.mark_used`.
+USE_KNOWN_BY_RUN = ("last_step_cut", "feature_reuse", "vae_tiling")
+
+
+@dataclass
+class JobRecord:
+    """One job's settings and what came of them. Lives on `p`: one script object serves many jobs.
+
+    `entries` are the infotext keys and values that its pictures are to carry, `used` the names (`Param.attr`)
+    of settings that a run has said to be used.
+    """
+
+    config: ScaleDiffConfig
+    entries: dict[str, Value] = field(init=False)
+    used: set[str] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.entries = infotext.write(self.config)
+
+    def continue_with(self, config: ScaleDiffConfig) -> None:
+        """Go on with `config`: settings that are back at their default there leave the infotext."""
+        self.config = config
+        now = infotext.write(config)
+        self.entries = {key: value for key, value in self.entries.items() if key in now}
+
+    def mark_unused(self, name: str) -> None:
+        """The setting `name` changes nothing in this job: pictures are not to say it did."""
+        self.entries.pop(infotext.key_of(name), None)
+
+    def mark_used(self, name: str) -> None:
+        """A setting of `USE_KNOWN_BY_RUN` has changed what is done."""
+        self.used.add(name)
+
+    def write_infotext(self, parameters: dict[str, Any]) -> None:
+        """Write our infotext keys, fully, into the dict that the host prints into the pictures."""
+        infotext.remove(parameters)
+        parameters.update(self.entries)
+
+    def remove_unused(self, parameters: dict[str, Any]) -> None:
+        """Take out of that dict what the run did not use. For the end of a pass, before the pictures are made."""
+        for name in USE_KNOWN_BY_RUN:
+            if name not in self.used:
+                parameters.pop(infotext.key_of(name), None)

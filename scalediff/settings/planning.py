@@ -1,0 +1,125 @@
+"""What the settings mean for a job: its sizes, and the steps, noise levels and windows of its stages.
+
+Stages mode enlarges a picture in stages (paper 3.3). Direct mode is neighborhood patch attention alone, over the
+whole canvas and from pure noise (paper B.3): nothing is enlarged, mixed or guided, the host samples as ever, and
+each query sees one native window.
+"""
+
+from __future__ import annotations
+
+from scalediff.method import cascade
+from scalediff.method.cascade import Stage, StagePlan
+from scalediff.method.geometry import CELL, Cells, PixelSize
+from scalediff.models.inspection import base_window
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.parameter import STAGED
+from scalediff.settings.table import AS_SET
+
+FROM_NOISE = 999  # tau of a pass that starts from pure noise
+
+
+def make_plan(
+    base: PixelSize, target: PixelSize, config: ScaleDiffConfig, *, steps: int, stage_steps: int = 0
+) -> StagePlan:
+    """The plan of Stages mode from `base` to what the host will deliver for `target`.
+
+    `steps` are those of the whole first pass, `stage_steps` those that the Hires panel asks for, 0 for none.
+    Raises ValueError as `cascade.plan_stages`.
+    """
+    delivered = (target[0] // CELL * CELL, target[1] // CELL * CELL)
+    count = len(cascade.stage_sizes(base, delivered, factor=config.stage_factor))
+    pairs = stage_values(config, count, steps=steps, stage_steps=stage_steps)
+    return cascade.plan_stages(
+        base,
+        delivered,
+        factor=config.stage_factor,
+        tau=[tau for tau, _ in pairs],
+        steps=[number for _, number in pairs],
+        cut=config.last_step_cut,
+        vae_factor=CELL,
+    )
+
+
+def stage_values(
+    config: ScaleDiffConfig, count: int | None = None, *, steps: int, stage_steps: int = 0
+) -> list[tuple[int, int]]:
+    """(tau, model steps) of `count` stages, or of as many as the settings tell apart; as in `make_plan`.
+
+    Before the last steps are left out.
+    """
+    taus = [int(word) for word in config.stage_tau.split()] or [config.tau]
+    listed = config.stage_steps.split()
+    if count is None:
+        count = max(len(taus), len(listed))
+    pairs = []
+    for index in range(count):
+        tau = taus[min(index, len(taus) - 1)]
+        number = stage_steps or cascade.stage_steps(steps, tau)
+        if listed:
+            number = _listed_steps(listed[min(index, len(listed) - 1)], number)
+        pairs.append((tau, number))
+    return pairs
+
+
+def target_factor(config: ScaleDiffConfig) -> float | None:
+    """How many times the first picture's sides the target has; None where the page says it, or no stages run.
+
+    For settings whose preset is filled in already: it may choose the mode.
+    """
+    if config.target == AS_SET or config.mode != STAGED:
+        return None
+    return float(config.target.rstrip("x"))
+
+
+def shrunk_to_native(base: PixelSize, native_size: Cells) -> PixelSize:
+    """`base` with the area of `native_size` where it has more, its aspect kept, in whole cells."""
+    area = native_size[0] * native_size[1] * CELL**2
+    if base[0] * base[1] <= area:
+        return base
+    scale = (area / (base[0] * base[1])) ** 0.5
+    width, height = (max(1, round(side * scale / CELL)) * CELL for side in base)
+    return width, height
+
+
+def attention_window(native_size: Cells, base: PixelSize, config: ScaleDiffConfig) -> Cells:
+    """Attention window for a base picture, in latent cells. Layers cut it to their own grid."""
+    height, width = base_window(native_size, _cells_of(base))
+    return round(height * config.window_multiple), round(width * config.window_multiple)
+
+
+def direct_plan(native_size: Cells, canvas: PixelSize, *, steps: int) -> StagePlan:
+    """The one pass of Direct mode over `canvas`, as a plan of a single stage.
+
+    Its base, whose window is taken, is the native square, so that a panorama is seen through windows of full
+    height; or the canvas itself where the model was trained on about that much (see `base_window`).
+    """
+    cells = _cells_of(canvas)
+    base = cells if base_window(native_size, cells) == cells else native_size
+    stage = Stage(0, (cells[1] * CELL, cells[0] * CELL), cells, FROM_NOISE, steps)
+    return StagePlan((base[1] * CELL, base[0] * CELL), stage.size, (stage,))
+
+
+def direct_window(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig) -> Cells | None:
+    """Attention window of a `direct_plan`, in latent cells; None where the canvas fits into it."""
+    height, width = attention_window(native_size, plan.base, config)
+    cells = plan.stages[0].latent_size
+    return None if cells[0] <= height and cells[1] <= width else (height, width)
+
+
+def refuse_direct(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig) -> str | None:
+    """Why windows would change nothing on a `direct_plan`'s canvas, and what to do; None where they would."""
+    if direct_window(native_size, plan, config) is not None:
+        return None
+    canvas = " x ".join(map(str, plan.target))
+    own = " x ".join(str(side * CELL) for side in reversed(attention_window(native_size, plan.base, config)))
+    return f"the canvas of {canvas} is not larger than one attention window of {own}; raise width or height"
+
+
+def _cells_of(size: PixelSize) -> Cells:
+    """Whole latent cells of a picture, at least one each way."""
+    return max(1, size[1] // CELL), max(1, size[0] // CELL)
+
+
+def _listed_steps(entry: str, ordinary: int) -> int:
+    """What one entry stands for, at least 1: a number, or a percentage of `ordinary`; half a step rounds to even."""
+    return max(1, round(ordinary * int(entry[:-1]) / 100)) if entry.endswith("%") else int(entry)

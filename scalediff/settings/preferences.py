@@ -1,0 +1,38 @@
+"""Preferences of the machine, never of a picture: the options on the host's settings page, and reading them.
+
+`opts` is the host's object with all its options. The page draws them in `page/preferences.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scalediff.settings.log import DEFAULT_LEVEL
+from scalediff.settings.table import TILING_AUTO, TILINGS
+
+LOG_OPTION = "scalediff_log_level"
+STAGES_OPTION = "scalediff_save_stages"
+TILING_OPTION = "scalediff_vae_tiling"
+CEILING_OPTION = "scalediff_memory_ceiling"
+
+
+def log_level(opts: Any) -> str:
+    """The level of the log, normally one of `log.LEVELS`."""
+    return getattr(opts, LOG_OPTION, DEFAULT_LEVEL)
+
+
+def saves_stages(opts: Any) -> bool:
+    """Whether the picture of each stage is saved beside the final one."""
+    return bool(getattr(opts, STAGES_OPTION, False))
+
+
+def vae_tiling(opts: Any) -> str:
+    """What the settings page says about VAE tiling: one of `table.TILINGS`."""
+    value = getattr(opts, TILING_OPTION, TILING_AUTO)
+    return value if value in TILINGS else TILING_AUTO
+
+
+def memory_ceiling(opts: Any) -> float:
+    """The memory ceiling in bytes, 0 for none."""
+    value = getattr(opts, CEILING_OPTION, 0.0)
+    return max(float(value), 0.0) * 1e9 if isinstance(value, (int, float)) else 0.0
