@@ -13,8 +13,14 @@ from torch import Tensor
 from scalediff.attention.memory import SCORE, Needs, Share, WithinMemory, even_slices, kernel_needs
 from scalediff.attention.rotary import Rope, Rotation, chunk_elements, rotation
 from scalediff.attention.strips import Attend
-from scalediff.method.geometry import QuerySpan, fitted_window, merged_spans, query_spans
-from scalediff.method.offsets import Offset, samples_by_offset
+from scalediff.method.geometry import (
+    Offset,
+    QuerySpan,
+    fitted_window,
+    merged_spans,
+    query_spans,
+    samples_by_offset,
+)
 
 
 def joint_neighborhood_attention(

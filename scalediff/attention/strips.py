@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scalediff.method.geometry import QuerySpan, fitted_window, merged_spans
-from scalediff.method.offsets import Offset
+from scalediff.method.geometry import Offset, QuerySpan, fitted_window, merged_spans
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 # Models lay tokens out before heads. Copies in that order are made of long pieces and take half the time, but a

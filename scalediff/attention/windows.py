@@ -18,7 +18,7 @@ from scalediff.attention.joint import joint_neighborhood_attention as joint_neig
 from scalediff.attention.memory import LEAST_QUERIES as LEAST_QUERIES
 from scalediff.attention.memory import Share, WithinMemory, even_slices, strip_needs
 from scalediff.attention.strips import Attend, Layout, by_patches
-from scalediff.method.offsets import Offset, samples_by_offset
+from scalediff.method.geometry import Offset, samples_by_offset
 
 
 def neighborhood_attention(

@@ -1,4 +1,4 @@
-"""The stages from the base size to the target, and the loop over them (paper 3.3).
+"""The stages from the base size to the target, what a stage needs of a host, and the loop over them (paper 3.3).
 
 Sizes are rounded in `stage_sizes` and nowhere else.
 """
@@ -9,23 +9,16 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
 from scalediff.method.colours import Colours
 from scalediff.method.frequency import mix, upsample_latent
+from scalediff.method.geometry import Cells, PixelSize
 from scalediff.method.guidance import StructureGuidance
-from scalediff.method.schedule import stage_steps
-
-if TYPE_CHECKING:
-    from scalediff.method.protocol import Host
-    from scalediff.settings.config import ScaleDiffConfig
-
-__all__ = ["CascadeResult", "Stage", "StagePlan", "plan_stages", "run", "stage_sizes", "stage_steps"]
 
 log = logging.getLogger("scalediff")
-Size = tuple[int, int]
 
 # A last jump may be this much (in powers of the factor) larger than asked before it becomes two.
 STAGE_SLACK = 0.25
@@ -43,8 +36,8 @@ class Stage:
     """
 
     index: int
-    size: Size  # (width, height) in pixels
-    latent_size: Size  # (height, width) in latent cells
+    size: PixelSize
+    latent_size: Cells
     tau: int
     steps: int
     cut: int = 0
@@ -57,29 +50,85 @@ class Stage:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Stages from `base` to `target`, both (width, height) in pixels; none if there is nothing to do."""
+    """Stages from `base` to `target`; none if there is nothing to do."""
 
-    base: Size
-    target: Size
+    base: PixelSize
+    target: PixelSize
     stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """What the stages are told beside sizes and steps; the same for all of them.
+
+    `lfm_factor` and `sg_factor`: low-pass factors (0..1] of the frequency mix (paper Eq. 3) and of structure
+    guidance (Eq. 4). `structure_strength` 0..1 scales the guidance. `keep_colours`: see `colours`.
+    """
+
+    lfm_factor: float
+    sg_factor: float
+    structure_strength: float
+    keep_colours: bool
+
+
+class Host(Protocol):
+    """What the cascade needs of a host. One object serves one job and one pass.
+
+    Latents are [B, C, h, w] in the model's scaled space, pictures [B, 3, H, W] fp32, about [-1, 1].
+    """
+
+    name: str
+    prediction: str
+    """"eps", "v" or "flow"."""
+
+    def begin_stage(self, stage: Stage, count: int) -> None:
+        """A stage out of `count` begins: progress bar, job text."""
+
+    def phase(self, text: str) -> None:
+        """What happens now inside the stage: "decoding", "upscaling", "encoding" or "sampling"."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Picture of a latent as the VAE gives it: not clamped, not rounded to 8 bit."""
+        ...
+
+    def upscale_rgb(self, rgb: Tensor, size: PixelSize) -> Tensor:
+        """The picture at `size`, by the host's pixel upscaler or bicubic."""
+        ...
+
+    def encode(self, rgb: Tensor, stage: Stage) -> Tensor:
+        """Latent of a picture; the posterior is sampled with each image's own seed."""
+        ...
+
+    def sigma(self, tau: float) -> float:
+        """Noise level of timestep tau, 0..999."""
+        ...
+
+    def denoise(self, reference: Tensor, stage: Stage, guidance: StructureGuidance) -> Tensor:
+        """Noise the reference to sigma(tau), run the stage's steps with windowed attention and guidance."""
+        ...
+
+    def stopped(self) -> bool:
+        """The user has interrupted or skipped the job."""
+        ...
 
 
 @dataclass
 class CascadeResult:
-    """Latent of the last finished stage, how many stages were finished, and the size in pixels."""
+    """Latent [B, C, h, w] of the last finished stage, how many stages were finished, and the size in pixels."""
 
     latent: Tensor
     finished: int
-    size: Size
+    size: PixelSize
 
 
-def stage_sizes(base: Size, target: Size, *, factor: float = 2.0, multiple: int = 64) -> tuple[Size, ...]:
-    """Sizes (width, height) of the stages: equal ratios per axis, each about `factor`, the last exactly
-    `target`.
+def stage_sizes(
+    base: PixelSize, target: PixelSize, *, factor: float = 2.0, multiple: int = 64
+) -> tuple[PixelSize, ...]:
+    """Sizes of the stages: equal ratios per axis, each about `factor`, the last exactly `target`.
 
     Sizes between are rounded to the nearest `multiple` that lies between base and target; a stage that would
     repeat its neighbour, or that no multiple fits, is dropped. Empty where the target's area is not larger
-    than the base's.
+    than the base's. Raises ValueError naming the argument, the value and what is allowed.
     """
     for name, size in (("base", base), ("target", target)):
         if len(size) != 2 or min(size) < 1:
@@ -92,7 +141,7 @@ def stage_sizes(base: Size, target: Size, *, factor: float = 2.0, multiple: int 
         return ()
     scale = max(target[0] / base[0], target[1] / base[1])
     count = max(1, math.ceil(math.log(scale, factor) - STAGE_SLACK))
-    sizes: list[Size] = []
+    sizes: list[PixelSize] = []
     for k in range(1, count):
         width, height = (_between(b, t, k / count, multiple=multiple) for b, t in zip(base, target))
         if width and height and (width, height) not in (base, target, *sizes[-1:]):
@@ -101,8 +150,8 @@ def stage_sizes(base: Size, target: Size, *, factor: float = 2.0, multiple: int 
 
 
 def plan_stages(
-    base: Size,
-    target: Size,
+    base: PixelSize,
+    target: PixelSize,
     *,
     factor: float = 2.0,
     tau: int | Sequence[int] = 400,
@@ -111,12 +160,12 @@ def plan_stages(
     multiple: int = 64,
     vae_factor: int = 8,
 ) -> StagePlan:
-    """Plan of the stages from `base` to `target`, (width, height) in pixels; sizes as in `stage_sizes`.
+    """Plan of the stages from `base` to `target`; sizes as in `stage_sizes`.
 
-    `tau` (timestep 1..999) and `steps` (model steps, at least 1; `stage_steps` derives them from a whole
-    run's) are one number for all stages or one per stage. `cut` of these steps are left out of the end of each
-    stage, but for one. `vae_factor` is pixels per latent cell. Raises ValueError naming the field, the value
-    and what is allowed.
+    `tau` (timestep 1..999) and `steps` (model steps, at least 1; `schedule.stage_steps` derives them from a
+    whole run's) are one number for all stages or one per stage. `cut` of these steps are left out of the end
+    of each stage, but for one. `vae_factor` is pixels per latent cell. Raises ValueError naming the field, the
+    value and what is allowed.
     """
     sizes = stage_sizes(base, target, factor=factor, multiple=multiple)
     if vae_factor < 1 or min(*base, *target) < vae_factor:
@@ -134,29 +183,30 @@ def plan_stages(
 
 
 def run(
-    host: Host, plan: StagePlan, config: ScaleDiffConfig, latent: Tensor, rgb: Tensor | None = None
+    host: Host, plan: StagePlan, settings: StageSettings, latent: Tensor, rgb: Tensor | None = None
 ) -> CascadeResult:
     """Take `latent` [B, C, h, w] of the base size through the plan's stages (paper 3.3).
 
     `rgb` [B, 3, H, W], about [-1, 1], is the decoded base if the host has it already. When `host.stopped()`
-    turns true the unfinished stage is thrown away and the last finished latent returned.
+    turns true the unfinished stage is thrown away and the last finished latent returned. Raises ValueError
+    where `latent` has other axes, or `host.encode` gives a latent of another shape than the stage's.
     """
     if latent.ndim != 4:
         raise ValueError(f"latent must be [B, C, h, w], got shape {tuple(latent.shape)}")
     finished, size = 0, plan.base
-    colours = Colours(config.keep_colours)
+    colours = Colours(settings.keep_colours)
     for stage in plan.stages:
         if host.stopped():
             break
         host.begin_stage(stage, len(plan.stages))
         try:
-            reference = _reference(host, stage, config.lfm_factor, colours, latent=latent, rgb=rgb)
+            reference = _reference(host, stage, settings.lfm_factor, colours, latent=latent, rgb=rgb)
         except Stopped:
             break
         rgb = None  # a 4K picture in fp32: not kept while the model runs
         if reference is None:
             break
-        result = _denoise(host, stage, config, reference)
+        result = _denoise(host, stage, settings, reference)
         result = colours.of_latent(result, reference)
         del reference
         if host.stopped():
@@ -193,12 +243,12 @@ def _reference(
     return colours.of_latent(mix(low, high.to(low.device), factor), high)
 
 
-def _denoise(host: Host, stage: Stage, config: ScaleDiffConfig, reference: Tensor) -> Tensor:
+def _denoise(host: Host, stage: Stage, settings: StageSettings, reference: Tensor) -> Tensor:
     """Noise to sigma(tau) and denoise, guided by the reference (paper Eq. 4)."""
     guidance = StructureGuidance(
         reference,
-        config.sg_factor,
-        config.structure_strength,
+        settings.sg_factor,
+        settings.structure_strength,
         sigma_start=host.sigma(stage.tau),
         prediction=host.prediction,
     )
@@ -206,10 +256,10 @@ def _denoise(host: Host, stage: Stage, config: ScaleDiffConfig, reference: Tenso
     return host.denoise(reference, stage, guidance)
 
 
-def _between(base: int, target: int, share: float, *, multiple: int) -> int | None:
+def _between(base: int, target: int, part: float, *, multiple: int) -> int | None:
     """One side on the way from base to target, as the nearest multiple inside; None without one."""
     low, high = min(base, target), max(base, target)
-    side = max(1, round(base * (target / base) ** share / multiple)) * multiple
+    side = max(1, round(base * (target / base) ** part / multiple)) * multiple
     if side < low:
         side = -(-low // multiple) * multiple
     if side > high:

@@ -78,12 +78,3 @@ def flow_stage_sigmas(tau: float, steps: int, mu: float = FLUX_MU) -> Tensor:
         raise ValueError(f"steps must be at least 1, got {steps!r}")
     t = torch.linspace(tau / 1000, 0, steps + 1, dtype=torch.float64)
     return time_shift(t, mu).to(torch.float32)
-
-
-def add_flow_noise(reference: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """(1 - sigma) * reference + sigma * noise of one shape, in fp32 at least, in reference's dtype."""
-    if reference.shape != noise.shape:
-        raise ValueError(f"reference {tuple(reference.shape)} and noise {tuple(noise.shape)} differ in shape")
-    work = torch.promote_types(reference.dtype, torch.float32)
-    mixed = (1 - sigma) * reference.to(work) + sigma * noise.to(device=reference.device, dtype=work)
-    return mixed.to(reference.dtype)

@@ -26,7 +26,7 @@ def gamma(sigma: Number, sigma_start: float, prediction: str) -> Number:
         return sigma
     if not sigma_start > 0:
         raise ValueError(f"sigma_start must be above 0, got {sigma_start!r}")
-    return _noise_share(sigma) / _noise_share(sigma_start)
+    return _noise_part(sigma) / _noise_part(sigma_start)
 
 
 def guide(x0: Tensor, reference_low: Tensor, gamma: float | Tensor, factor: float) -> Tensor:
@@ -84,6 +84,6 @@ class StructureGuidance:
         return guide(x0, self._reference_low, weight * self.strength, self.factor)
 
 
-def _noise_share(sigma: Number) -> Number:
+def _noise_part(sigma: Number) -> Number:
     """1 - abar of a noise level in sigma space: s^2 / (1 + s^2)."""
     return sigma * sigma / (1 + sigma * sigma)

@@ -99,17 +99,17 @@ def step_levels(values: Tensor, steps: int) -> list[float]:
     return distinct[::-1][:steps]
 
 
-def guided_steps(steps: int, share: float) -> int:
-    """How many of the steps keep the negative prompt."""
-    return math.ceil(share * steps - ROUNDING)
+def guided_steps(steps: int, part: float) -> int:
+    """How many of the steps keep the negative prompt, if a `part` (0..1) of them does; rounded up."""
+    return math.ceil(part * steps - ROUNDING)
 
 
-def last_guided_level(levels: Sequence[float], share: float) -> float:
+def last_guided_level(levels: Sequence[float], part: float) -> float:
     """A level between the last step with and the first one without the negative prompt.
 
-    Of n steps ceil(share * n) keep it; 0 where all do, above the first level where none does.
+    Of n steps ceil(part * n) keep it; 0 where all do, above the first level where none does.
     """
-    kept = guided_steps(len(levels), share)
+    kept = guided_steps(len(levels), part)
     if kept >= len(levels):
         return 0.0
     return levels[0] * 2 if kept == 0 else (levels[kept - 1] + levels[kept]) / 2
@@ -126,10 +126,10 @@ def sigma_of_timestep(alphas_cumprod: Tensor, tau: float) -> float:
         raise ValueError(f"tau must be from 0 to {last}, got {tau!r}")
     abar = torch.as_tensor(alphas_cumprod).detach().to("cpu", torch.float64)
     logs = ((1 - abar) / abar).log() / 2
-    below, share = int(tau), tau - int(tau)
-    if share == 0:  # not 0 * inf where a zero-SNR schedule ends at infinity
+    below, fraction = int(tau), tau - int(tau)
+    if fraction == 0:  # not 0 * inf where a zero-SNR schedule ends at infinity
         return math.exp(logs[below])
-    return math.exp((1 - share) * logs[below] + share * logs[below + 1])
+    return math.exp((1 - fraction) * logs[below] + fraction * logs[below + 1])
 
 
 def _levels(full: Tensor | Sequence[float]) -> Tensor:
@@ -162,15 +162,15 @@ def _index_of(levels: Tensor, sigma_start: float) -> float | None:
     if wanted <= float(logs[-1]):
         return None
     after = int((logs >= wanted).sum())
-    share = (float(logs[after - 1]) - wanted) / float(logs[after - 1] - logs[after])
-    return float(places[after - 1]) + share * float(places[after] - places[after - 1])
+    fraction = (float(logs[after - 1]) - wanted) / float(logs[after - 1] - logs[after])
+    return float(places[after - 1]) + fraction * float(places[after] - places[after - 1])
 
 
 def _interpolate(wanted: Tensor, places: Tensor, values: Tensor) -> Tensor:
     """Piecewise linear values at `wanted`; places ascending."""
     right = torch.searchsorted(places, wanted).clamp(1, len(places) - 1)
-    share = (wanted - places[right - 1]) / (places[right] - places[right - 1])
-    return torch.lerp(values[right - 1], values[right], share)
+    fraction = (wanted - places[right - 1]) / (places[right] - places[right - 1])
+    return torch.lerp(values[right - 1], values[right], fraction)
 
 
 def _geometric(first: float, last: float, steps: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from scalediff.attention.joint import Attend, joint_neighborhood_attention
 from scalediff.attention.rotary import Rope
 from scalediff.attention.windows import neighborhood_attention
-from scalediff.method.offsets import Offset, Rows, offsets_of_rows
+from scalediff.method.geometry import ImageOfRow, Offset, offsets_of_rows
 from scalediff.models.reversible import Reversible
 
 log = logging.getLogger("scalediff")
@@ -113,7 +113,7 @@ class JointWindow:
         attend: Attend | None = None,
         rope: Rope | None = None,
         shift: Shift | None = None,
-        rows: Rows | None = None,
+        rows: ImageOfRow | None = None,
         room: int | None = None,
     ) -> None:
         if min(window) < 1:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scalediff.attention.windows import Attend, neighborhood_attention
-from scalediff.method.offsets import Offset, Rows, offsets_of_rows
+from scalediff.method.geometry import ImageOfRow, Offset, offsets_of_rows
 from scalediff.models.inspection import AttentionLayer, ModelMap, layer_window
 from scalediff.models.patch import ForwardPatch, Patching
 
@@ -45,7 +45,7 @@ class WindowedAttention(Patching):
         context_filter: ContextFilter | None = None,
         attend: Attend | None = None,
         upcast: bool = False,
-        rows: Rows | None = None,
+        rows: ImageOfRow | None = None,
         room: int | None = None,
     ) -> None:
         if not model_map.supported:

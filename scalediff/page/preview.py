@@ -11,8 +11,8 @@ from scalediff.cost import plan as estimate
 from scalediff.cost.tiled_vae import Choose
 from scalediff.cost.times import StepTimes
 from scalediff.method import cascade
-from scalediff.method.cascade import Size, StagePlan
-from scalediff.method.geometry import CELL
+from scalediff.method.cascade import StagePlan
+from scalediff.method.geometry import CELL, PixelSize
 from scalediff.models.inspection import ModelMap
 from scalediff.settings import planning, presets
 from scalediff.settings.arguments import read_arguments
@@ -166,7 +166,7 @@ def _plan(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | No
     A base that is to be shrunk to the model's native size is.
     """
     width, height = int(values["width"]), int(values["height"])
-    base: Size = (width // CELL * CELL, height // CELL * CELL)
+    base: PixelSize = (width // CELL * CELL, height // CELL * CELL)
     own = planning.target_factor(config)
     scale = own or float(values["hr_scale"])
     target = (int(values["target_width"]), int(values["target_height"]))

@@ -7,7 +7,7 @@ each query sees one native window.
 
 from __future__ import annotations
 
-from scalediff.method import cascade
+from scalediff.method import cascade, schedule
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL, Cells, PixelSize
 from scalediff.models.inspection import base_window
@@ -54,7 +54,7 @@ def stage_values(
     pairs = []
     for index in range(count):
         tau = taus[min(index, len(taus) - 1)]
-        number = stage_steps or cascade.stage_steps(steps, tau)
+        number = stage_steps or schedule.stage_steps(steps, tau)
         if listed:
             number = _listed_steps(listed[min(index, len(listed) - 1)], number)
         pairs.append((tau, number))

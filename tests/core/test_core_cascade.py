@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scalediff.method.cascade import Stage, plan_stages, run, stage_sizes, stage_steps
+from scalediff.method.cascade import Stage, StageSettings, plan_stages, run, stage_sizes
 from scalediff.method.guidance import StructureGuidance
-from scalediff.method.schedule import sigma_of_timestep
-from scalediff.settings.config import ScaleDiffConfig
+from scalediff.method.schedule import sigma_of_timestep, stage_steps
 
 ABAR = torch.tensor(reference.alphas_cumprod())
-CONFIG = ScaleDiffConfig(enabled=True, keep_colours=False)  # as published
+SETTINGS = StageSettings(  # as published
+    lfm_factor=1 / 8, sg_factor=1 / 8, structure_strength=1.0, keep_colours=False
+)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def expected_reference(host: RecordingHost, latent: Tensor, stage: Stage) -> Ten
 
 def test_two_stages_follow_the_equations() -> None:
     host = RecordingHost()
-    result = run(host, PLAN, dataclasses.replace(CONFIG, structure_strength=0.5), LATENT, None)
+    result = run(host, PLAN, dataclasses.replace(SETTINGS, structure_strength=0.5), LATENT, None)
     first = expected_reference(host, LATENT, PLAN.stages[0])
     second = expected_reference(host, (first + 1).float(), PLAN.stages[1])
     torch.testing.assert_close(host.references[0].double(), first, atol=1e-5, rtol=0)
@@ -183,7 +184,7 @@ def test_colours_are_those_of_the_first_picture_in_every_stage() -> None:
             return super().decode(latent) + 0.25 * len(self.references)
 
     host = DriftingHost()
-    result = run(host, PLAN, dataclasses.replace(CONFIG, keep_colours=True), LATENT, None)
+    result = run(host, PLAN, dataclasses.replace(SETTINGS, keep_colours=True), LATENT, None)
     latent, colours = LATENT, host.decode(LATENT) - 0.5  # two stages have drifted by now
     for stage, found in zip(PLAN.stages, host.references):
         picture = reference.with_means_of(latent[:, :3] * 0.5, colours).float()
@@ -197,7 +198,7 @@ def test_colours_are_those_of_the_first_picture_in_every_stage() -> None:
 
 def test_guidance_of_a_stage_pulls_towards_its_reference() -> None:
     host = RecordingHost()
-    run(host, PLAN, CONFIG, LATENT, None)
+    run(host, PLAN, SETTINGS, LATENT, None)
     x0 = torch.zeros_like(host.references[0])
     low = reference.low_pass(host.references[0], 0.125)
     torch.testing.assert_close(host.guidances[0](x0, host.sigma(500)).double(), low, atol=1e-5, rtol=0)
@@ -205,16 +206,16 @@ def test_guidance_of_a_stage_pulls_towards_its_reference() -> None:
 
 def test_a_decoded_base_is_used_once_and_not_decoded_again() -> None:
     host = RecordingHost()
-    run(host, PLAN, CONFIG, LATENT, host.decode(LATENT))
+    run(host, PLAN, SETTINGS, LATENT, host.decode(LATENT))
     assert host.events.count("decoding") == 1
     again = RecordingHost()
-    run(again, PLAN, CONFIG, LATENT, None)
+    run(again, PLAN, SETTINGS, LATENT, None)
     assert torch.equal(host.references[1], again.references[1])
 
 
-def test_both_frequency_factors_are_the_configs() -> None:
+def test_both_frequency_factors_are_those_of_the_settings() -> None:
     host = RecordingHost()
-    run(host, PLAN, dataclasses.replace(CONFIG, lfm_factor=0.5, sg_factor=0.25), LATENT, None)
+    run(host, PLAN, dataclasses.replace(SETTINGS, lfm_factor=0.5, sg_factor=0.25), LATENT, None)
     low = reference.upsample_latent(LATENT, (16, 16))
     high = host.encode(host.upscale_rgb(host.decode(LATENT), (16, 16)), PLAN.stages[0])
     torch.testing.assert_close(host.references[0].double(), reference.mix(low, high, 0.5), atol=1e-5, rtol=0)
@@ -224,10 +225,10 @@ def test_both_frequency_factors_are_the_configs() -> None:
 @pytest.mark.parametrize("stop_after", range(11))
 def test_a_stop_at_any_moment_returns_the_last_finished_stage(stop_after: int) -> None:
     whole = RecordingHost()
-    run(whole, PLAN, CONFIG, LATENT, None)
+    run(whole, PLAN, SETTINGS, LATENT, None)
     checks_per_stage = whole.checks // 2
     host = RecordingHost(stop_after)
-    result = run(host, PLAN, CONFIG, LATENT, None)
+    result = run(host, PLAN, SETTINGS, LATENT, None)
     assert result.finished == min(2, stop_after // checks_per_stage)
     latents = [LATENT, whole.references[0] + 1, whole.references[1] + 2]
     assert torch.equal(result.latent, latents[result.finished])
@@ -238,22 +239,22 @@ def test_a_stop_at_any_moment_returns_the_last_finished_stage(stop_after: int) -
 
 def test_an_empty_plan_returns_the_base() -> None:
     host = RecordingHost()
-    result = run(host, plan_stages((8, 8), (8, 8), steps=3, vae_factor=1), CONFIG, LATENT, None)
+    result = run(host, plan_stages((8, 8), (8, 8), steps=3, vae_factor=1), SETTINGS, LATENT, None)
     assert result.latent is LATENT
     assert (result.finished, result.size, host.events) == (0, (8, 8), [])
 
 
 def test_images_of_a_batch_are_independent() -> None:
-    whole = run(RecordingHost(), PLAN, CONFIG, LATENT, None).latent
+    whole = run(RecordingHost(), PLAN, SETTINGS, LATENT, None).latent
     for i in range(2):
-        alone = run(RecordingHost(), PLAN, CONFIG, LATENT[i : i + 1], None).latent
+        alone = run(RecordingHost(), PLAN, SETTINGS, LATENT[i : i + 1], None).latent
         torch.testing.assert_close(whole[i], alone[0])
 
 
 def test_video_latents_and_wrong_encoders_are_named() -> None:
     with pytest.raises(ValueError, match=r"latent must be \[B, C, h, w\]"):
-        run(RecordingHost(), PLAN, CONFIG, LATENT[:, :, None], None)
+        run(RecordingHost(), PLAN, SETTINGS, LATENT[:, :, None], None)
     host = RecordingHost()
     host.encode = lambda rgb, stage: rgb  # type: ignore[method-assign]
     with pytest.raises(ValueError, match=r"16x16 has shape \(2, 3, 16, 16\).*\(2, 4, 16, 16\)"):
-        run(host, PLAN, CONFIG, LATENT, None)
+        run(host, PLAN, SETTINGS, LATENT, None)

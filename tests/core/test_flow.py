@@ -9,7 +9,6 @@ import torch
 
 from scalediff.method.flow import (
     FAMILY_DEFAULTS,
-    add_flow_noise,
     flow_stage_sigmas,
     mu_of_levels,
     sigma_of_tau,
@@ -80,14 +79,6 @@ def test_low_pass_of_the_families():
     }
 
 
-def test_noise_mixes_linearly():
-    reference, noise = torch.randn(2, 4, 3, 3, dtype=torch.float64), torch.randn(2, 4, 3, 3)
-    mixed = add_flow_noise(reference, noise, 0.8)
-    torch.testing.assert_close(mixed, 0.2 * reference + 0.8 * noise.double())
-    assert torch.equal(add_flow_noise(reference, noise, 0.0), reference)
-    assert add_flow_noise(reference.half(), noise, 0.5).dtype == torch.float16
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -97,7 +88,6 @@ def test_noise_mixes_linearly():
         lambda: flow_stage_sigmas(600, 0),
         lambda: mu_of_levels(torch.linspace(0.03, 14.6, 1000)),  # a UNet's
         lambda: mu_of_levels(torch.zeros(1)),
-        lambda: add_flow_noise(torch.zeros(2, 4), torch.zeros(4), 0.5),
     ],
 )
 def test_what_makes_no_sense_is_refused(call):

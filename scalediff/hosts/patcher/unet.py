@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.hosts.patcher.kernel import Place, chosen_attend, late_kernel
-from scalediff.method.offsets import offsets_of_rows
+from scalediff.method.geometry import offsets_of_rows
 from scalediff.models.inspection import ModelMap, layer_window
 from scalediff.models.windowed_unet import Shift
 

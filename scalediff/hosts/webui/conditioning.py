@@ -14,7 +14,8 @@ from typing import Any
 from modules import devices, extra_networks, prompt_parser, sd_samplers, shared
 
 from scalediff.hosts.webui.passes import tell
-from scalediff.method.cascade import Size, Stage, StagePlan
+from scalediff.method.cascade import Stage, StagePlan
+from scalediff.method.geometry import PixelSize
 from scalediff.settings.job_record import JobRecord
 from scalediff.settings.table import STAGE
 
@@ -36,7 +37,7 @@ class Texts:
     prompts: list[str]
     negative: list[str]
     networks: Any
-    size: Size
+    size: PixelSize
     steps: tuple[int, int | None]
     distilled: float | None = None
 
@@ -165,7 +166,7 @@ def _of_sizes(p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Tol
     return [made[size] for size in sizes]
 
 
-def _size(record: JobRecord, plan: StagePlan, stage: Stage) -> Size:
+def _size(record: JobRecord, plan: StagePlan, stage: Stage) -> PixelSize:
     """The size that the model is told, (width, height)."""
     return stage.size if record.config.size_conditioning == STAGE else plan.base
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.method.cascade import Size
+from scalediff.method.geometry import PixelSize
 
 
 class Hints(NamedTuple):
@@ -25,7 +25,7 @@ class Hints(NamedTuple):
 
 
 @contextmanager
-def hints_of_size(p: Any, size: Size) -> Iterator[None]:
+def hints_of_size(p: Any, size: PixelSize) -> Iterator[None]:
     """Inside the `with` the hints for the target of `p` have `size` (width, height) in pixels."""
     replaced: list[tuple[Hints, str, Tensor]] = []
     try:
@@ -41,7 +41,7 @@ def hints_of_size(p: Any, size: Size) -> Iterator[None]:
             _show(hints, name, hint)
 
 
-def fitted(hint: Tensor, size: Size) -> Tensor:
+def fitted(hint: Tensor, size: PixelSize) -> Tensor:
     """A hint `[B, C, H, W]` in (width, height). Maps of 0 and 1 keep lines of a single pixel."""
     shape = (size[1], size[0])
     if bool(((hint == 0) | (hint == 1)).all()):

@@ -14,8 +14,7 @@ from scalediff.hosts.webui import passes as common
 from scalediff.hosts.webui.checks import refuse_engine, refuse_job, refuse_size
 from scalediff.hosts.webui.replace import original, replace, restore
 from scalediff.hosts.webui.times import measure
-from scalediff.method.cascade import Size
-from scalediff.method.geometry import CELL
+from scalediff.method.geometry import CELL, PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.infotext import ENABLE
 from scalediff.settings.job_record import ATTRIBUTE, JobRecord
@@ -89,7 +88,7 @@ def _refuse_shape(shape: tuple[int, ...]) -> str | None:
     return None if len(shape) == 4 else "this model makes video, not pictures; use an image checkpoint"
 
 
-def _refuse(p: Any, record: JobRecord, canvas: Size) -> str | None:
+def _refuse(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
     """Why this canvas, (width, height) in pixels, is not sampled in windows by the model loaded now."""
     one_pass = _plan(p, canvas)
     native = host_class().inspect(p.sd_model).native_size
@@ -100,7 +99,7 @@ def _refuse(p: Any, record: JobRecord, canvas: Size) -> str | None:
     )
 
 
-def _plan(p: Any, canvas: Size) -> Any:
+def _plan(p: Any, canvas: PixelSize) -> Any:
     return direct_plan(host_class().inspect(p.sd_model).native_size, canvas, steps=p.steps)
 
 

@@ -44,7 +44,7 @@ log = logging.getLogger("scalediff")
 
 
 class WebUIHost:
-    """Implements `scalediff.method.protocol.Host`; `run` the cascade inside `with host.installed()`.
+    """Implements `scalediff.method.cascade.Host`; `run` the cascade inside `with host.installed()`.
 
     `cond` and `uncond` are the host's own conditioning objects of this pass (not needed where the host samples
     by itself), `sampler_name` and `upscaler` the names the user chose (upscaler None: plain bicubic). `told`:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.method import cascade
-from scalediff.method.cascade import CascadeResult, StagePlan
+from scalediff.method.cascade import CascadeResult, StagePlan, StageSettings
 from scalediff.method.geometry import CELL
 from scalediff.settings import infotext
+from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.infotext import NOTE_KEY
 from scalediff.settings.job_record import JobRecord
 
@@ -58,7 +59,7 @@ def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor 
     _warn_of_large_base(p, host)
     log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())
     with host.installed():
-        result = cascade.run(host, host.plan, record.config, latent, rgb)
+        result = cascade.run(host, host.plan, stage_settings(record.config), latent, rgb)
     if any(stage.cut for stage in host.plan.stages[: result.finished]):
         record.mark_used("last_step_cut")
     if host.reused:
@@ -69,6 +70,16 @@ def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor 
         reasons = "; ".join(sorted(host.fallbacks)) or "the picture is not larger than one attention window"
         tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")
     return result
+
+
+def stage_settings(config: ScaleDiffConfig) -> StageSettings:
+    """What the cascade takes of the config."""
+    return StageSettings(
+        lfm_factor=config.lfm_factor,
+        sg_factor=config.sg_factor,
+        structure_strength=config.structure_strength,
+        keep_colours=config.keep_colours,
+    )
 
 
 def _warn_of_large_base(p: Any, host: WebUIHost) -> None:
