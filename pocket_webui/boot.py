@@ -71,6 +71,9 @@ def boot(
     if data_dir is not None and "modules" not in sys.modules:
         os.environ["POCKET_WEBUI_DATA"] = str(data_dir)
     put_on_path()
+    from modules import shared_init
+
+    shared_init.initialize()
     from modules import extensions as known_extensions
     from modules import extra_networks, script_callbacks, scripts, shared, upscaler
 

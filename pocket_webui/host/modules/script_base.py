@@ -4,9 +4,10 @@ methods."""
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 AlwaysVisible = object()
 
@@ -191,3 +192,16 @@ class ScriptBuiltinUI(Script):
 
     def show(self, is_img2img: bool) -> Any:
         return AlwaysVisible
+
+
+class ScriptClassData(NamedTuple):
+    """A script class as it was found in a file."""
+
+    script_class: type
+    path: str
+    basedir: str
+    module: types.ModuleType
+
+
+scripts_data: list[ScriptClassData] = []
+"""all that are loaded"""

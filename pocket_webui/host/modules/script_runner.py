@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from modules import errors
+from modules import errors, shared
 from modules.api.models import ScriptArg, ScriptInfo
-from modules.script_base import AlwaysVisible, OnComponent, Script
+from modules.script_base import AlwaysVisible, OnComponent, Script, scripts_data
 
 
 @contextlib.contextmanager
@@ -70,13 +70,11 @@ class ScriptRunner:
 
     def initialize_scripts(self, is_img2img: bool) -> None:
         """Fresh instances of all loaded script classes that show themselves in this tab."""
-        from modules import scripts
-
         for known in (self.scripts, self.alwayson_scripts, self.selectable_scripts):
             known.clear()
         self.infotext_fields.clear()
         self.paste_field_names.clear()
-        for data in scripts.scripts_data:
+        for data in scripts_data:
             with _reporting(f"Error # failed to initialize Script {data.module}: "):
                 self._add(data.script_class(), data.path, is_img2img)
         self.apply_on_before_component_callbacks()
@@ -173,8 +171,6 @@ class ScriptRunner:
         """What the selected script returns, or None if none is selected (`args[0]` is its number, from 1)."""
         if not args[0]:
             return None
-        from modules import shared
-
         script = self.selectable_scripts[args[0] - 1]
         try:
             return script.run(p, *args[script.args_from : script.args_to])

@@ -7,7 +7,7 @@ import inspect
 import os
 import sys
 import types
-from typing import Any, NamedTuple
+from typing import Any
 
 from modules import errors, extensions, paths, script_callbacks, script_loading
 from modules.extensions import ScriptFile
@@ -21,18 +21,10 @@ from modules.script_base import (
     PostSampleArgs,
     Script,
     ScriptBuiltinUI,
+    ScriptClassData,
+    scripts_data,
 )
 from modules.script_runner import ScriptRunner, wrap_call
-
-
-class ScriptClassData(NamedTuple):
-    script_class: type
-    path: str
-    basedir: str
-    module: types.ModuleType
-
-
-scripts_data: list[ScriptClassData] = []
 
 current_basedir = paths.script_path
 scripts_txt2img = ScriptRunner()

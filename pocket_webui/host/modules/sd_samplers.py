@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from modules import sd_samplers_kdiffusion, sd_samplers_timesteps, sd_schedulers, shared
+from modules import sd_samplers_common, sd_samplers_kdiffusion, sd_samplers_timesteps, sd_schedulers, shared
 from modules.sd_samplers_common import sample_to_image, samples_to_image_grid
 
 log = logging.getLogger("pocket_webui")
@@ -13,7 +13,8 @@ log = logging.getLogger("pocket_webui")
 all_samplers = (
     sd_samplers_kdiffusion.samplers_data_k_diffusion + sd_samplers_timesteps.samplers_data_timesteps
 )
-all_samplers_map = {data.name: data for data in all_samplers}
+all_samplers_map = sd_samplers_common.configs
+all_samplers_map.update({data.name: data for data in all_samplers})
 samplers = samplers_for_img2img = all_samplers
 samplers_map = {key.lower(): data.name for data in all_samplers for key in (data.name, *data.aliases)}
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from modules import prompt_parser, sd_samplers_common, shared
+from modules.script_base import MaskBlendArgs
 from modules.script_callbacks import (
     AfterCFGCallbackParams,
     CFGDenoisedParams,
@@ -102,9 +103,7 @@ class CFGDenoiser(torch.nn.Module):
         blended = latent * self.nmask + self.init_latent * self.mask
         if self.p.scripts is None:
             return blended
-        from modules import scripts
-
-        args = scripts.MaskBlendArgs(
+        args = MaskBlendArgs(
             latent, self.nmask, self.init_latent, self.mask, blended, denoiser=self, sigma=sigma
         )
         self.p.scripts.on_mask_blend(self.p, args)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modules import devices, shared
+from modules import devices, images, shared
 from modules.script_callbacks import ExtraNoiseParams, extra_noise_callback
 from modules.shared import opts, state
 
@@ -28,6 +28,10 @@ class SamplerData(NamedTuple):
     def total_steps(self, steps: int) -> int:
         """Model calls of a pass: second-order samplers make two per step."""
         return steps * 2 if self.options.get("second_order", False) else steps
+
+
+configs: dict[str, SamplerData] = {}
+"""All samplers by name. `sd_samplers` fills it in: the samplers that it lists are made of what is here."""
 
 
 def setup_img2img_steps(p: Any, steps: int | None = None) -> tuple[int, int]:
@@ -70,8 +74,6 @@ def sample_to_image(samples: Tensor, index: int = 0, approximation: int | None =
 
 
 def samples_to_image_grid(samples: Tensor, approximation: int | None = None) -> Image.Image:
-    from modules import images
-
     return images.image_grid([single_sample_to_image(sample, approximation) for sample in samples])
 
 
@@ -99,9 +101,7 @@ def store_latent(decoded: Tensor) -> None:
 
 
 def is_sampler_using_eta_noise_seed_delta(p: Any) -> bool:
-    from modules import sd_samplers
-
-    config = sd_samplers.find_sampler_config(p.sampler_name)
+    config = configs.get(p.sampler_name)
     eta = p.eta if p.eta is not None else getattr(p.sampler, "eta", None)
     if config is None or eta == 0:
         return False

@@ -1,26 +1,27 @@
-"""Mirrors modules/shared_items.py: `shared.sd_model` is loaded when it is first read."""
+"""Mirrors modules/shared_items.py: what `shared` offers and other modules make; the model is loaded when it is
+first read.
+
+Those modules read `shared` themselves, so they are not imported here: `shared_init` hands them over.
+"""
 
 from __future__ import annotations
 
 import types
 from typing import Any
 
+sd_models: Any = None
+sd_samplers: Any = None
+
 
 def list_checkpoint_tiles(use_short: bool = False) -> list[str]:
-    from modules import sd_models
-
     return sd_models.checkpoint_tiles(use_short)
 
 
 def refresh_checkpoints() -> None:
-    from modules import sd_models
-
     sd_models.list_models()
 
 
 def list_samplers() -> list:
-    from modules import sd_samplers
-
     return sd_samplers.all_samplers
 
 
@@ -29,12 +30,8 @@ class Shared(types.ModuleType):
 
     @property
     def sd_model(self) -> Any:
-        from modules import sd_models
-
         return sd_models.model_data.get_sd_model()
 
     @sd_model.setter
     def sd_model(self, value: Any) -> None:
-        from modules import sd_models
-
         sd_models.model_data.set_sd_model(value)
