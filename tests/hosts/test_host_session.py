@@ -57,7 +57,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(args, words):
 
 def test_keys_are_written_in_full_and_taken_back():
     parameters = {"Steps": 20, "ScaleDiff tau": 111}
-    JobRecord(ScaleDiffConfig(enabled=True, shift=True)).sign(parameters)
+    JobRecord(ScaleDiffConfig(enabled=True, shift=True)).write_infotext(parameters)
     assert parameters == {"Steps": 20, "ScaleDiff": True, "ScaleDiff shift": True}
     infotext.remove(parameters)
     assert parameters == {"Steps": 20}
