@@ -4,7 +4,7 @@ import contextlib
 
 from modules import script_callbacks, scripts
 
-from scalediff.hosts.webui import job, passes, target
+from scalediff.hosts.webui import job
 from scalediff.page import accordion, preferences, routes, xyz
 from scalediff.settings import log
 from scalediff.settings.arguments import read_arguments
@@ -29,14 +29,14 @@ class ScaleDiffScript(scripts.Script):
 
     def before_process(self, p, *args):
         with contextlib.suppress(ValueError):  # told in `process`
-            target.apply(p, xyz.overridden(p, read_arguments(args)))
+            job.apply_target(p, xyz.overridden(p, read_arguments(args)))
 
     def process(self, p, *args):
         job.clean(p)
         try:
             config = xyz.overridden(p, read_arguments(args))
         except ValueError as error:
-            passes.refuse(p, str(error))
+            job.refuse(p, str(error))
             return
         if config.enabled:
             job.install(p, config)

@@ -58,7 +58,7 @@ def loaded_model() -> preview.Loaded | None:
     from modules import devices, sd_models, sd_samplers, shared
 
     from scalediff.hosts.select import host_class
-    from scalediff.hosts.webui.savings import followed
+    from scalediff.hosts.webui.sampling import followed
     from scalediff.hosts.webui.times import TIMES
     from scalediff.hosts.webui.vae import chooser
 

@@ -169,7 +169,7 @@ def test_too_few_steps_before_the_cut_are_refused_as_without_it(host: Any) -> No
 def test_settings_that_a_sampler_cannot_follow(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from modules import sd_samplers
 
-    from scalediff.hosts.webui.savings import followed
+    from scalediff.hosts.webui.sampling import followed
 
     asked = ScaleDiffConfig(enabled=True, negative_share=0.5, last_step_cut=2)
     assert followed(asked, "Euler") == followed(asked, "no such sampler") == asked

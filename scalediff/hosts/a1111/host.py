@@ -11,7 +11,7 @@ from torch import nn
 from scalediff.hosts.a1111.kernel import chosen_attend
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.memory import attention_room
-from scalediff.hosts.webui.scope import no_refiner
+from scalediff.hosts.webui.sampling import no_refiner
 from scalediff.method import schedule
 from scalediff.method.cascade import Stage
 from scalediff.models import inspection as models

@@ -26,7 +26,7 @@ from scalediff.hosts.patcher.transformer import (
 from scalediff.hosts.patcher.unet import PatcherWindows, windowed_layers
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.memory import attention_room
-from scalediff.hosts.webui.scope import no_refiner
+from scalediff.hosts.webui.sampling import no_refiner
 from scalediff.method import flow, schedule, seeding
 from scalediff.method.cascade import Stage
 from scalediff.method.geometry import patch_length

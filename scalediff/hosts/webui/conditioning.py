@@ -13,7 +13,7 @@ from typing import Any
 
 from modules import devices, extra_networks, prompt_parser, sd_samplers, shared
 
-from scalediff.hosts.webui.passes import tell
+from scalediff.hosts.webui.notes import tell
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import PixelSize
 from scalediff.settings.job_record import JobRecord

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from scalediff.hosts.select import host_class
-from scalediff.hosts.webui import passes as common
 from scalediff.hosts.webui.checks import refuse_engine, refuse_job, refuse_size
+from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.replace import original, replace, restore
 from scalediff.hosts.webui.times import measure
 from scalediff.method.geometry import CELL, PixelSize
@@ -115,7 +115,7 @@ def _withdraw(p: Any, reason: str) -> None:
     if second and ENABLE.infotext_key in p.extra_generation_params:
         log.info("the second pass is the ordinary one: %s", reason)
     elif reason and (second or not _has_second_pass(p)):
-        common.refuse(p, reason)
+        refuse(p, reason)
 
 
 def _tell_of_refiner(p: Any) -> None:

@@ -7,15 +7,15 @@ from modules.processing import DecodedSamples, opt_f
 from torch import Tensor
 
 from scalediff.hosts.select import host_class
-from scalediff.hosts.webui import passes as common
+from scalediff.hosts.webui import passes
 from scalediff.hosts.webui.checks import refuse_engine, refuse_job, refuse_size, refuse_stages
 from scalediff.hosts.webui.conditioning import Told, stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.host import WebUIHost
-from scalediff.hosts.webui.pictures import to_image
+from scalediff.hosts.webui.notes import refuse
+from scalediff.hosts.webui.pictures import save_pictures, to_image
 from scalediff.hosts.webui.replace import original, replace
-from scalediff.hosts.webui.saving import save_pictures
-from scalediff.hosts.webui.savings import followed
+from scalediff.hosts.webui.sampling import followed
 from scalediff.hosts.webui.vae import finished
 from scalediff.method.cascade import CascadeResult, StagePlan
 from scalediff.settings import infotext
@@ -26,7 +26,7 @@ from scalediff.settings.planning import make_plan, stage_values
 def install(p: Any, record: JobRecord) -> str | None:
     """Replace `p.sample_hr_pass`. Returns the reason instead when it is clear already that it cannot work."""
     record.continue_with(followed(record.config, sampler_of(p)))
-    stages = stage_values(record.config, **common.steps_of(p))  # sizes, hence the count, are not known yet
+    stages = stage_values(record.config, **passes.steps_of(p))  # sizes, hence the count, are not known yet
     if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
         reason = refuse_job(p, sampler_of(p), stages)
     else:  # another model will be loaded for the pass: it is looked at then
@@ -51,7 +51,7 @@ def install(p: Any, record: JobRecord) -> str | None:
         plan = plan_of(p, record, _base(samples, rgb))
         reason = _refuse_pass(p, record, plan, samples)
         if reason is not None:
-            common.refuse(p, reason)
+            refuse(p, reason)
             return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
         return _second_pass(p, record, plan, samples, rgb)
 
@@ -67,7 +67,7 @@ def sampler_of(p: Any) -> str:
 def plan_of(p: Any, record: JobRecord, base: tuple[int, int]) -> StagePlan:
     """The plan from `base` (width, height) to the size of the Hires panel, before its crop."""
     target = (p.hr_upscale_to_x, p.hr_upscale_to_y)
-    return make_plan(base, target, record.config, **common.steps_of(p))
+    return make_plan(base, target, record.config, **passes.steps_of(p))
 
 
 def _base(samples: Tensor | None, rgb: Tensor | None) -> tuple[int, int]:
@@ -92,7 +92,7 @@ def _refuse_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | N
         return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
     if samples is not None and samples.ndim != 4:
         return "this model makes video, not pictures; use an image checkpoint"
-    return refuse_engine() or refuse_job(p, sampler_of(p), common.demands_of(plan)) or refuse_size(p, plan)
+    return refuse_engine() or refuse_job(p, sampler_of(p), passes.demands_of(plan)) or refuse_size(p, plan)
 
 
 def _second_pass(
@@ -141,7 +141,7 @@ def _stages(
     if p.scripts is not None:
         p.scripts.before_hr(p)
     open_gate(host, record, latent)
-    return common.run(p, record, host, latent, rgb)
+    return passes.run(p, record, host, latent, rgb)
 
 
 def _prepare_conditioning(p: Any) -> None:

@@ -15,17 +15,19 @@ from modules import devices, rng, sd_samplers, shared
 from modules.processing import decode_latent_batch
 from torch import Tensor, nn
 
-from scalediff.hosts.webui import encode as webui_encode
-from scalediff.hosts.webui import vae as webui_vae
+from scalediff.hosts.webui import vae
 from scalediff.hosts.webui.control import hints_of_size
 from scalediff.hosts.webui.guidance import GuidanceCallbacks
 from scalediff.hosts.webui.model import network_of
-from scalediff.hosts.webui.pictures import resize_bicubic, resize_with_upscaler
+from scalediff.hosts.webui.pictures import resize_bicubic, resize_with_upscaler, save_stage
 from scalediff.hosts.webui.rows import RowTracker
-from scalediff.hosts.webui.sampling import exact_schedule, is_timestep_sampler, stage_schedule
-from scalediff.hosts.webui.saving import save_stage
-from scalediff.hosts.webui.savings import savings
-from scalediff.hosts.webui.scope import no_extra_noise
+from scalediff.hosts.webui.sampling import (
+    exact_schedule,
+    is_timestep_sampler,
+    no_extra_noise,
+    savings,
+    stage_schedule,
+)
 from scalediff.hosts.webui.times import measure
 from scalediff.method import seeding
 from scalediff.method.cascade import Stage, StagePlan
@@ -194,8 +196,8 @@ class WebUIHost:
         The host's function moves a VAE that yields NaN to a wider type where it can; if that is no help it
         raises.
         """
-        report = webui_vae.progress(self, "decoding")
-        with webui_vae.tiles(self.p, self.config, latent.shape[-2:], report=report):
+        report = vae.progress(self, "decoding")
+        with vae.tiles(self.p, self.config, latent.shape[-2:], report=report):
             decoded = decode_latent_batch(
                 self.p.sd_model, latent, target_device=latent.device, check_for_nans=True
             )
@@ -216,7 +218,7 @@ class WebUIHost:
 
     def encode_images(self, rgb: Tensor, stage_index: int) -> Tensor:
         """Like `encode`, for a stage index: -1 is the base image of img2img."""
-        return webui_encode.encode(self, rgb, stage_index)
+        return vae.encode(self, rgb, stage_index)
 
     # --- noise and sampling
 

@@ -6,13 +6,14 @@ from modules import devices, shared
 from torch import Tensor
 
 from scalediff.hosts.select import host_class
-from scalediff.hosts.webui import passes as common
+from scalediff.hosts.webui import passes
 from scalediff.hosts.webui.checks import refuse_engine, refuse_img2img, refuse_job, refuse_size
 from scalediff.hosts.webui.conditioning import stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
+from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import base_images, base_size, own_scale
 from scalediff.hosts.webui.replace import original, replace
-from scalediff.hosts.webui.savings import followed
+from scalediff.hosts.webui.sampling import followed
 from scalediff.hosts.webui.vae import finished_or_latent
 from scalediff.method.cascade import StagePlan
 from scalediff.settings import infotext
@@ -38,11 +39,11 @@ def install(p: Any, record: JobRecord) -> str | None:
         prompts: list[str],
     ) -> Tensor:
         ordinary = original(p, "sample", sample)
-        reason = refuse_engine() or refuse_job(p, p.sampler_name, common.demands_of(plan_of(p, record)))
+        reason = refuse_engine() or refuse_job(p, p.sampler_name, passes.demands_of(plan_of(p, record)))
         if reason is not None or shared.state.interrupted:
             infotext.remove(p.extra_generation_params)
             if reason is not None:
-                common.refuse(p, reason)
+                refuse(p, reason)
             return ordinary(
                 conditioning=conditioning,
                 unconditional_conditioning=unconditional_conditioning,
@@ -60,7 +61,7 @@ def install(p: Any, record: JobRecord) -> str | None:
 def plan_of(p: Any, record: JobRecord) -> StagePlan:
     """The plan from the first init image's own size to the tab's size."""
     target = (p.width, p.height)
-    return make_plan(_base(p, record), target, record.config, **common.steps_of(p))
+    return make_plan(_base(p, record), target, record.config, **passes.steps_of(p))
 
 
 def _base(p: Any, record: JobRecord) -> tuple[int, int]:
@@ -85,7 +86,7 @@ def _refuse(p: Any, record: JobRecord) -> str | None:
     shrinks = record.config.fit_init
     if not plan.stages or (own_scale(p.init_images[0].size, plan.target, p.resize_mode) >= 1 and not shrinks):
         return _too_small(p, plan, shrinks=shrinks)
-    return refuse_job(p, p.sampler_name, common.demands_of(plan)) or refuse_size(p, plan)
+    return refuse_job(p, p.sampler_name, passes.demands_of(plan)) or refuse_size(p, plan)
 
 
 def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
@@ -120,7 +121,7 @@ def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -
         )
         latent = host.encode_images(rgb, -1)
         open_gate(host, record, latent)
-        result = common.run(p, record, host, latent, rgb)
+        result = passes.run(p, record, host, latent, rgb)
     devices.torch_gc()
     finished = finished_or_latent(p, record.config, result.latent)
     record.remove_unused(p.extra_generation_params)

@@ -1,4 +1,18 @@
-"""What the script calls at the events of one job."""
+"""The one door of the script: what happens at each event of a job `p`, in the host's order.
+
+1. `before_process`: `apply_target` sets the size that *Target size* asks for, as if the user had done it.
+2. `process`: `clean` takes off what an earlier job left, then `install` fits the settings to model and sampler
+   (`presets`, `sampling`), asks `checks` for an objection, and either `notes` it or replaces one pass of `p`:
+   txt2img's second (`hires`), img2img's only one (`img2img`), or none (`direct`). The settings live on `p`.
+3. `process_batch`: `announce` makes room for the stages on the progress bar.
+4. The host calls the replaced pass. It checks again what is known only now (model, engine, sizes), makes the
+   `conditioning` of each stage, and hands a `host` adapter to `method.cascade.run` (`passes.run`).
+5. The cascade asks the adapter, stage by stage, to decode, enlarge, encode (`vae`, `pictures`) and denoise:
+   the host's own sampler from an exact noise level (`sampling`), windows on the attention (`a1111`, `patcher`),
+   structure guidance in its callbacks (`guidance`), a `gate` on the text, hints of ControlNet's (`control`).
+6. `process_before_every_sampling`: in Direct mode windows go round the host's own pass; elsewhere it is timed.
+7. The finished latent is decoded (`vae.finished`), infotext says what took effect, `uninstall` gives `p` back.
+"""
 
 import logging
 from typing import Any
@@ -6,17 +20,18 @@ from typing import Any
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
 from scalediff.hosts.select import host_class
-from scalediff.hosts.webui import direct as webui_direct
-from scalediff.hosts.webui import hires as webui_hires
-from scalediff.hosts.webui import img2img as webui_img2img
-from scalediff.hosts.webui import times as webui_times
-from scalediff.hosts.webui.passes import add_jobs, refuse, tell
+from scalediff.hosts.webui import direct, hires, img2img, times
+from scalediff.hosts.webui.notes import refuse, tell
+from scalediff.hosts.webui.passes import add_jobs
 from scalediff.hosts.webui.replace import restore
+from scalediff.hosts.webui.target import apply_target
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.infotext import NOTE_KEY
 from scalediff.settings.job_record import ATTRIBUTE, JobRecord
 from scalediff.settings.parameter import DIRECT
+
+__all__ = ["announce", "apply_target", "before_sampling", "clean", "install", "refuse", "uninstall"]
 
 log = logging.getLogger("scalediff")
 
@@ -52,11 +67,11 @@ def install(p: Any, config: ScaleDiffConfig) -> None:
     if getattr(p, "enable_hr", False):
         host.prepare_job(p)
     if record.config.mode == DIRECT:
-        reason = webui_direct.install(p, record)
+        reason = direct.install(p, record)
     elif isinstance(p, StableDiffusionProcessingImg2Img):
-        reason = webui_img2img.install(p, record)
+        reason = img2img.install(p, record)
     elif p.enable_hr:
-        reason = webui_hires.install(p, record)
+        reason = hires.install(p, record)
     else:
         tell(p, NOTHING_TO_UPSCALE)
         return
@@ -75,10 +90,10 @@ def announce(p: Any, batch_number: int) -> None:
         return
     if isinstance(p, StableDiffusionProcessingImg2Img):
         strength = 1.0 if p.denoising_strength is None else p.denoising_strength
-        add_jobs(p, webui_img2img.plan_of(p, record), ordinary_steps=int(p.steps * strength))
+        add_jobs(p, img2img.plan_of(p, record), ordinary_steps=int(p.steps * strength))
     else:
         given = p.firstpass_image  # the gallery's upscale button
-        plan = webui_hires.plan_of(p, record, (p.width, p.height) if given is None else given.size)
+        plan = hires.plan_of(p, record, (p.width, p.height) if given is None else given.size)
         add_jobs(p, plan, ordinary_steps=p.hr_second_pass_steps or p.steps)
 
 
@@ -88,6 +103,6 @@ def before_sampling(p: Any) -> None:
     if record is None:
         return
     if record.config.mode == DIRECT:
-        webui_direct.before_sampling(p, record)
+        direct.before_sampling(p, record)
     elif getattr(p, "enable_hr", False) and not p.is_hr_pass:  # the stages measure themselves
-        webui_times.measure(p)
+        times.measure(p)

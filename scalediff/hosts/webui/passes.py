@@ -1,4 +1,4 @@
-"""What the two tabs share: refuse with a comment, count steps and jobs, run the cascade and own up to it."""
+"""What the replaced passes of both tabs share: steps and jobs counted, the cascade run, infotext by what came of it."""
 
 import logging
 from typing import Any
@@ -7,30 +7,17 @@ from modules import shared
 from torch import Tensor
 
 from scalediff.hosts.webui.host import WebUIHost
+from scalediff.hosts.webui.notes import tell
 from scalediff.method import cascade
 from scalediff.method.cascade import CascadeResult, StagePlan, StageSettings
 from scalediff.method.geometry import CELL
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.infotext import NOTE_KEY
 from scalediff.settings.job_record import JobRecord
 
 log = logging.getLogger("scalediff")
+
 LARGE_BASE = 2.0  # times the native area
-
-
-def refuse(p: Any, reason: str) -> None:
-    """Tell the user under the picture why the ordinary one is made, and keep our name out of its metadata."""
-    infotext.remove(p.extra_generation_params)
-    sentence = reason if reason.startswith("ScaleDiff") else f"ScaleDiff was not applied: {reason}"
-    tell(p, f"{sentence}. The ordinary picture was made.")
-    log.info("not applied: %s", reason)
-
-
-def tell(p: Any, sentence: str) -> None:
-    """A sentence for the page, which shows comments, and for the API, which only answers with parameters."""
-    p.comment(sentence)
-    p.extra_generation_params[NOTE_KEY] = sentence
 
 
 def steps_of(p: Any) -> dict[str, int]:

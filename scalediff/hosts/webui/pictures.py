@@ -1,12 +1,19 @@
-"""Pictures between tensors and PIL: the upscaler of the Hires panel, the init image of img2img."""
+"""Pictures between tensors and PIL: the upscaler of the Hires panel, the init image of img2img, files on the way."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from modules import images
+from modules.processing import create_infotext
 from modules.shared import opts
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
+
+from scalediff.method.cascade import Stage
+from scalediff.settings import preferences
 
 STRETCH, CROP, FILL = 0, 1, 2
 
@@ -68,3 +75,28 @@ def base_images(
         flat = images.flatten(image, opts.img2img_background_color)
         tensors.append(to_tensor(images.resize_image(mode, flat, width, height, upscaler_name="None")))
     return torch.stack(tensors * batch if len(tensors) == 1 else tensors)
+
+
+def save_stage(p: Any, rgb: Tensor, finished: Stage) -> None:
+    """The pictures `[B, 3, H, W]` of a finished stage that is not the last."""
+    if preferences.saves_stages(opts) and p.save_samples():
+        save_pictures(p, [to_image(one) for one in rgb], f"-scalediff-stage-{finished.index + 1}")
+
+
+def save_pictures(p: Any, pictures: Sequence[Image.Image], suffix: str) -> None:
+    """One picture per image of the batch, with the job's parameters, named like the host's own."""
+    for index, picture in enumerate(pictures):
+        text = create_infotext(
+            p, p.all_prompts, p.all_seeds, p.all_subseeds, [], iteration=p.iteration, position_in_batch=index
+        )
+        images.save_image(
+            picture,
+            p.outpath_samples,
+            "",
+            p.seeds[index],
+            p.prompts[index],
+            opts.samples_format,
+            info=text,
+            p=p,
+            suffix=suffix,
+        )

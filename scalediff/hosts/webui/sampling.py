@@ -1,4 +1,4 @@
-"""Make a host sampler start at an exact noise level, whatever the sampler and the scheduler.
+"""One stage's call of the host's sampler: its exact noise levels, what is left out of it, what stays off.
 
 The host's samplers ask their own method for the schedule (`get_sigmas`, or `get_timesteps` for the DDIM
 family). An attribute of that name on the one sampler object answers instead; a denoising strength of 1 then
@@ -6,20 +6,28 @@ makes `sample_img2img` use the whole answer.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
-from modules import devices, sd_samplers
-from modules.shared import opts
-from torch import Tensor
+from modules import devices, sd_samplers, shared
+from torch import Tensor, nn
 
+from scalediff.hosts.webui.rows import RowTracker
 from scalediff.method import schedule
+from scalediff.models.feature_reuse import FeatureReuse
+from scalediff.settings.config import ScaleDiffConfig
 
 # They choose their own noise levels between two end points and stop above zero, so a stage cannot be exact.
 SELF_TIMED = ("DPM fast", "DPM adaptive")
 # k-diffusion's functions of these fail when the step to zero is their only one.
 TWO_STEPS = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
+# What the hosts write into the picture's parameters when they leave the negative prompt out: pasted back it
+# would reach the first pass, too.
+HOST_KEYS = ("NGMS", "NGMS all steps")
+CFG_PLUS_PLUS = "CFG++"  # these samplers step along the negative prompt's own prediction
+SPACES_ITSELF = "UniPC"  # takes the number of its times and where they start, no schedule
 
 
 def refuse_sampler(name: str, steps: int, tau: int) -> str | None:
@@ -34,7 +42,7 @@ def refuse_sampler(name: str, steps: int, tau: int) -> str | None:
         )
     needed = 2 if config.name in TWO_STEPS else 1
     if config.name == "UniPC":
-        needed = int(getattr(opts, "uni_pc_order", 3))
+        needed = int(getattr(shared.opts, "uni_pc_order", 3))
     if steps < needed:
         return (
             f"{config.name} needs at least {needed} steps in every stage and would get {steps}; "
@@ -76,3 +84,83 @@ def exact_schedule(sampler: Any, p: Any, values: Tensor) -> Iterator[int]:
     finally:
         p.denoising_strength = strength
         delattr(sampler, name)
+
+
+def followed(config: ScaleDiffConfig, sampler_name: str) -> ScaleDiffConfig:
+    """`config` without the savings that the sampler of the stages cannot follow; unknown ones follow all."""
+    sampler = sd_samplers.find_sampler_config(sampler_name)
+    name = sampler.name if sampler else ""
+    if CFG_PLUS_PLUS in name:
+        config = replace(config, negative_share=1.0)
+    return replace(config, last_step_cut=0) if name == SPACES_ITSELF else config
+
+
+@contextmanager
+def savings(
+    p: Any,
+    config: ScaleDiffConfig,
+    *,
+    levels: Sequence[float],
+    unet: nn.Module,
+    rows: RowTracker,
+) -> Iterator[FeatureReuse]:
+    """One stage with the savings of `config`. Entered before the sampler reads `p`; gives what counts the reuse.
+
+    `levels` are those of the stage's steps, descending, as the host's denoiser compares them: sigmas, or
+    timesteps where the host shows these.
+    """
+    last = schedule.last_guided_level(levels, config.negative_share)
+    partly = _no_negative_below(p, last) if config.negative_share < 1 else nullcontext()
+    with partly, FeatureReuse(unet, every=config.feature_reuse, step=lambda: rows.steps) as reuse:
+        yield reuse
+
+
+@contextmanager
+def _no_negative_below(p: Any, level: float) -> Iterator[None]:
+    """The host's own switch: it leaves the negative prompt out below a noise level."""
+    before, parameters = p.s_min_uncond, p.extra_generation_params
+    noted = {key: parameters.get(key) for key in HOST_KEYS}
+    p.s_min_uncond = max(level, before or 0.0)
+    try:
+        with host_option("s_min_uncond_all", True):
+            yield
+    finally:
+        p.s_min_uncond = before
+        for key, value in noted.items():
+            parameters.pop(key, None)
+            if value is not None:
+                parameters[key] = value
+
+
+@contextmanager
+def no_refiner(p: Any) -> Iterator[None]:
+    """The refiner would load another model in mid-stage, without our windows."""
+    info = getattr(p, "refiner_checkpoint_info", None)
+    p.refiner_checkpoint_info = None
+    try:
+        yield
+    finally:
+        p.refiner_checkpoint_info = info
+
+
+@contextmanager
+def no_extra_noise() -> Iterator[None]:
+    """The noise that img2img adds on request would lie above the stage's noise level."""
+    with host_option("img2img_extra_noise", 0.0):
+        yield
+
+
+@contextmanager
+def host_option(name: str, value: Any) -> Iterator[None]:
+    """Another value for one host option. Written to the data: assigning an attribute asks for permissions."""
+    data = shared.opts.data
+    missing = name not in data
+    previous = data.get(name)
+    data[name] = value
+    try:
+        yield
+    finally:
+        if missing:
+            data.pop(name, None)
+        else:
+            data[name] = previous

@@ -13,7 +13,7 @@ from scalediff.settings.planning import target_factor
 STRENGTH = 0.5
 
 
-def apply(p: Any, config: ScaleDiffConfig) -> None:
+def apply_target(p: Any, config: ScaleDiffConfig) -> None:
     """Give `p` the size that `config` asks for. Called before the host has prepared anything."""
     # the mode that a preset stands for is the same for all models
     factor = target_factor(presets.resolve(config, "")) if config.enabled else None

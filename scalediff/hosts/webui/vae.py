@@ -1,9 +1,12 @@
-"""The VAE in tiles: whether, by the job's setting, the settings page and the memory there is; and how.
+"""Pictures through the host's VAE, in tiles where the job, the settings page or the memory there is asks for it.
 
 Automatic1111's VAE takes a picture whole: its encoder and decoder are replaced by tiled ones (`tiled_vae`) while
 a picture of ours is encoded or decoded. Forge, reForge and their kin tile in their own way, under a flag of
 their memory management and by themselves when memory does not suffice; here the flag is raised where the user
 wants tiles, or where the whole picture would exceed the memory ceiling of the settings page.
+
+The base and the stages between are encoded with each image's own seed; decoded for the cascade they are not
+clamped (`WebUIHost.decode`), the last picture is what the host makes of it (`finished`).
 """
 
 import sys
@@ -12,14 +15,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import torch
 from modules import devices, shared
 from modules.processing import decode_latent_batch
+from modules.sd_samplers_common import images_tensor_to_samples
 from torch import Tensor, nn
 
 from scalediff.cost.memory import weight_bytes
 from scalediff.cost.tiled_vae import Choose, choose_tile, room
 from scalediff.hosts.webui.model import networks_of, vae_of
+from scalediff.method import seeding
 from scalediff.method.cascade import Stopped
+from scalediff.method.geometry import CELL
 from scalediff.settings import preferences
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.job_record import ATTRIBUTE
@@ -159,3 +166,34 @@ def _decoder(sd_model: Any) -> Any:
 def _halves(sd_model: Any) -> list[nn.Module]:
     halves = (getattr(vae_of(sd_model), name, None) for name in ("encoder", "decoder"))
     return [half for half in halves if isinstance(half, nn.Module)]
+
+
+def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
+    """RGB `[B, 3, H, W]` in [-1, 1] -> latent fp32, for a stage index: -1 is the base image of img2img.
+
+    The posterior is sampled with each image's own seed. `host` is a `WebUIHost`.
+    """
+    p, method = host.p, shared.opts.sd_vae_encode_method
+    if method != "Full":
+        p.extra_generation_params["VAE Encoder"] = method
+    latents = []
+    cells = (rgb.shape[-2] // CELL, rgb.shape[-1] // CELL)
+    # without a latent of the base there is nothing to give back
+    report = progress(host, "encoding", stoppable=stage_index >= 0)
+    with devices.without_autocast(), tiles(p, host.config, cells, report=report):
+        for seed, image in zip(p.seeds, rgb):
+            with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae")):
+                latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model))
+    return torch.cat(latents).float()
+
+
+@contextmanager
+def _seeded(source: torch.Generator) -> Iterator[None]:
+    """Torch's global generators start from the seed of `source` inside the `with` and are put back after it.
+
+    The host's encoder draws from them, and some of its forms cannot be asked for the mean instead.
+    """
+    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(source.initial_seed())
+        yield
