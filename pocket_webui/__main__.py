@@ -2,7 +2,7 @@
 
 import sys
 
-from pocket_webui.cli import main
+from pocket_webui.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

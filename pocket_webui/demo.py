@@ -58,7 +58,7 @@ def run(method: Method, prompt: str, seed: int, folder: Path) -> Outcome:
     """Make one picture in a new process; the seconds are the generation's, without loading."""
     path = folder / f"{method.name}.png"
     command = [sys.executable, "-m", "pocket_webui", "txt2img", "--prompt", prompt, "--seed", str(seed)]
-    command += [*method.options, "--out", str(path)]
+    command += [*method.options, "--out", str(path), "--overwrite"]
     print(f"{method.label}: {' '.join(command[1:])}", flush=True)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -95,18 +95,29 @@ def api(http: httpx.Client) -> Api:
 
 
 @pytest.fixture
-def command_line(small_checkpoint: Path, tmp_path: Path) -> Any:
-    """Runs `python -m pocket_webui` with arguments, in a folder of its own."""
+def start_command_line(small_checkpoint: Path, tmp_path: Path) -> Any:
+    """Starts `python -m pocket_webui` with arguments, in a folder of its own."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+    def start(*arguments: str, **how: Any) -> subprocess.Popen:
+        return subprocess.Popen(
             [sys.executable, "-m", "pocket_webui", *arguments, "--checkpoint", str(small_checkpoint)],
             cwd=ROOT,
             env=environment(tmp_path),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            **how,
         )
+
+    return start
+
+
+@pytest.fixture
+def command_line(start_command_line: Any) -> Any:
+    """The same, run to its end: status and all it said, as text."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with start_command_line(*arguments, text=True) as process:
+            said = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
     return run

@@ -1,25 +1,21 @@
-"""The command line: reads arguments, starts a generation or the server. Mistakes are answered in one line."""
+"""The arguments of every command, the settings of ScaleDiff among them. A mistake is a UsageError."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from pocket_webui.cli.limits import LARGEST, LARGEST_FACTOR, SMALLEST, UsageError
 from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
 
 PROGRAM = "pocket_webui"
-SMALLEST, LARGEST = 64, 2048
-LARGEST_HIRES = 8.0
-
-
-class UsageError(Exception):
-    """A mistake of the caller, said in one line."""
+EXIT_STATUS = (
+    "Exit status: 0 done, 1 it could not be done, 2 a mistake in the arguments, 130 stopped by Ctrl-C. The first "
+    "Ctrl-C stops early and keeps the picture so far, the second one keeps nothing."
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,14 +63,14 @@ def _own_setting(param: Param) -> Callable[[str], object]:
     return parse
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help=".safetensors with a .yaml beside it (default: embedded)"
     )
 
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
-    _add_checkpoint(parser)
+    _add_model(parser)
     add = parser.add_argument
     add("--prompt", required=True, help="what to draw")
     add("--negative", default="", help="what to avoid")
@@ -88,56 +84,68 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         "--denoise",
         type=number(float, 0, 1),
         default=None,
-        help="denoising strength of the ordinary second pass",
+        help="denoising strength of img2img and of the ordinary second pass (default: 0.7 of the second pass)",
     )
     add("--out", type=Path, required=True, help="PNG to write; with --batch the number is added to the name")
+    add("--overwrite", action="store_true", help="replace files that exist; without it that is a mistake")
     group = parser.add_argument_group("ScaleDiff")
     group.add_argument("--no-scalediff", action="store_true", help="enlarge by the ordinary way")
     for param in PARAMS:
-        if param.attr == "enabled":
-            continue
-        flag = "--" + param.attr.replace("_", "-")
-        if param.kind is bool:
-            group.add_argument(flag, action="store_const", const=True, default=None, help=param.help)
-        else:
-            group.add_argument(
-                flag,
-                type=_own_setting(param),
-                default=None,
-                metavar="N",
-                help=f"{param.help} ({param.allowed})",
-            )
+        if param.attr != "enabled":
+            _add_setting(group, param)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=PROGRAM, description="A small WebUI with a trained model inside, hosting ScaleDiff."
+def _add_setting(group: argparse._ArgumentGroup, param: Param) -> None:
+    """One setting of the table. None stands for "not given": the script's own default holds."""
+    flag = "--" + param.attr.replace("_", "-")
+    if param.kind is bool:
+        text = f"{param.help} (default: {'on' if param.default else 'off'})"
+        kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+    else:
+        text = f"{param.help} ({param.allowed}; default: {param.default if param.default != '' else 'empty'})"
+        kind = {"type": _own_setting(param), "metavar": "TEXT" if param.kind is str else "N"}
+    group.add_argument(flag, default=None, help=text.replace("%", "%%"), **kind)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Reads `txt2img`, `img2img` or `serve` and what belongs to it."""
+    top = _Parser(
+        prog=PROGRAM,
+        description="A small WebUI with a trained model inside, hosting ScaleDiff.",
+        epilog=EXIT_STATUS,
     )
-    parser.add_argument("--verbose", action="store_true", help="log what happens")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="txt2img|img2img|serve")
+    top.add_argument("--verbose", action="store_true", help="log what happens")
+    commands = top.add_subparsers(dest="command", required=True, metavar="txt2img|img2img|serve")
 
     txt2img = commands.add_parser("txt2img", help="make a picture from a prompt")
     _add_generation(txt2img)
     txt2img.add_argument("--size", type=size, default=(128, 128), help="128 or 192x128 (default: 128)")
     txt2img.add_argument(
         "--hires",
-        type=number(float, 1, LARGEST_HIRES),
+        type=number(float, 1, LARGEST_FACTOR),
         default=None,
         metavar="FACTOR",
-        help="enlarge, with ScaleDiff",
+        help="enlarge, with ScaleDiff unless --no-scalediff is given",
     )
+    txt2img.add_argument("--hires-upscaler", default=None, help="Latent, Lanczos, ... (default: Latent)")
     txt2img.add_argument(
-        "--hires-upscaler", default="Latent", help="Latent, Lanczos, ... (default: %(default)s)"
+        "--hires-steps",
+        type=number(int, 0, 150),
+        default=None,
+        help="steps of the second pass, with ScaleDiff of each stage (default: 0, which is as many as --steps says, "
+        "with ScaleDiff the share of them that tau leaves: 8 of 20 for a tau of 400)",
     )
-    txt2img.add_argument("--hires-steps", type=number(int, 0, 150), default=0, help="0: as --steps")
 
     img2img = commands.add_parser("img2img", help="redraw or enlarge a picture")
     _add_generation(img2img)
     img2img.add_argument("--image", type=Path, required=True)
-    img2img.add_argument(
+    length = img2img.add_mutually_exclusive_group()
+    length.add_argument(
         "--size", type=size, default=None, help="size of the result (default: the image's times --scale)"
     )
-    img2img.add_argument("--scale", type=number(float, 1, LARGEST_HIRES), default=1.0, metavar="FACTOR")
+    length.add_argument(
+        "--scale", type=number(float, 1, LARGEST_FACTOR), default=None, metavar="FACTOR", help="(default: 1)"
+    )
 
     serve = commands.add_parser("serve", help="page and API, on this machine only")
     serve.add_argument("--port", type=number(int, 1, 65535), default=7860)
@@ -145,42 +153,5 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--listen", action="store_true", help="reachable from other machines; there is no password"
     )
-    _add_checkpoint(serve)
-    return parser
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    if arguments.command == "serve":
-        from pocket_webui.server.app import serve
-
-        serve(
-            port=arguments.port,
-            api_only=arguments.api_only,
-            listen=arguments.listen,
-            checkpoint=arguments.checkpoint,
-        )
-        return
-    from pocket_webui.cli_generate import generate
-
-    generate(arguments)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 it could not be done, 2 a mistake in the arguments, 130 stopped by Ctrl-C."""
-    # threads that wait without spinning: on a busy machine that makes several times the difference
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        arguments = _parser().parse_args(argv)
-        level = logging.INFO if arguments.verbose or arguments.command == "serve" else logging.WARNING
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-        logging.getLogger(PROGRAM).setLevel(level)
-        _run(arguments)
-    except UsageError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    _add_model(serve)
+    return top
