@@ -106,7 +106,7 @@ def _priced(
     try:
         if config.mode != DIRECT:
             return _cost(plan, values, config, loaded), None
-        note = planning.refuse_direct(loaded.model_map.native_size, plan, config)
+        note = planning.why_not_direct(loaded.model_map.native_size, plan, config)
         return _pass_cost(plan, values, config, loaded), note
     except ValueError as error:  # layers that cannot be counted
         return None, str(error)

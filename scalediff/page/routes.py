@@ -58,7 +58,7 @@ def loaded_model() -> preview.Loaded | None:
     from modules import devices, sd_models, sd_samplers, shared
 
     from scalediff.hosts.select import host_class
-    from scalediff.hosts.webui.sampling import followed
+    from scalediff.hosts.webui.sampling import fit_to_sampler
     from scalediff.hosts.webui.times import TIMES
     from scalediff.hosts.webui.vae import chooser
 
@@ -76,7 +76,7 @@ def loaded_model() -> preview.Loaded | None:
         network=network if apart else model,
         vae=vae_of(model),
         model_map=host.inspect(model),
-        settle=lambda config, sampler: followed(host.settle(model, config), sampler),
+        settle=lambda config, sampler: fit_to_sampler(host.fit_to_model(model, config), sampler),
         skips_uncond=apart,
         paired=bool(getattr(shared.opts, "batch_cond_uncond", True)),
         evaluations=evaluations,

@@ -106,7 +106,7 @@ def direct_window(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig) 
     return None if cells[0] <= height and cells[1] <= width else (height, width)
 
 
-def refuse_direct(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig) -> str | None:
+def why_not_direct(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig) -> str | None:
     """Why windows would change nothing on a `direct_plan`'s canvas, and what to do; None where they would."""
     if direct_window(native_size, plan, config) is not None:
         return None

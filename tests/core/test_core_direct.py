@@ -7,7 +7,7 @@ import pytest
 from scalediff.cost.direct import pass_work
 from scalediff.cost.plan import Run, TransformerShape
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.planning import direct_plan, direct_window, refuse_direct
+from scalediff.settings.planning import direct_plan, direct_window, why_not_direct
 
 CONFIG = ScaleDiffConfig(enabled=True, mode="Direct")
 NATIVE = (64, 64)
@@ -30,7 +30,7 @@ TINY_FLUX = TransformerShape(double=1, single=2, width=8, text_tokens=4)
 def test_the_window_is_the_native_square(canvas: tuple[int, int], window: tuple[int, int] | None) -> None:
     one_pass = direct_plan(NATIVE, canvas, steps=7)
     assert direct_window(NATIVE, one_pass, CONFIG) == window
-    assert (refuse_direct(NATIVE, one_pass, CONFIG) is None) == (window is not None)
+    assert (why_not_direct(NATIVE, one_pass, CONFIG) is None) == (window is not None)
     (stage,) = one_pass.stages
     assert (stage.size, stage.latent_size, stage.steps) == (canvas, (canvas[1] // 8, canvas[0] // 8), 7)
 
@@ -42,7 +42,7 @@ def test_the_window_multiple_counts() -> None:
 
 
 def test_nothing_to_do_names_sizes_and_the_way_out() -> None:
-    reason = refuse_direct(NATIVE, direct_plan(NATIVE, (500, 256), steps=7), CONFIG)
+    reason = why_not_direct(NATIVE, direct_plan(NATIVE, (500, 256), steps=7), CONFIG)
     assert reason == (
         "the canvas of 496 x 256 is not larger than one attention window of 512 x 512; raise width or height"
     )

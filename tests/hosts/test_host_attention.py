@@ -14,7 +14,7 @@ from PIL import Image
 
 from scalediff.attention.memory import tell_once
 from scalediff.hosts.patcher import unet as patcher_windows
-from scalediff.hosts.patcher.transformer import Target
+from scalediff.hosts.patcher.transformer import AttentionFunction
 from scalediff.models import windowed_transformer as dit
 from scalediff.models import windowed_unet as windowed
 from scalediff.models.inspection import inspect
@@ -228,7 +228,7 @@ def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypa
     torch.manual_seed(0)
     sd_model = mini_forge.engine(mini_forge.MiniUNet().eval().requires_grad_(False), is_sdxl=True)
     unet, x = sd_model.forge_objects.unet, torch.randn(1, 4, 40, 40)
-    target = Target([(mini_flux, "attention")], "flux", (mini_flux, "attention_function"))
+    target = AttentionFunction([(mini_flux, "attention")], "flux", (mini_flux, "attention_function"))
     monkeypatch.setattr(ForgeHost, "kernel", classmethod(lambda cls: (mini_forge, "attention_function")))
     monkeypatch.setattr(ForgeHost, "window", lambda self: (16, 16))
     monkeypatch.setattr(patcher, "attention_room", lambda p, network, model_map, cells: cells[0] * 1000)

@@ -207,7 +207,7 @@ def test_in_txt2img_it_is_the_hires_prompt_where_none_is_given(host):
 
 def test_a_refusal_in_the_pass_keeps_the_prompt(host, monkeypatch):
     """The ordinary picture is the ordinary one, whatever the stages would have been told."""
-    monkeypatch.setattr("scalediff.hosts.webui.hires._refuse_pass", lambda *args: "no reason")
+    monkeypatch.setattr("scalediff.hosts.webui.hires._why_not_pass", lambda *args: "no reason")
     refused = host.run(host.txt2img({**ON, "upscale_prompt": BLUE}, steps=3))
     assert np.array_equal(refused.pixels[0], host.ordinary(steps=3))
     assert "ScaleDiff prompt" not in refused.infotexts[0]

@@ -88,9 +88,9 @@ def test_flux_defaults_and_noise_level(adapters, flux_module, guided, mu, family
     engine = flux_engine(guided, mu)
     found = adapters.forge.inspect(engine)
     assert (found.supported, found.family, found.prediction) == (True, family, "flow")
-    config = adapters.forge.settle(engine, ScaleDiffConfig(enabled=True))
+    config = adapters.forge.fit_to_model(engine, ScaleDiffConfig(enabled=True))
     assert (config.tau, config.lfm_factor, config.sg_factor) == (tau, 0.25, 0.25)
-    chosen = adapters.forge.settle(engine, ScaleDiffConfig(enabled=True, tau=300, sg_factor=0.5))
+    chosen = adapters.forge.fit_to_model(engine, ScaleDiffConfig(enabled=True, tau=300, sg_factor=0.5))
     assert (chosen.tau, chosen.lfm_factor, chosen.sg_factor) == (300, 0.25, 0.5)
     host = hollow(adapters.forge, SimpleNamespace(sd_model=engine), "flow")
     assert host.sigma(tau) == pytest.approx(sigma_of_tau(tau, mu), abs=1e-6)
@@ -142,7 +142,7 @@ def test_a_model_that_is_selected_but_not_loaded_is_not_described(adapters):
 def test_unet_settings_stay(adapters):
     engine = mini_forge.engine(mini_forge.MiniUNet())
     config = ScaleDiffConfig(enabled=True)
-    assert adapters.forge.settle(engine, config) == config
+    assert adapters.forge.fit_to_model(engine, config) == config
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "epsilon"])

@@ -233,7 +233,7 @@ def test_flux_panorama(job, windowed, monkeypatch):
     model = FluxModel().eval().requires_grad_(False)
     model.predictor = SimpleNamespace(prediction_type="const", sigma=lambda t: t / 1000, mu=1.15)
     monkeypatch.setattr(patcher_models, "NATIVE_TRANSFORMER", (CELLS, CELLS))
-    monkeypatch.setattr(ForgeHost, "joint_target", classmethod(lambda cls, family: TARGET))
+    monkeypatch.setattr(ForgeHost, "joint_attention", classmethod(lambda cls, family: TARGET))
     monkeypatch.setattr(ForgeHost, "family", classmethod(lambda cls, network: "flux"))
     job.sd_model.forge_objects_after_applying_lora = ForgeObjects(unet=mini_forge.Patcher(model))
     job.context = torch.ones(1, 5, mini_flux.WIDTH)

@@ -155,7 +155,7 @@ def test_a_patcher_host_says_itself_which_rows_are_the_prompt() -> None:
 
     network = Network()
     by_order = SimpleNamespace(
-        of_call=lambda count: [i % 2 for i in range(count)], prompts_of_call=lambda count: [7]
+        images_of_call=lambda count: [i % 2 for i in range(count)], prompts_of_call=lambda count: [7]
     )
     rows = _PromptRows(cast(Any, SimpleNamespace(unet=lambda: network, rows=by_order)))
     with rows.noted(nullcontext()):

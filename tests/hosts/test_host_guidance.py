@@ -57,10 +57,10 @@ def test_fractional_timesteps_lie_between_their_neighbours(parts, booted):
 
 @pytest.fixture
 def callbacks(parts):
-    from scalediff.hosts.webui.rows import RowTracker
+    from scalediff.hosts.webui.rows import BatchRows
 
     p = SimpleNamespace()
-    return parts.module.GuidanceCallbacks(p, RowTracker(3), shows_eps=True)
+    return parts.module.GuidanceCallbacks(p, BatchRows(3), shows_eps=True)
 
 
 def call(host_callbacks, p, x, sigma, prediction, kind=SimpleNamespace):

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from scalediff.hosts.patcher.kernel import attend_with
-from scalediff.hosts.patcher.models import Loaded, map_transformer, map_unet, refuse_size
+from scalediff.hosts.patcher.models import PatcherModel, map_transformer, map_unet, why_not_size
 from scalediff.hosts.patcher.transformer import (
-    Target,
+    AttentionFunction,
     block_count,
     exact_rope,
-    find_target,
+    find_attention,
     unet_in_place,
     with_wrapper,
 )
@@ -43,7 +43,7 @@ def inputs(batch=2, size=(20, 26)):
 
 
 def model_map(sd_model):
-    return map_unet(Loaded(sd_model, sd_model.forge_objects.unet.model.diffusion_model, "eps"))
+    return map_unet(PatcherModel(sd_model, sd_model.forge_objects.unet.model.diffusion_model, "eps"))
 
 
 def windows(sd_model, window=(8, 8), **kwargs):
@@ -223,7 +223,7 @@ def flux():
     return mini_forge.Patcher(FluxModel().eval().requires_grad_(False))
 
 
-TARGET = Target([(mini_flux, "attention")], "flux", (mini_flux, "attention_function"))
+TARGET = AttentionFunction([(mini_flux, "attention")], "flux", (mini_flux, "attention_function"))
 
 
 def flux_inputs():
@@ -293,7 +293,9 @@ def test_flux_rotary_table_is_remade_only_where_bf16_rounds():
     ],
 )
 def test_transformers_are_refused_in_one_sentence(family, prediction, reachable, word):
-    found = map_transformer(Loaded(None, torch.nn.Linear(1, 1), prediction), family, reachable=reachable)
+    found = map_transformer(
+        PatcherModel(None, torch.nn.Linear(1, 1), prediction), family, reachable=reachable
+    )
     assert not found.supported
     assert word in found.reason
     assert "load a" in found.reason
@@ -301,22 +303,22 @@ def test_transformers_are_refused_in_one_sentence(family, prediction, reachable,
 
 def test_flux_with_another_patch_is_refused():
     network = SimpleNamespace(patch_size=1, in_channels=128)
-    assert "FLUX.2" in map_transformer(Loaded(None, network, "flow"), "flux", reachable=True).reason
+    assert "FLUX.2" in map_transformer(PatcherModel(None, network, "flow"), "flux", reachable=True).reason
 
 
 def test_edit_flux_is_refused():
     network = SimpleNamespace(in_channels=96)
-    assert "editing" in map_transformer(Loaded(None, network, "flow"), "flux", reachable=True).reason
+    assert "editing" in map_transformer(PatcherModel(None, network, "flow"), "flux", reachable=True).reason
 
 
 def test_sd3_is_refused_beyond_its_table_of_positions():
     network = SimpleNamespace(pos_embed_max_size=192)
-    assert refuse_size(network, "sd3", (384, 200)) is None
-    assert "3072 x 3072" in refuse_size(network, "sd3", (386, 200))
-    assert refuse_size(SimpleNamespace(), "flux", (999, 999)) is None
+    assert why_not_size(network, "sd3", (384, 200)) is None
+    assert "3072 x 3072" in why_not_size(network, "sd3", (386, 200))
+    assert why_not_size(SimpleNamespace(), "flux", (999, 999)) is None
 
 
 def test_a_missing_module_or_function_is_no_target():
-    assert find_target([("no_such_module_of_a_host", "attention")], "flux", None) is None
-    assert find_target([("mini_flux", "no_such_function")], "flux", None) is None
-    assert find_target([("mini_flux", "attention")], "flux", ("mini_flux", "attention_function")) == TARGET
+    assert find_attention([("no_such_module_of_a_host", "attention")], "flux", None) is None
+    assert find_attention([("mini_flux", "no_such_function")], "flux", None) is None
+    assert find_attention([("mini_flux", "attention")], "flux", ("mini_flux", "attention_function")) == TARGET

@@ -12,7 +12,7 @@ import torch
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.hosts.patcher import unet as patcher_windows
 from scalediff.hosts.patcher.kernel import attend_with, chosen_attend, is_torchs_own
-from scalediff.hosts.patcher.models import Loaded, map_unet
+from scalediff.hosts.patcher.models import PatcherModel, map_unet
 from scalediff.hosts.patcher.unet import PatcherWindows
 
 KERNEL = (mini_forge, "attention_function")
@@ -59,7 +59,7 @@ def test_a_host_that_runs_torchs_attention_leaves_the_way_open(monkeypatch):
     torch.manual_seed(0)
     sd_model = mini_forge.engine(mini_forge.MiniUNet().eval().requires_grad_(False), is_sdxl=True)
     unet = sd_model.forge_objects.unet
-    model_map = map_unet(Loaded(sd_model, unet.model.diffusion_model, "eps"))
+    model_map = map_unet(PatcherModel(sd_model, unet.model.diffusion_model, "eps"))
     x, context = torch.randn(2, 4, 20, 26), torch.randn(2, 3, mini_forge.CONTEXT)
     given = []
 

@@ -130,8 +130,8 @@ def test_a_hires_checkpoint_is_judged_in_the_pass(host, monkeypatch):
     ],
 )
 def test_an_extension_that_cuts_tiles_itself(host, title, enabled, refused):
-    from scalediff.hosts.webui.checks import refuse_tilers
+    from scalediff.hosts.webui.checks import why_not_tilers
 
     script = SimpleNamespace(title=lambda: title, args_from=1)
     p = SimpleNamespace(scripts=SimpleNamespace(alwayson_scripts=[script]), script_args=[0, enabled])
-    assert (refuse_tilers(p) is not None) == refused
+    assert (why_not_tilers(p) is not None) == refused

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scalediff.hosts.webui.rows import RowTracker, map_rows
+from scalediff.hosts.webui.rows import BatchRows, map_rows
 
 
 def batch_rows(images: list[int], batch: int) -> torch.Tensor:
@@ -38,39 +38,39 @@ def test_altered_rows_stay_with_the_expected_image():
 
 @pytest.mark.parametrize("pieces", [[6], [3, 3], [2, 2, 2], [4, 2], [1, 2, 3]])
 def test_pieces_are_consumed_in_order(pieces):
-    tracker = RowTracker(2)
+    tracker = BatchRows(2)
     images = [0, 0, 1, 1, 0, 1]
     for _ in range(2):  # a second denoiser call starts over
         tracker.expect(batch_rows(images[:-2], 2))
         seen = []
         for count in pieces:
             tracker.take(count)
-            seen += tracker.of_call(count)
+            seen += tracker.images_of_call(count)
         assert seen == images
     assert tracker.steps == 2
     assert tracker.calls == 2 * len(pieces)
 
 
 def test_skipped_uncond_leaves_the_prompt_rows():
-    tracker = RowTracker(2)
+    tracker = BatchRows(2)
     tracker.expect(batch_rows([0, 1, 1], 2))
     tracker.take(3)
-    assert tracker.of_call(3) == [0, 1, 1]
+    assert tracker.images_of_call(3) == [0, 1, 1]
 
 
 def test_unannounced_rows_are_taken_in_turn():
-    tracker = RowTracker(3)
+    tracker = BatchRows(3)
     tracker.take(6)
-    assert tracker.of_call(6) == [0, 1, 2, 0, 1, 2]
+    assert tracker.images_of_call(6) == [0, 1, 2, 0, 1, 2]
     tracker.expect(batch_rows([0, 1, 2], 3))
     tracker.take(6)
-    assert tracker.of_call(2) == [0, 1]  # a layer that sees another batch than the UNet
+    assert tracker.images_of_call(2) == [0, 1]  # a layer that sees another batch than the UNet
 
 
 def test_restart_forgets_the_previous_stage():
-    tracker = RowTracker(1)
+    tracker = BatchRows(1)
     tracker.expect(batch_rows([0], 1))
     tracker.take(2)
     tracker.restart()
     assert (tracker.calls, tracker.steps) == (0, 0)
-    assert tracker.of_call(2) == [0, 0]
+    assert tracker.images_of_call(2) == [0, 0]

@@ -169,13 +169,13 @@ def test_too_few_steps_before_the_cut_are_refused_as_without_it(host: Any) -> No
 def test_settings_that_a_sampler_cannot_follow(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from modules import sd_samplers
 
-    from scalediff.hosts.webui.sampling import followed
+    from scalediff.hosts.webui.sampling import fit_to_sampler
 
     asked = ScaleDiffConfig(enabled=True, negative_share=0.5, last_step_cut=2)
-    assert followed(asked, "Euler") == followed(asked, "no such sampler") == asked
-    assert followed(asked, "DDIM CFG++") == replace(asked, negative_share=1.0)
+    assert fit_to_sampler(asked, "Euler") == fit_to_sampler(asked, "no such sampler") == asked
+    assert fit_to_sampler(asked, "DDIM CFG++") == replace(asked, negative_share=1.0)
     monkeypatch.setattr(sd_samplers, "find_sampler_config", lambda name: SimpleNamespace(name="UniPC"))
-    assert followed(asked, "unipc") == replace(asked, last_step_cut=0)
+    assert fit_to_sampler(asked, "unipc") == replace(asked, last_step_cut=0)
 
 
 def test_a_picture_does_not_tell_of_what_its_sampler_did_not_do(host: Any) -> None:
@@ -193,7 +193,7 @@ def test_a_picture_does_not_tell_of_features_that_were_not_reused(
     from scalediff.hosts.a1111.host import A1111Host
 
     monkeypatch.setattr(A1111Host, "calls_blocks", False)
-    assert A1111Host.settle(host.model, ScaleDiffConfig(feature_reuse=2)).feature_reuse == 1
+    assert A1111Host.fit_to_model(host.model, ScaleDiffConfig(feature_reuse=2)).feature_reuse == 1
 
 
 def test_the_two_go_together(host: Any) -> None:

@@ -54,7 +54,7 @@ class A1111Host(WebUIHost):
             self.model_map,
             window,
             shift=self.shift(stage, window),
-            rows=self.rows.of_call,
+            rows=self.rows.images_of_call,
             context_filter=(lambda x: hypernetwork.apply_hypernetworks(hypernetworks, x))
             if hypernetworks
             else None,

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from scalediff.hosts.patcher.host import PatcherHost
-from scalediff.hosts.patcher.models import Loaded
-from scalediff.hosts.patcher.transformer import Target, find_target
+from scalediff.hosts.patcher.models import PatcherModel
+from scalediff.hosts.patcher.transformer import AttentionFunction, find_attention
 
 PREDICTIONS = {"epsilon": "eps", "eps": "eps", "v_prediction": "v", "const": "flow"}
 KERNEL = "attention_function"
@@ -27,11 +27,11 @@ class ForgeHost(PatcherHost):
     name = "forge"
 
     @classmethod
-    def loaded(cls, sd_model: Any) -> Loaded:
+    def model_of(cls, sd_model: Any) -> PatcherModel:
         """`forge_objects.unet.model` holds a network and a predictor (backend/modules/k_model.py)."""
         model = sd_model.forge_objects.unet.model
         kind = str(getattr(model.predictor, "prediction_type", "epsilon"))
-        return Loaded(sd_model, model.diffusion_model, PREDICTIONS.get(kind, kind))
+        return PatcherModel(sd_model, model.diffusion_model, PREDICTIONS.get(kind, kind))
 
     @classmethod
     def current(cls, model_data: Any) -> Any:
@@ -55,12 +55,12 @@ class ForgeHost(PatcherHost):
         return importlib.import_module("backend.nn.unet"), KERNEL
 
     @classmethod
-    def joint_target(cls, family: str) -> Target | None:
+    def joint_attention(cls, family: str) -> AttentionFunction | None:
         """The module of the family and the function in it, where this host has them."""
         if family not in PLACES:
             return None
         module, method, kernel = PLACES[family]
-        return find_target([(module, "attention")], method, (module, kernel) if kernel else None)
+        return find_attention([(module, "attention")], method, (module, kernel) if kernel else None)
 
     @classmethod
     def noise_schedule(cls, sd_model: Any) -> Any:

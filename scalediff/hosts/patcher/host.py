@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from scalediff.hosts.patcher.kernel import chosen_attend
-from scalediff.hosts.patcher.models import Loaded, is_unet, map_transformer, map_unet, refuse_size
+from scalediff.hosts.patcher.models import PatcherModel, is_unet, map_transformer, map_unet, why_not_size
 from scalediff.hosts.patcher.transformer import (
     TOKEN,
-    Target,
+    AttentionFunction,
     block_count,
     exact_rope,
     unet_in_place,
@@ -60,12 +60,12 @@ class PatcherHost(WebUIHost):
         raise NotImplementedError
 
     @classmethod
-    def joint_target(cls, family: str) -> Target | None:
+    def joint_attention(cls, family: str) -> AttentionFunction | None:
         """Where the attention function of a transformer family lies; None where it cannot be reached."""
         raise NotImplementedError
 
     @classmethod
-    def loaded(cls, sd_model: Any) -> Loaded:
+    def model_of(cls, sd_model: Any) -> PatcherModel:
         """What is loaded."""
         raise NotImplementedError
 
@@ -84,17 +84,17 @@ class PatcherHost(WebUIHost):
     @classmethod
     def inspect(cls, sd_model: Any) -> ModelMap:
         """The map of what is loaded now."""
-        loaded = cls.loaded(sd_model)
+        loaded = cls.model_of(sd_model)
         if is_unet(loaded.network):
             return map_unet(loaded)
         family = cls.family(loaded.network)
-        return map_transformer(loaded, family, reachable=cls.joint_target(family) is not None)
+        return map_transformer(loaded, family, reachable=cls.joint_attention(family) is not None)
 
     @classmethod
-    def refuse_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
+    def why_not_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
         """Why the model cannot be run on a latent of (h, w) cells at all."""
-        network = cls.loaded(sd_model).network
-        return None if is_unet(network) else refuse_size(network, cls.family(network), latent_size)
+        network = cls.model_of(sd_model).network
+        return None if is_unet(network) else why_not_size(network, cls.family(network), latent_size)
 
     # --- the job
 
@@ -202,7 +202,7 @@ class PatcherHost(WebUIHost):
             windows = self._unet_windows(stage)
             patched = windows.patched(unet)
         else:
-            target = self.joint_target(self.model_map.family)
+            target = self.joint_attention(self.model_map.family)
             assert target is not None  # a model without one is refused
             windows = self._joint_window(stage, target)
             patched = with_wrapper(unet, windows, target)
@@ -216,7 +216,7 @@ class PatcherHost(WebUIHost):
         if layers:
             return windowed_layers(self.p.sd_model.forge_objects.unet, self.model_map), len(layers)
         blocks = block_count(self.unet())
-        target = self.joint_target(self.model_map.family)
+        target = self.joint_attention(self.model_map.family)
         swapped = target is not None and any(is_swapped(*place) for place in target.places)
         return blocks if swapped else 0, blocks
 
@@ -230,7 +230,7 @@ class PatcherHost(WebUIHost):
             room=self._room(stage),
         )
 
-    def _joint_window(self, stage: Stage, target: Target) -> JointWindow:
+    def _joint_window(self, stage: Stage, target: AttentionFunction) -> JointWindow:
         window = layer_window(self.window(), TOKEN)
         return JointWindow(
             window,

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from scalediff.hosts.patcher.host import PatcherHost
-from scalediff.hosts.patcher.models import Loaded
-from scalediff.hosts.patcher.transformer import Target, find_target
+from scalediff.hosts.patcher.models import PatcherModel
+from scalediff.hosts.patcher.transformer import AttentionFunction, find_attention
 
 KERNEL = ("ldm_patched.ldm.modules.attention", "optimized_attention")
 FLUX = ("ldm_patched.ldm.flux.layers", "attention")
@@ -27,12 +27,12 @@ class LdmPatchedHost(PatcherHost):
     calls_blocks = False  # its UNet runs their layers itself (openaimodel.py, forward_timestep_embed)
 
     @classmethod
-    def loaded(cls, sd_model: Any) -> Loaded:
+    def model_of(cls, sd_model: Any) -> PatcherModel:
         """`forge_objects.unet.model` holds network and model_sampling (ldm_patched/modules/model_base.py)."""
         model = sd_model.forge_objects.unet.model
         bases = _class_names(model.model_sampling)
         prediction = next((kind for name, kind in PREDICTIONS if name in bases), "unknown")
-        return Loaded(sd_model, model.diffusion_model, prediction)
+        return PatcherModel(sd_model, model.diffusion_model, prediction)
 
     @classmethod
     def family(cls, network: nn.Module) -> str:
@@ -47,12 +47,12 @@ class LdmPatchedHost(PatcherHost):
         return importlib.import_module(KERNEL[0]), KERNEL[1]
 
     @classmethod
-    def joint_target(cls, family: str) -> Target | None:
+    def joint_attention(cls, family: str) -> AttentionFunction | None:
         """The module of the family and the function in it, where this host has them."""
         if family not in PLACES:
             return None
         place, method = PLACES[family]
-        return find_target([place], method, KERNEL)
+        return find_attention([place], method, KERNEL)
 
     @classmethod
     def noise_schedule(cls, sd_model: Any) -> Any:

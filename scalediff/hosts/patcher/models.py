@@ -15,7 +15,7 @@ UNET_PARTS = ("input_blocks", "middle_block", "output_blocks")
 ADVICE = "load a Stable Diffusion 1.x, 2.x, SDXL, FLUX or Chroma checkpoint"
 
 
-class Loaded(NamedTuple):
+class PatcherModel(NamedTuple):
     """A host's model: the object with the family flags, its network, and "eps", "v", "flow" or another."""
 
     engine: Any
@@ -28,7 +28,7 @@ def is_unet(network: Any) -> bool:
     return all(hasattr(network, part) for part in UNET_PARTS)
 
 
-def map_unet(loaded: Loaded) -> ModelMap:
+def map_unet(loaded: PatcherModel) -> ModelMap:
     """The map of a UNet: shown to `models.inspect` in the form in which A1111 has it."""
     flags = {flag: getattr(loaded.engine, flag, False) for flag in FLAGS}
     as_a1111 = SimpleNamespace(
@@ -40,14 +40,14 @@ def map_unet(loaded: Loaded) -> ModelMap:
     return replace(found, supported=False, reason=reason, layers=()) if edit else found
 
 
-def map_transformer(loaded: Loaded, family: str, *, reachable: bool) -> ModelMap:
+def map_transformer(loaded: PatcherModel, family: str, *, reachable: bool) -> ModelMap:
     """The map of a transformer of a known `family` ("" for another); `reachable` tells of its attention."""
-    reason = _refuse(loaded, family, reachable=reachable)
+    reason = _why_not(loaded, family, reachable=reachable)
     named = family or type(loaded.network).__name__
     return ModelMap(not reason, reason, (), NATIVE_TRANSFORMER, loaded.prediction, named)
 
 
-def refuse_size(network: Any, family: str, latent_size: Cells) -> str | None:
+def why_not_size(network: Any, family: str, latent_size: Cells) -> str | None:
     """Why a latent of (h, w) cells is too large for the model's own table of positions, or None.
 
     SD3 adds a learnt position to every token; beyond its table the model cannot be called at all.
@@ -59,7 +59,7 @@ def refuse_size(network: Any, family: str, latent_size: Cells) -> str | None:
     return f"this model knows positions up to {side} x {side} pixels only; choose a smaller target"
 
 
-def _refuse(loaded: Loaded, family: str, *, reachable: bool) -> str:
+def _why_not(loaded: PatcherModel, family: str, *, reachable: bool) -> str:
     name = type(loaded.network).__name__
     if not family:
         return (

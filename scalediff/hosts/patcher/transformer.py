@@ -22,7 +22,7 @@ TOKEN = 2  # latent cells per token side in every transformer model that is know
 EXACT_BF16 = 256
 
 
-class Target(NamedTuple):
+class AttentionFunction(NamedTuple):
     """Where a family's attention function is found, and by which method of JointWindow it is replaced.
 
     `kernel` is the host's own kernel, which must not be one of the places; None where torch's is used.
@@ -42,18 +42,18 @@ def find_place(module: str, name: str) -> Place | None:
     return (found, name) if callable(getattr(found, name, None)) else None
 
 
-def find_target(
+def find_attention(
     places: Sequence[tuple[str, str]], method: str, kernel: tuple[str, str] | None
-) -> Target | None:
-    """The Target of these module and function names; None where this host lacks one of them."""
+) -> AttentionFunction | None:
+    """The AttentionFunction of these module and function names; None where this host lacks one of them."""
     found = [find_place(*place) for place in places]
     known = [place for place in found if place is not None]
     own = find_place(*kernel) if kernel else None
     complete = len(known) == len(found) and (own is not None or kernel is None)
-    return Target(known, method, own) if complete else None
+    return AttentionFunction(known, method, own) if complete else None
 
 
-def with_wrapper(unet: Any, window: JointWindow, target: Target) -> Any:
+def with_wrapper(unet: Any, window: JointWindow, target: AttentionFunction) -> Any:
     """A clone of the patcher `unet` whose model calls run under `window`; a wrapper already there is kept.
 
     The function is swapped only while the model runs: decoding, text encoders and other threads never see it.

@@ -85,7 +85,7 @@ class PatcherWindows:
         heads = options["n_heads"]
         index = self.layers.get((*options.get("block", ("", -1)), options.get("block_index", 0)))
         grid = None if index is None else grid_of(options, q.shape[1])
-        reason = _obstacle(q, k, v, known=index is not None, grid=grid)
+        reason = _why_not_windowed(q, k, v, known=index is not None, grid=grid)
         if reason:
             self._count(reason)
         if reason or index is None or grid is None:
@@ -145,7 +145,7 @@ def grid_of(options: Mapping[str, Any], tokens: int) -> tuple[int, int] | None:
     return (height, width) if height * width == tokens else None
 
 
-def _obstacle(q: Tensor, k: Tensor, v: Tensor, *, known: bool, grid: tuple[int, int] | None) -> str:
+def _why_not_windowed(q: Tensor, k: Tensor, v: Tensor, *, known: bool, grid: tuple[int, int] | None) -> str:
     """Why this call is not plain self-attention over a whole known grid, or an empty string."""
     if not known:
         return "the layer is not one of the model's map"

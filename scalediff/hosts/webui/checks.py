@@ -6,7 +6,7 @@ from typing import Any
 from modules import sd_samplers, sd_unet
 
 from scalediff.hosts.select import host_class
-from scalediff.hosts.webui.sampling import refuse_sampler
+from scalediff.hosts.webui.sampling import why_not_sampler
 from scalediff.method.cascade import StagePlan
 
 TIMESTEP_SAMPLERS = ("DDIM", "DDIM CFG++", "PLMS", "UniPC")
@@ -26,7 +26,7 @@ OWN_LOOPS = (
 TILERS = ("tiled diffusion",)
 
 
-def refuse_engine() -> str | None:
+def why_not_engine() -> str | None:
     """An engine that runs in place of the model; the host switches it only after `process`."""
     if sd_unet.current_unet is None:
         return None
@@ -36,7 +36,7 @@ def refuse_engine() -> str | None:
     )
 
 
-def refuse_model(p: Any) -> str | None:
+def why_not_model(p: Any) -> str | None:
     """The model that is loaded now."""
     if getattr(p.sd_model, "cond_stage_key", None) == "edit" or hasattr(p.sd_model, "depth_model"):
         return "this model needs a second picture as its condition; use a text-to-image checkpoint"
@@ -44,17 +44,17 @@ def refuse_model(p: Any) -> str | None:
     return None if model_map.supported else model_map.reason
 
 
-def refuse_job(p: Any, sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:
+def why_not_job(p: Any, sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:
     """Other scripts, sampler, model, then whether the two go together; `stages` are (tau, model steps)."""
     return (
-        refuse_tilers(p)
-        or refuse_stages(sampler_name, stages)
-        or refuse_model(p)
-        or _refuse_pair(p, sampler_name)
+        why_not_tilers(p)
+        or why_not_stages(sampler_name, stages)
+        or why_not_model(p)
+        or _why_not_together(p, sampler_name)
     )
 
 
-def refuse_tilers(p: Any) -> str | None:
+def why_not_tilers(p: Any) -> str | None:
     """Another extension that takes the canvas apart itself."""
     args = p.script_args or ()
     for script in getattr(p.scripts, "alwayson_scripts", ()):
@@ -65,18 +65,18 @@ def refuse_tilers(p: Any) -> str | None:
     return None
 
 
-def refuse_stages(sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:
+def why_not_stages(sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:
     """A sampler that cannot run one of the stages (tau, model steps)."""
-    reasons = (refuse_sampler(sampler_name, steps, tau) for tau, steps in stages)
+    reasons = (why_not_sampler(sampler_name, steps, tau) for tau, steps in stages)
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def refuse_size(p: Any, plan: StagePlan) -> str | None:
+def why_not_size(p: Any, plan: StagePlan) -> str | None:
     """A canvas that the loaded model cannot be run on."""
-    return host_class().refuse_size(p.sd_model, plan.stages[-1].latent_size)
+    return host_class().why_not_size(p.sd_model, plan.stages[-1].latent_size)
 
 
-def _refuse_pair(p: Any, sampler_name: str) -> str | None:
+def _why_not_together(p: Any, sampler_name: str) -> str | None:
     """A sampler that counts in timesteps of a diffusion schedule, which a flow model has none of."""
     config = sd_samplers.find_sampler_config(sampler_name)
     if config.name in TIMESTEP_SAMPLERS and host_class().inspect(p.sd_model).prediction == "flow":
@@ -84,7 +84,7 @@ def _refuse_pair(p: Any, sampler_name: str) -> str | None:
     return None
 
 
-def refuse_img2img(p: Any) -> str | None:
+def why_not_img2img(p: Any) -> str | None:
     """What img2img can do and staged enlargement cannot."""
     if p.image_mask is not None or p.latent_mask is not None:
         return (

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from scalediff.hosts.select import host_class
-from scalediff.hosts.webui.checks import refuse_engine, refuse_job, refuse_size
+from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.replace import original, replace, restore
 from scalediff.hosts.webui.times import measure
@@ -18,7 +18,7 @@ from scalediff.method.geometry import CELL, PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.infotext import ENABLE
 from scalediff.settings.job_record import ATTRIBUTE, JobRecord
-from scalediff.settings.planning import direct_plan, refuse_direct
+from scalediff.settings.planning import direct_plan, why_not_direct
 
 log = logging.getLogger("scalediff")
 
@@ -28,7 +28,7 @@ SAMPLER_METHODS = ("sample", "sample_img2img")
 def install(p: Any, record: JobRecord) -> str | None:
     """Keep merged tokens out of this job. Returns the reason instead when it is clear that it cannot work."""
     # the size and the model of a second pass are not known yet
-    reason = None if _has_second_pass(p) else _refuse(p, record, (p.width, p.height))
+    reason = None if _has_second_pass(p) else _why_not(p, record, (p.width, p.height))
     if reason is None:
         replace(p, "get_token_merging_ratio", lambda for_hr=False: 0.0)
     return reason
@@ -59,7 +59,7 @@ def _replace_once(p: Any, record: JobRecord, name: str) -> None:
 def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[[], Any]) -> Any:
     """One call of the host's sampler for a latent of `shape`, in windows where they apply."""
     canvas = (shape[-1] * CELL, shape[-2] * CELL)
-    reason = _refuse_shape(shape) or refuse_engine() or _refuse(p, record, canvas)
+    reason = _why_not_shape(shape) or why_not_engine() or _why_not(p, record, canvas)
     if reason is not None:
         _withdraw(p, reason)
         return ordinary()
@@ -84,18 +84,18 @@ def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[
     return result
 
 
-def _refuse_shape(shape: tuple[int, ...]) -> str | None:
+def _why_not_shape(shape: tuple[int, ...]) -> str | None:
     return None if len(shape) == 4 else "this model makes video, not pictures; use an image checkpoint"
 
 
-def _refuse(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
+def _why_not(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
     """Why this canvas, (width, height) in pixels, is not sampled in windows by the model loaded now."""
     one_pass = _plan(p, canvas)
     native = host_class().inspect(p.sd_model).native_size
     return (
-        refuse_job(p, p.sampler_name, ())  # any steps: the host's own pass runs them
-        or refuse_size(p, one_pass)
-        or refuse_direct(native, one_pass, record.config)
+        why_not_job(p, p.sampler_name, ())  # any steps: the host's own pass runs them
+        or why_not_size(p, one_pass)
+        or why_not_direct(native, one_pass, record.config)
     )
 
 

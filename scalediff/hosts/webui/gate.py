@@ -115,7 +115,7 @@ class _PromptRows:
         if not self._kinds:
             return self._host.rows.prompts_of_call(count)
         each = count // len(self._kinds)
-        images = self._host.rows.of_call(count)
+        images = self._host.rows.images_of_call(count)
         return [image if self._kinds[row // each] == 0 else None for row, image in enumerate(images)]
 
     def _note(self, network: nn.Module, inputs: tuple, options: dict[str, Any]) -> None:

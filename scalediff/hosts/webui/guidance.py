@@ -14,7 +14,7 @@ from modules import script_callbacks
 from modules.sd_samplers_timesteps import CFGDenoiserTimesteps
 from torch import Tensor
 
-from scalediff.hosts.webui.rows import RowTracker
+from scalediff.hosts.webui.rows import BatchRows
 
 Guidance = Callable[[Tensor, Tensor], Tensor]
 
@@ -51,7 +51,7 @@ class GuidanceCallbacks:
     `shows_eps`: this host shows eps and timesteps for the DDIM family; others show x0 and sigma always.
     """
 
-    def __init__(self, p: Any, rows: RowTracker, *, shows_eps: bool = True):
+    def __init__(self, p: Any, rows: BatchRows, *, shows_eps: bool = True):
         self.p = p
         self.rows = rows
         self.shows_eps = shows_eps

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import passes
-from scalediff.hosts.webui.checks import refuse_engine, refuse_job, refuse_size, refuse_stages
+from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size, why_not_stages
 from scalediff.hosts.webui.conditioning import Told, stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import save_pictures, to_image
 from scalediff.hosts.webui.replace import original, replace
-from scalediff.hosts.webui.sampling import followed
+from scalediff.hosts.webui.sampling import fit_to_sampler
 from scalediff.hosts.webui.vae import finished
 from scalediff.method.cascade import CascadeResult, StagePlan
 from scalediff.settings import infotext
@@ -25,12 +25,12 @@ from scalediff.settings.planning import make_plan, stage_values
 
 def install(p: Any, record: JobRecord) -> str | None:
     """Replace `p.sample_hr_pass`. Returns the reason instead when it is clear already that it cannot work."""
-    record.continue_with(followed(record.config, sampler_of(p)))
+    record.continue_with(fit_to_sampler(record.config, sampler_of(p)))
     stages = stage_values(record.config, **passes.steps_of(p))  # sizes, hence the count, are not known yet
     if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
-        reason = refuse_job(p, sampler_of(p), stages)
+        reason = why_not_job(p, sampler_of(p), stages)
     else:  # another model will be loaded for the pass: it is looked at then
-        reason = refuse_stages(sampler_of(p), stages)
+        reason = why_not_stages(sampler_of(p), stages)
     if reason is not None:
         return reason
     record.mark_unused("fit_init")  # there is no init image
@@ -49,7 +49,7 @@ def install(p: Any, record: JobRecord) -> str | None:
             return samples if samples is not None else _pictures(decoded_samples)
         rgb = None if decoded_samples is None else decoded_samples[:, :3].float()
         plan = plan_of(p, record, _base(samples, rgb))
-        reason = _refuse_pass(p, record, plan, samples)
+        reason = _why_not_pass(p, record, plan, samples)
         if reason is not None:
             refuse(p, reason)
             return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
@@ -85,14 +85,14 @@ def _pictures(decoded: Tensor | None) -> Any:
     return result
 
 
-def _refuse_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | None) -> str | None:
+def _why_not_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | None) -> str | None:
     """The checks that need the model of the second pass and the real sizes."""
     if not plan.stages:
         width, height = plan.target
         return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
     if samples is not None and samples.ndim != 4:
         return "this model makes video, not pictures; use an image checkpoint"
-    return refuse_engine() or refuse_job(p, sampler_of(p), passes.demands_of(plan)) or refuse_size(p, plan)
+    return why_not_engine() or why_not_job(p, sampler_of(p), passes.demands_of(plan)) or why_not_size(p, plan)
 
 
 def _second_pass(

@@ -20,7 +20,7 @@ from scalediff.hosts.webui.control import hints_of_size
 from scalediff.hosts.webui.guidance import GuidanceCallbacks
 from scalediff.hosts.webui.model import network_of
 from scalediff.hosts.webui.pictures import resize_bicubic, resize_with_upscaler, save_stage
-from scalediff.hosts.webui.rows import RowTracker
+from scalediff.hosts.webui.rows import BatchRows
 from scalediff.hosts.webui.sampling import (
     exact_schedule,
     is_timestep_sampler,
@@ -76,7 +76,7 @@ class WebUIHost:
         self.prediction = model_map.prediction
         self.windowed_calls = self.reused = 0
         self.fallbacks: set[str] = set()
-        self.rows = RowTracker(len(p.seeds))
+        self.rows = BatchRows(len(p.seeds))
         self.callbacks = GuidanceCallbacks(p, self.rows, shows_eps=self.eps_from_timestep_samplers)
         # what a stage does to the cross-attention of the model, set by webui_gate
         self.gated: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
@@ -95,12 +95,12 @@ class WebUIHost:
         raise NotImplementedError
 
     @classmethod
-    def refuse_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
+    def why_not_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
         """Why the model cannot be run on a latent of (h, w) cells at all; None where it can."""
         return None
 
     @classmethod
-    def settle(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
+    def fit_to_model(cls, sd_model: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
         """The settings as they suit the loaded model: what was left to the preset is filled in."""
         settled = presets.resolve(config, cls.inspect(sd_model).family)
         return settled if cls.reuses(sd_model) else replace(settled, feature_reuse=1)

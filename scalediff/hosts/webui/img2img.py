@@ -7,13 +7,13 @@ from torch import Tensor
 
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import passes
-from scalediff.hosts.webui.checks import refuse_engine, refuse_img2img, refuse_job, refuse_size
+from scalediff.hosts.webui.checks import why_not_engine, why_not_img2img, why_not_job, why_not_size
 from scalediff.hosts.webui.conditioning import stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import base_images, base_size, own_scale
 from scalediff.hosts.webui.replace import original, replace
-from scalediff.hosts.webui.sampling import followed
+from scalediff.hosts.webui.sampling import fit_to_sampler
 from scalediff.hosts.webui.vae import finished_or_latent
 from scalediff.method.cascade import StagePlan
 from scalediff.settings import infotext
@@ -23,8 +23,8 @@ from scalediff.settings.planning import make_plan, shrunk_to_native
 
 def install(p: Any, record: JobRecord) -> str | None:
     """Replace `p.sample`. Returns the reason instead when this job is none to enlarge."""
-    record.continue_with(followed(record.config, p.sampler_name))
-    reason = _refuse(p, record)
+    record.continue_with(fit_to_sampler(record.config, p.sampler_name))
+    reason = _why_not(p, record)
     if reason is not None:
         return reason
     if _base(p, record) == _own_size(p):
@@ -39,7 +39,7 @@ def install(p: Any, record: JobRecord) -> str | None:
         prompts: list[str],
     ) -> Tensor:
         ordinary = original(p, "sample", sample)
-        reason = refuse_engine() or refuse_job(p, p.sampler_name, passes.demands_of(plan_of(p, record)))
+        reason = why_not_engine() or why_not_job(p, p.sampler_name, passes.demands_of(plan_of(p, record)))
         if reason is not None or shared.state.interrupted:
             infotext.remove(p.extra_generation_params)
             if reason is not None:
@@ -77,16 +77,16 @@ def _own_size(p: Any) -> tuple[int, int]:
     return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode)
 
 
-def _refuse(p: Any, record: JobRecord) -> str | None:
+def _why_not(p: Any, record: JobRecord) -> str | None:
     """What can be seen before the host has prepared anything."""
-    reason = refuse_img2img(p)
+    reason = why_not_img2img(p)
     if reason is not None:
         return reason
     plan = plan_of(p, record)
     shrinks = record.config.fit_init
     if not plan.stages or (own_scale(p.init_images[0].size, plan.target, p.resize_mode) >= 1 and not shrinks):
         return _too_small(p, plan, shrinks=shrinks)
-    return refuse_job(p, p.sampler_name, passes.demands_of(plan)) or refuse_size(p, plan)
+    return why_not_job(p, p.sampler_name, passes.demands_of(plan)) or why_not_size(p, plan)
 
 
 def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:

@@ -60,7 +60,7 @@ def install(p: Any, config: ScaleDiffConfig) -> None:
     By the kind of the job and not by the tab: other extensions run img2img jobs with the scripts of txt2img.
     """
     host = host_class()
-    record = JobRecord(host.settle(p.sd_model, config))
+    record = JobRecord(host.fit_to_model(p.sd_model, config))
     if not isinstance(p, (StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img)):
         log.debug("nothing to do for a %s", type(p).__name__)
         return

@@ -30,7 +30,7 @@ def _find(row: Tensor, plain: Tensor, expected: int) -> int:
     return next((i for i in order if torch.equal(row, plain[i])), expected)
 
 
-class RowTracker:
+class BatchRows:
     """Follows a denoiser call: `expect` when the host has built the rows, `take` at each UNet call."""
 
     def __init__(self, batch: int):
@@ -57,14 +57,14 @@ class RowTracker:
         self.calls += 1
 
     def prompts_of_call(self, count: int) -> list[int | None]:
-        """As `of_call`, with None for rows of the negative prompt and where nobody announced the rows."""
+        """As `images_of_call`, with None for rows of the negative prompt and where nobody announced the rows."""
         first = self._next - count
         if first < 0 or len(self._current) != count:
             return [None] * count
         prompts = len(self._rows) - self.batch
         return [image if first + i < prompts else None for i, image in enumerate(self._current)]
 
-    def of_call(self, count: int) -> list[int]:
+    def images_of_call(self, count: int) -> list[int]:
         """The image of each of the `count` rows of the UNet call that runs now."""
         if len(self._current) == count:
             return self._current

@@ -14,7 +14,7 @@ from typing import Any
 from modules import devices, sd_samplers, shared
 from torch import Tensor, nn
 
-from scalediff.hosts.webui.rows import RowTracker
+from scalediff.hosts.webui.rows import BatchRows
 from scalediff.method import schedule
 from scalediff.models.feature_reuse import FeatureReuse
 from scalediff.settings.config import ScaleDiffConfig
@@ -30,7 +30,7 @@ CFG_PLUS_PLUS = "CFG++"  # these samplers step along the negative prompt's own p
 SPACES_ITSELF = "UniPC"  # takes the number of its times and where they start, no schedule
 
 
-def refuse_sampler(name: str, steps: int, tau: int) -> str | None:
+def why_not_sampler(name: str, steps: int, tau: int) -> str | None:
     """One sentence when the sampler `name` cannot run a stage of `steps` model steps from `tau`, or None."""
     config = sd_samplers.find_sampler_config(name)
     if config is None:
@@ -86,7 +86,7 @@ def exact_schedule(sampler: Any, p: Any, values: Tensor) -> Iterator[int]:
         delattr(sampler, name)
 
 
-def followed(config: ScaleDiffConfig, sampler_name: str) -> ScaleDiffConfig:
+def fit_to_sampler(config: ScaleDiffConfig, sampler_name: str) -> ScaleDiffConfig:
     """`config` without the savings that the sampler of the stages cannot follow; unknown ones follow all."""
     sampler = sd_samplers.find_sampler_config(sampler_name)
     name = sampler.name if sampler else ""
@@ -102,7 +102,7 @@ def savings(
     *,
     levels: Sequence[float],
     unet: nn.Module,
-    rows: RowTracker,
+    rows: BatchRows,
 ) -> Iterator[FeatureReuse]:
     """One stage with the savings of `config`. Entered before the sampler reads `p`; gives what counts the reuse.
 
