@@ -60,7 +60,7 @@ def loaded_model() -> preview.Loaded | None:
     from scalediff.hosts.select import host_class
     from scalediff.hosts.webui.sampling import fit_to_sampler
     from scalediff.hosts.webui.times import TIMES
-    from scalediff.hosts.webui.vae import chooser
+    from scalediff.hosts.webui.vae import tile_chooser
 
     def evaluations(name: str) -> int:
         config = sd_samplers.find_sampler_config(name)
@@ -82,7 +82,7 @@ def loaded_model() -> preview.Loaded | None:
         evaluations=evaluations,
         times=TIMES,
         key=speed_key(model, devices.device),
-        tiles=lambda config: chooser(model, config),
+        tiles=lambda config: tile_chooser(model, config),
     )
 
 

@@ -57,8 +57,6 @@ def stage(booted, monkeypatch):
         ForgeHost.inspect(sd_model),
         plan,
         sampler_name="Euler",
-        cond=None,
-        uncond=None,
     )
     return SimpleNamespace(host=host, p=p, sd_model=sd_model, after_lora=after_lora, first=plan.stages[0])
 

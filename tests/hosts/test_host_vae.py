@@ -104,7 +104,7 @@ def test_the_job_goes_before_the_settings_page(host, job, page, tiled):
     from scalediff.hosts.webui import vae as webui_vae
 
     host.shared.opts.data[preferences.TILING_OPTION] = page
-    choose = webui_vae.chooser(host.model, ScaleDiffConfig(vae_tiling=job))
+    choose = webui_vae.tile_chooser(host.model, ScaleDiffConfig(vae_tiling=job))
     assert (choose(host.model.first_stage_model.decoder, (32, 32)) is not None) is tiled
 
 
@@ -240,7 +240,7 @@ class TestHostsThatTile:
 
         p = SimpleNamespace(sd_model=host.model, extra_generation_params={})
         latent = torch.zeros(1, host.model.latent_channels, 8, 8)
-        assert webui_vae.finished_or_latent(p, ScaleDiffConfig(), latent) is latent
-        decoded = webui_vae.finished_or_latent(p, ScaleDiffConfig(vae_tiling="On"), latent)
+        assert webui_vae.decode_where_tiled(p, ScaleDiffConfig(), latent) is latent
+        decoded = webui_vae.decode_where_tiled(p, ScaleDiffConfig(vae_tiling="On"), latent)
         assert decoded.already_decoded
         assert decoded[0].shape == (3, 64, 64)

@@ -5,6 +5,7 @@ ours are laid on top, on a clone that is in place only while the sampler runs.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -29,7 +30,7 @@ from scalediff.hosts.webui.memory import attention_room
 from scalediff.hosts.webui.sampling import no_refiner
 from scalediff.method import flow, schedule, seeding
 from scalediff.method.cascade import Stage
-from scalediff.method.geometry import patch_length
+from scalediff.method.geometry import Cells, patch_length
 from scalediff.models.inspection import ModelMap, layer_window
 from scalediff.models.windowed_transformer import JointWindow, is_swapped
 from scalediff.models.windowed_transformer import token_grid as tokens_of
@@ -55,24 +56,24 @@ class PatcherHost(WebUIHost):
     # --- what one dialect does in its own way
 
     @classmethod
+    @abstractmethod
     def kernel(cls) -> tuple[ModuleType, str]:
         """Module and name of the host's attention function for UNets."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def joint_attention(cls, family: str) -> AttentionFunction | None:
         """Where the attention function of a transformer family lies; None where it cannot be reached."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def model_of(cls, sd_model: Any) -> PatcherModel:
         """What is loaded."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def noise_schedule(cls, sd_model: Any) -> Any:
         """What holds the model's noise levels: the table `sigmas`, and sigma(timestep) of a UNet."""
-        raise NotImplementedError
 
     @classmethod
     def family(cls, network: nn.Module) -> str:
@@ -91,8 +92,8 @@ class PatcherHost(WebUIHost):
         return map_transformer(loaded, family, reachable=cls.joint_attention(family) is not None)
 
     @classmethod
-    def why_not_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
-        """Why the model cannot be run on a latent of (h, w) cells at all."""
+    def why_not_size(cls, sd_model: Any, latent_size: Cells) -> str | None:
+        """Why the model cannot be run on a latent of this size at all; None where it can."""
         network = cls.model_of(sd_model).network
         return None if is_unet(network) else why_not_size(network, cls.family(network), latent_size)
 
@@ -244,8 +245,8 @@ class PatcherHost(WebUIHost):
         """Bytes that attention may take."""
         return attention_room(self.p, self.unet(), self.model_map, stage.latent_size)
 
-    def _joint_shift(self, stage: Stage, window: tuple[int, int]) -> Shift | None:
-        """As `shift`, for layers that all have one and the same window (h, w) in tokens."""
+    def _joint_shift(self, stage: Stage, window: Cells) -> Shift | None:
+        """As `shift`, for layers that all have one and the same window, in tokens."""
         if not self.config.shift:
             return None
         patch = (patch_length(window[0]), patch_length(window[1]))

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from scalediff.hosts.patcher.transformer import TOKEN
-from scalediff.method.geometry import CELL
+from scalediff.method.geometry import CELL, Cells
 from scalediff.models import inspection as models
-from scalediff.models.inspection import Cells, ModelMap
+from scalediff.models.inspection import ModelMap
 
 NATIVE_TRANSFORMER = (128, 128)
 FLAGS = ("is_sd1", "is_sd2", "is_sdxl", "is_ssd", "is_sdxl_inpaint")

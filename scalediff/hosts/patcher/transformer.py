@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scalediff.attention.rotary import axial_table
 from scalediff.hosts.patcher.kernel import Place
+from scalediff.method.geometry import Cells
 from scalediff.models.windowed_transformer import FunctionSwap, JointWindow, token_grid
 
 TOKEN = 2  # latent cells per token side in every transformer model that is known
@@ -78,7 +79,7 @@ def with_wrapper(unet: Any, window: JointWindow, target: AttentionFunction) -> A
     return clone
 
 
-def exact_rope(model: Any, grid: tuple[int, int]) -> Tensor | None:
+def exact_rope(model: Any, grid: Cells) -> Tensor | None:
     """FLUX's rotary table in fp32 where the model's own numbering would round; None where it is exact."""
     embedder = getattr(model, "pe_embedder", None)
     axes, theta = getattr(embedder, "axes_dim", None), getattr(embedder, "theta", None)

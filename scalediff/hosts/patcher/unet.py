@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.hosts.patcher.kernel import Place, chosen_attend, late_kernel
-from scalediff.method.geometry import offsets_of_rows
+from scalediff.method.geometry import Cells, offsets_of_rows
 from scalediff.models.inspection import ModelMap, layer_window
 from scalediff.models.windowed_unet import Shift
 
@@ -31,7 +31,7 @@ Key = tuple[str, int, int]  # ("input" | "middle" | "output", block, transformer
 class PatcherWindows:
     """The attn1 replacements of one stage; `calls` and `fallbacks` as in `windowed.WindowedAttention`.
 
-    `window` (h, w) is in latent cells. `kernel` = (module, name) of the host's own attention function: it
+    `window` is in latent cells. `kernel` = (module, name) of the host's own attention function: it
     computes the windows, as `patcher_kernel` says, and everything that cannot be windowed. `room`: bytes that
     a layer may take beside its q, k, v and result, None for any number.
     """
@@ -39,7 +39,7 @@ class PatcherWindows:
     def __init__(
         self,
         model_map: ModelMap,
-        window: tuple[int, int],
+        window: Cells,
         *,
         kernel: Place,
         shift: Shift | None = None,
@@ -131,8 +131,8 @@ def note_grid(x: Tensor, when: str, layer: Any, *rest: Any) -> Tensor:
     return x
 
 
-def grid_of(options: Mapping[str, Any], tokens: int) -> tuple[int, int] | None:
-    """(h, w) of this call's tokens: as noted, else the latent halved (rounding up) until it fits; or None."""
+def grid_of(options: Mapping[str, Any], tokens: int) -> Cells | None:
+    """The grid of this call's tokens: as noted, else the latent halved (rounding up) until it fits; or None."""
     noted = options.get(GRID)
     if noted is not None:
         return noted if noted[0] * noted[1] == tokens else None
@@ -145,7 +145,7 @@ def grid_of(options: Mapping[str, Any], tokens: int) -> tuple[int, int] | None:
     return (height, width) if height * width == tokens else None
 
 
-def _why_not_windowed(q: Tensor, k: Tensor, v: Tensor, *, known: bool, grid: tuple[int, int] | None) -> str:
+def _why_not_windowed(q: Tensor, k: Tensor, v: Tensor, *, known: bool, grid: Cells | None) -> str:
     """Why this call is not plain self-attention over a whole known grid, or an empty string."""
     if not known:
         return "the layer is not one of the model's map"

@@ -1,8 +1,8 @@
-"""What the model is told in the stages: the prompt, and the size of the picture where it knows of sizes.
+"""Cond and uncond of the stages: the prompt, and the size of the picture where the model is conditioned on it.
 
 The host makes the conditioning of a pass once, for one prompt and the pass's target size. The stages may have
-a prompt of their own, and SDXL was trained on sizes near its native one: as published it is told the base
-size throughout.
+a prompt of their own, and SDXL was trained on sizes near its native one: as published it gets the base size
+throughout.
 """
 
 import logging
@@ -23,15 +23,15 @@ log = logging.getLogger("scalediff")
 
 SIZE_INPUT = "original_size_as_tuple"  # SDXL's micro-conditioning, in the names of its embedders
 VECTOR = "vector"  # where the hosts keep what is no text
-Told = tuple[Any, Any]  # cond and uncond, in the host's own classes
+Conditioning = tuple[Any, Any]  # cond and uncond, in the host's own classes
 
 
 @dataclass(frozen=True)
 class Texts:
     """What the host makes the conditioning of a pass from.
 
-    `size` is (width, height) in pixels, `steps` the model calls of the first pass and those of the second,
-    None in img2img. `networks`: the tags of LoRA and the like. `distilled`: FLUX's guidance.
+    `steps`: the model calls of the first pass and those of the second, None in img2img. `networks`: the tags
+    of LoRA and the like. `distilled`: FLUX's guidance.
     """
 
     prompts: list[str]
@@ -54,13 +54,13 @@ def texts_of(p: Any, sampler_name: str) -> Texts:
         p.hr_negative_prompts,
         p.hr_extra_network_data,
         (p.hr_upscale_to_x, p.hr_upscale_to_y),
-        (p.firstpass_steps, _calls(sampler_name, p.hr_second_pass_steps or p.steps)),
+        (p.firstpass_steps, _model_calls(sampler_name, p.hr_second_pass_steps or p.steps)),
         getattr(p, "hr_distilled_cfg", None),
     )
 
 
 def takes_size(sd_model: Any) -> bool:
-    """Whether the model is told the size of the picture."""
+    """Whether the model is conditioned on the size of the picture."""
     embedders = getattr(getattr(sd_model, "conditioner", None), "embedders", None)
     if embedders is None:  # Forge has no such list
         return bool(getattr(sd_model, "is_sdxl", False))
@@ -72,8 +72,8 @@ def takes_size(sd_model: Any) -> bool:
 
 @contextmanager
 def stage_conditioning(
-    p: Any, record: JobRecord, plan: StagePlan, own: Told, *, sampler_name: str
-) -> Iterator[list[Told]]:
+    p: Any, record: JobRecord, plan: StagePlan, own: Conditioning, *, sampler_name: str
+) -> Iterator[list[Conditioning]]:
     """(cond, uncond) of each stage; LoRA and the like of the stages' prompt are active inside the `with`.
 
     `own` is what the host has made for this pass, handed on where neither prompt nor size differ. A setting
@@ -85,15 +85,15 @@ def stage_conditioning(
         record.mark_unused("size_conditioning")
     prompt = _own_prompt(p, record)
     if not prompt:
-        yield _of_sizes(p, record, plan, texts, own) if sized else [own] * len(plan.stages)
+        yield _for_sizes(p, record, plan, texts, own) if sized else [own] * len(plan.stages)
         return
     prompts, networks = extra_networks.parse_prompts([prompt] * len(p.seeds))
     changed = replace(texts, prompts=prompts, networks=networks)
     with _networks(p, networks, usual=texts.networks):
-        told = _of_prompt(p, record, plan, changed, own, sampler_name=sampler_name)
-        if told is None:
+        made = _for_prompt(p, record, plan, changed, own, sampler_name=sampler_name)
+        if made is None:
             record.mark_unused("upscale_prompt")
-        yield told or [own] * len(plan.stages)
+        yield made or [own] * len(plan.stages)
 
 
 def _own_prompt(p: Any, record: JobRecord) -> str:
@@ -123,35 +123,37 @@ def _networks(p: Any, networks: Any, *, usual: Any) -> Iterator[None]:
             extra_networks.activate(p, usual)
 
 
-def _of_prompt(
-    p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Told, *, sampler_name: str
-) -> list[Told] | None:
+def _for_prompt(
+    p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Conditioning, *, sampler_name: str
+) -> list[Conditioning] | None:
     """Conditioning of another prompt; None, with a comment, where the host cannot make it."""
-    made: dict[Any, Told] = {}
-    told = []
+    made: dict[Any, Conditioning] = {}
+    of_stages = []
     try:
         for stage in plan.stages:
-            calls = _calls(sampler_name, stage.steps)  # [a:b:0.5] changes half way through the stage
+            calls = _model_calls(sampler_name, stage.steps)  # [a:b:0.5] changes half way through the stage
             steps = (calls, None) if texts.steps[1] is None else (texts.steps[0], calls)
-            key = (_size(record, plan, stage), steps)
+            key = (_size_input(record, plan, stage), steps)
             if key not in made:
                 wanted = replace(texts, size=key[0], steps=steps)
                 made[key] = conditioning_of(p, wanted, negative=own[1] is not None)
-            told.append(made[key])
+            of_stages.append(made[key])
     except Exception as error:  # the hosts' parsers and text encoders raise whatever they like
         log.warning("the prompt of the stages could not be used", exc_info=True)
         tell(p, f"ScaleDiff kept the prompt in its stages: the one for them could not be used ({error}).")
         return None
-    return told
+    return of_stages
 
 
-def _of_sizes(p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Told) -> list[Told]:
-    """`own` with the size that each stage is to be told, and nothing else in it changed.
+def _for_sizes(
+    p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Conditioning
+) -> list[Conditioning]:
+    """`own` with the size input of each stage, and nothing else in it changed.
 
     `own` itself throughout where another extension has put something of its own shape there.
     """
     made = {texts.size: own}
-    sizes = [_size(record, plan, stage) for stage in plan.stages]
+    sizes = [_size_input(record, plan, stage) for stage in plan.stages]
     try:
         for size in sizes:
             if size not in made:
@@ -166,12 +168,12 @@ def _of_sizes(p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Tol
     return [made[size] for size in sizes]
 
 
-def _size(record: JobRecord, plan: StagePlan, stage: Stage) -> PixelSize:
-    """The size that the model is told, (width, height)."""
+def _size_input(record: JobRecord, plan: StagePlan, stage: Stage) -> PixelSize:
+    """The size that the model is conditioned on in a stage."""
     return stage.size if record.config.size_conditioning == STAGE else plan.base
 
 
-def conditioning_of(p: Any, texts: Texts, *, negative: bool) -> Told:
+def conditioning_of(p: Any, texts: Texts, *, negative: bool) -> Conditioning:
     """(cond, uncond) by the host's own functions; uncond None where the host has none, at a CFG of 1.
 
     In caches of their own: the host's do not tell sizes apart.
@@ -205,6 +207,7 @@ def _entries(conditioning: Any) -> Iterator[Any]:
             yield from getattr(part, "schedules", [part])
 
 
-def _calls(sampler_name: str, steps: int) -> int:
+def _model_calls(sampler_name: str, steps: int) -> int:
+    """Model calls of a pass of `steps` steps: some samplers make two in each."""
     config = sd_samplers.find_sampler_config(sampler_name)
     return config.total_steps(steps) if config else steps

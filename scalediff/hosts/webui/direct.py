@@ -14,6 +14,7 @@ from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_si
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.replace import original, replace, restore
 from scalediff.hosts.webui.times import measure
+from scalediff.method.cascade import StagePlan
 from scalediff.method.geometry import CELL, PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.infotext import ENABLE
@@ -99,7 +100,7 @@ def _why_not(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
     )
 
 
-def _plan(p: Any, canvas: PixelSize) -> Any:
+def _plan(p: Any, canvas: PixelSize) -> StagePlan:
     return direct_plan(host_class().inspect(p.sd_model).native_size, canvas, steps=p.steps)
 
 

@@ -9,15 +9,16 @@ from torch import Tensor
 from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import passes
 from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size, why_not_stages
-from scalediff.hosts.webui.conditioning import Told, stage_conditioning
+from scalediff.hosts.webui.conditioning import Conditioning, stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import save_pictures, to_image
 from scalediff.hosts.webui.replace import original, replace
 from scalediff.hosts.webui.sampling import fit_to_sampler
-from scalediff.hosts.webui.vae import finished
+from scalediff.hosts.webui.vae import decode_final
 from scalediff.method.cascade import CascadeResult, StagePlan
+from scalediff.method.geometry import PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.job_record import JobRecord
 from scalediff.settings.planning import make_plan, stage_values
@@ -64,14 +65,14 @@ def sampler_of(p: Any) -> str:
     return p.hr_sampler_name or p.sampler_name
 
 
-def plan_of(p: Any, record: JobRecord, base: tuple[int, int]) -> StagePlan:
-    """The plan from `base` (width, height) to the size of the Hires panel, before its crop."""
+def plan_of(p: Any, record: JobRecord, base: PixelSize) -> StagePlan:
+    """The plan from `base` to the size of the Hires panel, before its crop."""
     target = (p.hr_upscale_to_x, p.hr_upscale_to_y)
     return make_plan(base, target, record.config, **passes.steps_of(p))
 
 
-def _base(samples: Tensor | None, rgb: Tensor | None) -> tuple[int, int]:
-    """Size of the first picture (width, height); an uploaded one need not have the size on the page."""
+def _base(samples: Tensor | None, rgb: Tensor | None) -> PixelSize:
+    """Size of the first picture; an uploaded one need not have the size on the page."""
     if samples is not None:
         return samples.shape[3] * opt_f, samples.shape[2] * opt_f
     assert rgb is not None
@@ -105,11 +106,11 @@ def _second_pass(
         _save_first_pictures(p, samples, rgb)
         _prepare_conditioning(p)
         own = (p.hr_c, p.hr_uc)
-        with stage_conditioning(p, record, plan, own, sampler_name=sampler_of(p)) as told:
-            result = _stages(p, record, plan, told, samples, rgb)
+        with stage_conditioning(p, record, plan, own, sampler_name=sampler_of(p)) as conditionings:
+            result = _stages(p, record, plan, conditionings, samples, rgb)
         cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
         devices.torch_gc()
-        pictures = finished(p, record.config, cropped)
+        pictures = decode_final(p, record.config, cropped)
         record.remove_unused(p.extra_generation_params)
         return pictures
     finally:
@@ -123,7 +124,7 @@ def _stages(
     p: Any,
     record: JobRecord,
     plan: StagePlan,
-    told: list[Told],
+    conditionings: list[Conditioning],
     samples: Tensor | None,
     rgb: Tensor | None,
 ) -> CascadeResult:
@@ -134,7 +135,7 @@ def _stages(
         host_class().inspect(p.sd_model),
         plan,
         sampler_name=sampler_of(p),
-        told=told,
+        conditionings=conditionings,
         upscaler=p.hr_upscaler if p.latent_scale_mode is None else None,
     )
     latent, rgb = _on_device(host, samples, rgb)

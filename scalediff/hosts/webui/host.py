@@ -5,6 +5,7 @@ what has to be prepared before the sampler is called.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -16,6 +17,7 @@ from modules.processing import decode_latent_batch
 from torch import Tensor, nn
 
 from scalediff.hosts.webui import vae
+from scalediff.hosts.webui.conditioning import Conditioning
 from scalediff.hosts.webui.control import hints_of_size
 from scalediff.hosts.webui.guidance import GuidanceCallbacks
 from scalediff.hosts.webui.model import network_of
@@ -31,7 +33,7 @@ from scalediff.hosts.webui.sampling import (
 from scalediff.hosts.webui.times import measure
 from scalediff.method import seeding
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import patch_length
+from scalediff.method.geometry import Cells, PixelSize, patch_length
 from scalediff.method.guidance import StructureGuidance
 from scalediff.method.schedule import step_levels, without_last
 from scalediff.models.feature_reuse import FeatureReuse, deep_blocks
@@ -45,12 +47,11 @@ from scalediff.settings.planning import attention_window
 log = logging.getLogger("scalediff")
 
 
-class WebUIHost:
+class WebUIHost(ABC):
     """Implements `scalediff.method.cascade.Host`; `run` the cascade inside `with host.installed()`.
 
-    `cond` and `uncond` are the host's own conditioning objects of this pass (not needed where the host samples
-    by itself), `sampler_name` and `upscaler` the names the user chose (upscaler None: plain bicubic). `told`:
-    (cond, uncond) of each stage where they are not the same throughout.
+    `sampler_name` and `upscaler` are the names that the user chose (upscaler None: plain bicubic),
+    `conditionings` what each stage of the plan is sampled with; none where the host samples by itself.
     """
 
     name = "webui"
@@ -65,20 +66,18 @@ class WebUIHost:
         plan: StagePlan,
         *,
         sampler_name: str,
-        cond: Any = None,
-        uncond: Any = None,
         upscaler: str | None = None,
-        told: Sequence[tuple[Any, Any]] = (),
+        conditionings: Sequence[Conditioning] = (),
     ):
         self.p, self.config, self.model_map, self.plan = p, config, model_map, plan
-        self.sampler_name, self.cond, self.uncond, self.upscaler = sampler_name, cond, uncond, upscaler
-        self.told = told
+        self.sampler_name, self.upscaler, self.conditionings = sampler_name, upscaler, conditionings
+        self.cond = self.uncond = None  # of the stage that runs
         self.prediction = model_map.prediction
         self.windowed_calls = self.reused = 0
         self.fallbacks: set[str] = set()
         self.rows = BatchRows(len(p.seeds))
         self.callbacks = GuidanceCallbacks(p, self.rows, shows_eps=self.eps_from_timestep_samplers)
-        # what a stage does to the cross-attention of the model, set by webui_gate
+        # what a stage does to the cross-attention of the model, set by `gate`
         self.gated: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
         self._text, self._stage = "", 0
 
@@ -90,13 +89,13 @@ class WebUIHost:
         return model_data.sd_model
 
     @classmethod
+    @abstractmethod
     def inspect(cls, sd_model: Any) -> ModelMap:
         """Which layers of the loaded model get windows, or why none."""
-        raise NotImplementedError
 
     @classmethod
-    def why_not_size(cls, sd_model: Any, latent_size: tuple[int, int]) -> str | None:
-        """Why the model cannot be run on a latent of (h, w) cells at all; None where it can."""
+    def why_not_size(cls, sd_model: Any, latent_size: Cells) -> str | None:
+        """Why the model cannot be run on a latent of this size at all; None where it can."""
         return None
 
     @classmethod
@@ -110,25 +109,25 @@ class WebUIHost:
         """Whether deep features can be reused: the network is a UNet that is so deep, and calls its blocks."""
         return cls.calls_blocks and bool(deep_blocks(network_of(sd_model)))
 
-    @classmethod
+    @classmethod  # noqa: B027  # a host may need nothing here
     def prepare_job(cls, p: Any) -> None:
         """Correct values of `p` that this host would fail on, before a second pass is looked at."""
 
-    @classmethod
+    @classmethod  # noqa: B027  # nor here
     def accept_job(cls, p: Any) -> None:
         """Correct values of `p` that would spoil the stages; called once the job is accepted."""
 
+    @abstractmethod
     def unet(self) -> nn.Module:
         """The network that is called once for each piece of a denoiser call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sigma(self, tau: float) -> float:
         """Noise level of timestep `tau`, read now: the host may change the schedule for an image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def window_scope(self) -> AbstractContextManager[None]:
         """Features of the host that would go round the windows, off inside the `with`."""
-        raise NotImplementedError
 
     @contextmanager
     def stage_scope(self) -> Iterator[None]:
@@ -136,9 +135,9 @@ class WebUIHost:
         with self.window_scope(), no_extra_noise():
             yield
 
+    @abstractmethod
     def windows(self, stage: Stage) -> AbstractContextManager[None]:
         """Windowed self-attention on the model that is loaded now."""
-        raise NotImplementedError
 
     def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
         """Let the other scripts prepare the model for this sampler call; returns the noise to use."""
@@ -206,8 +205,8 @@ class WebUIHost:
             save_stage(self.p, rgb, self.plan.stages[self._stage - 1])
         return rgb
 
-    def upscale_rgb(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
-        """RGB to `size` (width, height): by the chosen pixel upscaler, or bicubic on the unclamped tensor."""
+    def upscale_rgb(self, rgb: Tensor, size: PixelSize) -> Tensor:
+        """RGB to `size`: by the chosen pixel upscaler, or bicubic on the unclamped tensor."""
         if self.upscaler in (None, "None"):
             return resize_bicubic(rgb, size)
         return resize_with_upscaler(rgb, size, self.upscaler)
@@ -228,8 +227,8 @@ class WebUIHost:
         Returns the latent; after an interrupt whatever the host had then.
         """
         p = self.p
-        if self.told:
-            self.cond, self.uncond = self.told[stage.index]
+        if self.conditionings:
+            self.cond, self.uncond = self.conditionings[stage.index]
         noise = self._new_noise(reference)
         sampler = p.sampler = sd_samplers.create_sampler(self.sampler_name, p.sd_model)
         width, height = stage.size
@@ -284,11 +283,11 @@ class WebUIHost:
 
     # --- attention
 
-    def window(self) -> tuple[int, int]:
-        """The attention window (h, w) in latent cells that belongs to the base picture."""
+    def window(self) -> Cells:
+        """The attention window, in latent cells, that belongs to the base picture."""
         return attention_window(self.model_map.native_size, self.plan.base, self.config)
 
-    def shift(self, stage: Stage, window: tuple[int, int]) -> Shift | None:
+    def shift(self, stage: Stage, window: Cells) -> Shift | None:
         """Random window shifts from each image's own seed, new in each layer and denoiser call (App. B.1)."""
         if not self.config.shift:
             return None

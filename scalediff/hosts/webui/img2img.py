@@ -14,8 +14,9 @@ from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import base_images, base_size, own_scale
 from scalediff.hosts.webui.replace import original, replace
 from scalediff.hosts.webui.sampling import fit_to_sampler
-from scalediff.hosts.webui.vae import finished_or_latent
+from scalediff.hosts.webui.vae import decode_where_tiled
 from scalediff.method.cascade import StagePlan
+from scalediff.method.geometry import PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.job_record import JobRecord
 from scalediff.settings.planning import make_plan, shrunk_to_native
@@ -64,7 +65,7 @@ def plan_of(p: Any, record: JobRecord) -> StagePlan:
     return make_plan(_base(p, record), target, record.config, **passes.steps_of(p))
 
 
-def _base(p: Any, record: JobRecord) -> tuple[int, int]:
+def _base(p: Any, record: JobRecord) -> PixelSize:
     """Where the stages start: the init image's own size, or the model's native one where that is asked for."""
     own = _own_size(p)
     if not record.config.fit_init:
@@ -72,7 +73,7 @@ def _base(p: Any, record: JobRecord) -> tuple[int, int]:
     return shrunk_to_native(own, host_class().inspect(p.sd_model).native_size)
 
 
-def _own_size(p: Any) -> tuple[int, int]:
+def _own_size(p: Any) -> PixelSize:
     """Size of the first init image, as much of it as is used."""
     return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode)
 
@@ -106,14 +107,14 @@ def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -
     """The latent at the tab's size, or at the size of the last finished stage."""
     plan = plan_of(p, record)
     own = (conditioning, unconditional)
-    with stage_conditioning(p, record, plan, own, sampler_name=p.sampler_name) as told:
+    with stage_conditioning(p, record, plan, own, sampler_name=p.sampler_name) as conditionings:
         host = host_class()(
             p,
             record.config,
             host_class().inspect(p.sd_model),
             plan,
             sampler_name=p.sampler_name,
-            told=told,
+            conditionings=conditionings,
             upscaler=shared.opts.upscaler_for_img2img,
         )
         rgb = base_images(p.init_images, plan.base, resize_mode=p.resize_mode, batch=len(p.seeds)).to(
@@ -123,6 +124,6 @@ def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -
         open_gate(host, record, latent)
         result = passes.run(p, record, host, latent, rgb)
     devices.torch_gc()
-    finished = finished_or_latent(p, record.config, result.latent)
+    finished = decode_where_tiled(p, record.config, result.latent)
     record.remove_unused(p.extra_generation_params)
     return finished

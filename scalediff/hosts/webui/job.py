@@ -11,7 +11,7 @@
    the host's own sampler from an exact noise level (`sampling`), windows on the attention (`a1111`, `patcher`),
    structure guidance in its callbacks (`guidance`), a `gate` on the text, hints of ControlNet's (`control`).
 6. `process_before_every_sampling`: in Direct mode windows go round the host's own pass; elsewhere it is timed.
-7. The finished latent is decoded (`vae.finished`), infotext says what took effect, `uninstall` gives `p` back.
+7. The finished latent is decoded (`vae.decode_final`), infotext says what took effect, `uninstall` gives `p` back.
 """
 
 import logging

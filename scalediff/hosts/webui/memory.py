@@ -10,8 +10,8 @@ from scalediff.cost.memory import element_bytes, unet_activations, weight_bytes
 from scalediff.cost.plan import HALF
 from scalediff.cost.transformer import shape_of, transformer_activations
 from scalediff.hosts.webui.model import networks_of
+from scalediff.method.geometry import Cells
 from scalediff.models.inspection import ModelMap
-from scalediff.models.units import Cells
 from scalediff.settings import preferences
 
 ROWS = 2  # of a model call for each image: with and without the prompt

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scalediff.method.cascade import Stage
+from scalediff.method.geometry import CELL, PixelSize
 from scalediff.settings import preferences
 
 STRETCH, CROP, FILL = 0, 1, 2
@@ -30,14 +31,14 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
 
 
-def resize_bicubic(rgb: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[B, 3, H, W]` to `size` (width, height), bicubic, not antialiased, not clamped (paper 4.2)."""
+def resize_bicubic(rgb: Tensor, size: PixelSize) -> Tensor:
+    """`[B, 3, H, W]` to `size`, bicubic, not antialiased, not clamped (paper 4.2)."""
     width, height = size
     return functional.interpolate(rgb.float(), size=(height, width), mode="bicubic", align_corners=False)
 
 
-def resize_with_upscaler(rgb: Tensor, size: tuple[int, int], name: str) -> Tensor:
-    """`[B, 3, H, W]` to `size` (width, height) by the host's upscaler `name`, picture by picture."""
+def resize_with_upscaler(rgb: Tensor, size: PixelSize, name: str) -> Tensor:
+    """`[B, 3, H, W]` to `size` by the host's upscaler `name`, picture by picture."""
     width, height = size
     resized = [
         images.resize_image(STRETCH, to_image(image), width, height, upscaler_name=name) for image in rgb
@@ -45,8 +46,8 @@ def resize_with_upscaler(rgb: Tensor, size: tuple[int, int], name: str) -> Tenso
     return torch.stack([to_tensor(image) for image in resized]).to(rgb.device)
 
 
-def own_scale(source: tuple[int, int], target: tuple[int, int], resize_mode: int) -> float:
-    """How large the part of `source` that img2img would use is, relative to `target` (both width, height).
+def own_scale(source: PixelSize, target: PixelSize, resize_mode: int) -> float:
+    """How large the part of `source` that img2img would use is, relative to `target`.
 
     "Crop and resize" covers the target, "Resize and fill" fits into it, "Just resize" stretches (mean).
     """
@@ -58,16 +59,15 @@ def own_scale(source: tuple[int, int], target: tuple[int, int], resize_mode: int
     return (x * y) ** 0.5
 
 
-def base_size(source: tuple[int, int], target: tuple[int, int], resize_mode: int) -> tuple[int, int]:
-    """The init image's own size at the target's aspect (width, height), in whole latent cells."""
+def base_size(source: PixelSize, target: PixelSize, resize_mode: int) -> PixelSize:
+    """The init image's own size at the target's aspect, in whole latent cells."""
     scale = own_scale(source, target, resize_mode)
-    return tuple(max(8, round(side * scale / 8) * 8) for side in target)  # type: ignore[return-value]
+    width, height = (max(CELL, round(side * scale / CELL) * CELL) for side in target)
+    return width, height
 
 
-def base_images(
-    init_images: list[Image.Image], size: tuple[int, int], *, resize_mode: int, batch: int
-) -> Tensor:
-    """The init images at `size` (width, height) as `[batch, 3, H, W]` in [-1, 1]; a single one serves all."""
+def base_images(init_images: list[Image.Image], size: PixelSize, *, resize_mode: int, batch: int) -> Tensor:
+    """The init images at `size` as `[batch, 3, H, W]` in [-1, 1]; a single one serves all."""
     width, height = size
     mode = resize_mode if resize_mode in (CROP, FILL) else STRETCH
     tensors = []

@@ -12,21 +12,21 @@ from torch import Tensor, nn
 
 from scalediff.cost.plan import StepTimes, model_work
 from scalediff.hosts.webui.model import network_of, speed_key
+from scalediff.method.geometry import Cells
 from scalediff.models.feature_reuse import FeatureReuse
-from scalediff.models.units import Cells
 
 TIMES = StepTimes()  # of this process
 MEASURED = "_scalediff_measured"
 
 
 @dataclass
-class Rows:
+class NetworkCalls:
     """What the network was called with: rows of all calls together, and the last one's (h, w) in cells.
 
     `reused` of the rows took their deep features from an earlier call.
     """
 
-    count: int = 0
+    rows: int = 0
     reused: int = 0
     latent_size: Cells = (0, 0)
 
@@ -44,43 +44,43 @@ def measure(p: Any, window: Cells | None = None, reuse: FeatureReuse | None = No
     ordinary = getattr(launch, MEASURED, launch)
 
     def launch_sampling(steps: int, func: Callable[[], Tensor]) -> Tensor:
-        with _rows_of(network) as rows:
+        with _counted(network) as calls:
             start = _now()
             result = ordinary(steps, func)
             seconds = _now() - start
-        rows.reused = reuse.reused_rows if reuse is not None else 0
-        _record(p, network, rows, window, seconds)
+        calls.reused = reuse.reused_rows if reuse is not None else 0
+        _record(p, network, calls, window, seconds)
         return result
 
     setattr(launch_sampling, MEASURED, ordinary)
     p.sampler.launch_sampling = launch_sampling
 
 
-def _record(p: Any, network: nn.Module, rows: Rows, window: Cells | None, seconds: float) -> None:
-    if rows.count == 0:  # stopped before the first call, or another engine ran in the network's place
+def _record(p: Any, network: nn.Module, calls: NetworkCalls, window: Cells | None, seconds: float) -> None:
+    if calls.rows == 0:  # stopped before the first call, or another engine ran in the network's place
         return
     try:
-        work = model_work(network, rows.latent_size, window) * (rows.count - rows.reused)
-        if rows.reused:
-            work += model_work(network, rows.latent_size, window, reused=True) * rows.reused
+        work = model_work(network, calls.latent_size, window) * (calls.rows - calls.reused)
+        if calls.reused:
+            work += model_work(network, calls.latent_size, window, reused=True) * calls.reused
     except ValueError:  # layers that cannot be counted
         return
-    TIMES.record(speed_key(p.sd_model, devices.device), rows.latent_size, work, seconds)
+    TIMES.record(speed_key(p.sd_model, devices.device), calls.latent_size, work, seconds)
 
 
 @contextmanager
-def _rows_of(network: nn.Module) -> Iterator[Rows]:
+def _counted(network: nn.Module) -> Iterator[NetworkCalls]:
     """Counts the rows [N, C, h, w] that the network is called with inside the `with`."""
-    rows = Rows()
+    calls = NetworkCalls()
 
     def count(module: nn.Module, inputs: tuple) -> None:
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
-            rows.count += inputs[0].shape[0]
-            rows.latent_size = (inputs[0].shape[2], inputs[0].shape[3])
+            calls.rows += inputs[0].shape[0]
+            calls.latent_size = (inputs[0].shape[2], inputs[0].shape[3])
 
     hook = network.register_forward_pre_hook(count)
     try:
-        yield rows
+        yield calls
     finally:
         hook.remove()
 

@@ -6,7 +6,7 @@ their memory management and by themselves when memory does not suffice; here the
 wants tiles, or where the whole picture would exceed the memory ceiling of the settings page.
 
 The base and the stages between are encoded with each image's own seed; decoded for the cascade they are not
-clamped (`WebUIHost.decode`), the last picture is what the host makes of it (`finished`).
+clamped (`WebUIHost.decode`), the last picture is what the host makes of it (`decode_final`).
 """
 
 import sys
@@ -26,7 +26,7 @@ from scalediff.cost.tiled_vae import Choose, choose_tile, room
 from scalediff.hosts.webui.model import networks_of, vae_of
 from scalediff.method import seeding
 from scalediff.method.cascade import Stopped
-from scalediff.method.geometry import CELL
+from scalediff.method.geometry import CELL, Cells
 from scalediff.settings import preferences
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.job_record import ATTRIBUTE
@@ -39,25 +39,25 @@ FLAG = "VAE_ALWAYS_TILED"
 HOSTS_TILE = 64  # their tiles, in latent cells
 
 
-def mode(config: ScaleDiffConfig) -> str:
+def tiling_mode(config: ScaleDiffConfig) -> str:
     """ "Auto", "On" or "Off": what the job says, and on Auto what the settings page says."""
     return preferences.vae_tiling(shared.opts) if config.vae_tiling == TILING_AUTO else config.vae_tiling
 
 
-def chooser(sd_model: Any, config: ScaleDiffConfig) -> Choose:
+def tile_chooser(sd_model: Any, config: ScaleDiffConfig) -> Choose:
     """Which tiles the VAE of the host's model takes for a size, as the policy and the memory are now."""
-    wanted = mode(config)
-    always, flag = wanted == TILING_ON, _flag()
+    wanted = tiling_mode(config)
+    always, tiling_host = wanted == TILING_ON, _tiling_host()
 
-    def choose(part: nn.Module, latent_size: tuple[int, int]) -> int | None:
+    def choose(part: nn.Module, latent_size: Cells) -> int | None:
         if wanted == TILING_OFF:
             return None
         ceiling = preferences.memory_ceiling(shared.opts)
-        if flag is not None and not ceiling:  # what is free is the host's business
+        if tiling_host is not None and not ceiling:  # what is free is the host's business
             return HOSTS_TILE if always else None
         limit = room(devices.device, ceiling=ceiling, weights=weight_bytes(*networks_of(sd_model)))
         tile = choose_tile(part, latent_size, limit=limit, always=always)
-        return HOSTS_TILE if tile is not None and flag is not None else tile
+        return HOSTS_TILE if tile is not None and tiling_host is not None else tile
 
     return choose
 
@@ -70,19 +70,19 @@ def tiles(
     `report` is called after each of our own tiles; the hosts that tile report to the console. The job is told
     where its setting changed what is done.
     """
-    flag, cells = _flag(), (latent_size[0], latent_size[1])
-    if mode(config) == TILING_OFF:
-        usual = chooser(p.sd_model, replace(config, vae_tiling=TILING_AUTO))
+    tiling_host, cells = _tiling_host(), (latent_size[0], latent_size[1])
+    if tiling_mode(config) == TILING_OFF:
+        usual = tile_chooser(p.sd_model, replace(config, vae_tiling=TILING_AUTO))
         if any(usual(half, cells) is not None for half in _halves(p.sd_model)):
-            _took_effect(p)
+            _mark_use(p)
         return nullcontext()
-    choose = chooser(p.sd_model, config)
-    if flag is None:
-        return TiledVAE(vae_of(p.sd_model), choose, report=_noting(p, report))
+    choose = tile_chooser(p.sd_model, config)
+    if tiling_host is None:
+        return TiledVAE(vae_of(p.sd_model), choose, report=_marking_use(p, report))
     if choose(_decoder(p.sd_model), cells) is None:
         return nullcontext()
-    _took_effect(p)
-    return _raised(flag)
+    _mark_use(p)
+    return _flag_raised(tiling_host)
 
 
 def progress(host: Any, verb: str, *, stoppable: bool = True) -> Report:
@@ -96,7 +96,7 @@ def progress(host: Any, verb: str, *, stoppable: bool = True) -> Report:
     return report
 
 
-def finished(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
+def decode_final(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
     """The final pictures of `latent` [B, C, h, w], decoded: a list of [3, H, W] on the CPU.
 
     An interrupt does not stop this: there is a finished picture to be given back.
@@ -113,43 +113,43 @@ def finished(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
         shared.state.textinfo = None
 
 
-def finished_or_latent(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
+def decode_where_tiled(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
     """The same where the VAE may have to tile; else the latent, for the host to decode."""
-    if mode(config) == TILING_OFF:
+    if tiling_mode(config) == TILING_OFF:
         return latent
     cells = (latent.shape[-2], latent.shape[-1])
-    if _flag() is not None and chooser(p.sd_model, config)(_decoder(p.sd_model), cells) is None:
+    if _tiling_host() is not None and tile_chooser(p.sd_model, config)(_decoder(p.sd_model), cells) is None:
         return latent
     if shared.opts.sd_vae_decode_method != "Full":  # as the host notes it when it decodes
         p.extra_generation_params["VAE Decoder"] = shared.opts.sd_vae_decode_method
-    return finished(p, config, latent)
+    return decode_final(p, config, latent)
 
 
-def _noting(p: Any, report: Report | None) -> Report:
+def _marking_use(p: Any, report: Report | None) -> Report:
     """`report`, and a word to the job that there are tiles."""
 
-    def noting(done: int, total: int) -> None:
-        _took_effect(p)
+    def report_and_mark(done: int, total: int) -> None:
+        _mark_use(p)
         if report is not None:
             report(done, total)
 
-    return noting
+    return report_and_mark
 
 
-def _took_effect(p: Any) -> None:
+def _mark_use(p: Any) -> None:
     record = p.__dict__.get(ATTRIBUTE)
     if record is not None:
         record.mark_used("vae_tiling")
 
 
-def _flag() -> Any:
+def _tiling_host() -> Any:
     """The module with the host's own flag; None on a host that cannot tile."""
     modules = (sys.modules.get(name) for name in MEMORY_MODULES)
     return next((module for module in modules if hasattr(module, FLAG)), None)
 
 
 @contextmanager
-def _raised(module: Any) -> Iterator[None]:
+def _flag_raised(module: Any) -> Iterator[None]:
     """The host's flag up. It may be up already: Forge has a page element for it."""
     previous = getattr(module, FLAG)
     setattr(module, FLAG, True)
