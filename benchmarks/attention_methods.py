@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from scalediff.attention.windows import joint_neighborhood_attention, neighborhood_attention
+from scalediff.attention import joint_neighborhood_attention, neighborhood_attention
 from scalediff.method.geometry import QuerySpan, fitted_window, merged_spans, patch_length, query_spans
 
 Grid = tuple[int, int]

@@ -8,30 +8,68 @@ knows nothing of another head, nor a query of another query.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
-from types import BuiltinFunctionType
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.attention.strips import Attend, Layout
+from scalediff.attention.log import log_once
+from scalediff.attention.rotary import Rotation, chunk_elements
+from scalediff.attention.rule import is_torchs
+from scalediff.attention.strips import (
+    LEAST_QUERIES,
+    Attend,
+    FewerQueries,
+    by_patches,
+    by_patches_with_text,
+)
+from scalediff.method.geometry import WindowLayout
 
-log = logging.getLogger("scalediff")
-
-# Fewer queries at once would hardly save memory: what is left then is the result and the strips.
-LEAST_QUERIES = 64
 SCORE = 4  # bytes of one score, which kernels that keep them compute in fp32
 MATRICES = 3  # of scores at once: before and after the softmax, and in the type of the values
-
 # Where nothing fits, as many queries at once as take this part of what is needed anyway.
-HARDLY = 8
+PART_FOR_QUERIES = 8
 
 Piece = tuple[slice, slice]  # samples and heads
+
+
+def fill_within(
+    out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    layout: WindowLayout,
+    attend: Attend | None,
+    room: int | None,
+    text_length: int | None = None,
+    rotation: Rotation | None = None,
+) -> None:
+    """Write the attention of samples that share one layout to `out`, as much at a time as fits into `room` bytes.
+
+    q, k, v, out: [B, heads, tokens, D]. `text_length` None: `strips.by_patches`; else the tokens are text and
+    image, and it is `strips.by_patches_with_text` with that `rotation`. `room` None: all at once.
+    """
+    batch, heads = q.shape[:2]
+    portion = Portion(batch, heads)
+    if room is not None:
+        text = None if text_length is None else Text(text_length, rotation is not None, chunk_elements(q))
+        shape = (batch, heads, q.shape[3])
+        fused = is_fused(q, attend)
+        portion, least = _portion(layout, shape, q.element_size(), fused=fused, text=text, room=room)
+        if room < least:
+            log_once(f"attention takes {least / 1e6:.0f} MB at least, more than the memory ceiling leaves")
+    kernel = FewerQueries(attend or F.scaled_dot_product_attention, most=portion.queries)
+    for piece in portion.pieces(batch, heads):
+        own = (q[piece], k[piece], v[piece])
+        if text_length is None:
+            by_patches(*own, layout, kernel, out=out[piece])
+            continue
+        turn = None if rotation is None else rotation.take(*piece)
+        by_patches_with_text(*own, layout, kernel, text_length=text_length, rotation=turn, out=out[piece])
 
 
 @dataclass(frozen=True)
@@ -58,7 +96,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Share:
+class Portion:
     """What runs at once: so many samples, heads, and queries of a patch (None: all of them)."""
 
     samples: int
@@ -66,8 +104,8 @@ class Share:
     queries: int | None = None
 
     @classmethod
-    def of(cls, needs: Needs, *, batch: int, heads: int, room: int) -> Share:
-        """The most that fits into `room` bytes; where not even the least does, that, and a line in the log."""
+    def of(cls, needs: Needs, *, batch: int, heads: int, room: int) -> Portion:
+        """The most that fits into `room` bytes, or the least there is where not even that does."""
         fitting = max(0, room - needs.fixed) // max(1, needs.all_queries)
         if fitting >= batch * heads:
             return cls(batch, heads)
@@ -76,9 +114,7 @@ class Share:
             return cls(samples, _evenly(heads, fitting // samples))
         queries = (room - needs.fixed - needs.head) // max(1, needs.query)
         if room < needs.least:
-            text = f"attention takes {needs.least / 1e6:.0f} MB at least, more than the memory ceiling leaves"
-            tell_once(text)
-            queries = needs.head // (HARDLY * max(1, needs.query))
+            queries = needs.head // (PART_FOR_QUERIES * max(1, needs.query))
         queries = max(LEAST_QUERIES, queries // LEAST_QUERIES * LEAST_QUERIES)
         return cls(1, 1, queries if queries < needs.queries else None)
 
@@ -89,88 +125,108 @@ class Share:
                 yield slice(first, first + self.samples), slice(head, head + self.heads)
 
 
-class WithinMemory:
-    """An attend function that takes its queries in runs of `most`, ever shorter once memory did not suffice."""
+@dataclass(frozen=True)
+class Text:
+    """The text in front of an image: its tokens, whether q and k are turned, how many elements at a time."""
 
-    def __init__(self, attend: Attend, *, most: int | None = None) -> None:
-        self._attend = attend
-        self._most = most
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        while True:
-            most = min(q.shape[2], self._most or q.shape[2])
-            try:
-                return self._attend(q, k, v) if most == q.shape[2] else self._in_runs(q, k, v, most)
-            except torch.cuda.OutOfMemoryError:
-                if most < 2 * LEAST_QUERIES:
-                    raise
-            # not inside the except clause: the traceback keeps the failed call's tensors alive
-            self._most = -(-most // 2)
-            torch.cuda.empty_cache()
-            log.info("attention ran out of memory: going on with %d queries at once", self._most)
-
-    def _in_runs(self, q: Tensor, k: Tensor, v: Tensor, most: int) -> Tensor:
-        out = torch.empty_like(q)
-        for run, place in zip(q.split(most, dim=2), out.split(most, dim=2)):
-            place.copy_(self._attend(run, k, v).reshape(run.shape))
-        return out
+    length: int
+    turned: bool
+    chunk: int
 
 
-def strip_needs(q: Tensor, layout: Layout, attend: Attend | None) -> Needs:
-    """Of `attention_strips.by_patches` with the kernel `attend` (None: torch's), for q [B, heads, H*W, D]."""
+@lru_cache(maxsize=128)  # the same in every step for each level of a model
+def _portion(
+    layout: WindowLayout,
+    shape: tuple[int, int, int],
+    element: int,
+    *,
+    fused: bool,
+    text: Text | None,
+    room: int,
+) -> tuple[Portion, int]:
+    """What runs at once, and the least number of bytes, for `shape` = (batch, heads, D) of `element` bytes."""
+    batch, heads, dim = shape
+    if text is None:
+        needs = strip_needs(layout, dim, element, fused=fused)
+    else:
+        needs = needs_with_text(
+            layout, dim, element, fused=fused, text=text, all_heads=batch * heads, room=room
+        )
+    return Portion.of(needs, batch=batch, heads=heads, room=room), needs.least
+
+
+def strip_needs(layout: WindowLayout, dim: int, element: int, *, fused: bool) -> Needs:
+    """Of `strips.by_patches` for heads of `dim` channels of `element` bytes; `fused` as in `kernel_needs`."""
     (height, width), (high, wide) = layout.grid, layout.window
-    token = q.shape[3] * q.element_size()
-    queries = max(row.stop - row.start for row in layout.rows) * max(
-        column.stop - column.start for column in layout.columns
-    )
+    token = dim * element
+    rows, columns = layout.largest_patch
+    queries = rows * columns
     strips = 0 if wide == width else 2 * height * wide * token
-    kernel = kernel_needs(q, attend, queries=queries, keys=high * wide)
+    kernel = kernel_needs(dim, fused=fused, queries=queries, keys=high * wide)
     # a patch's queries and its result, which is put together from that of runs
     return Needs(strips + 2 * queries * token + kernel.head, kernel.query + token, queries)
 
 
-def kernel_needs(q: Tensor, attend: Attend | None, *, queries: int, keys: int) -> Needs:
+def needs_with_text(
+    layout: WindowLayout, dim: int, element: int, *, fused: bool, text: Text, all_heads: int, room: int
+) -> Needs:
+    """Of `strips.by_patches_with_text`, for a batch of `all_heads` heads in all samples together."""
+    (height, width), (high, wide) = layout.grid, layout.window
+    token = dim * element
+    rows, columns = layout.largest_patch
+    queries, keys = text.length + rows * columns, text.length + high * wide
+    kernel = kernel_needs(dim, fused=fused, queries=queries, keys=keys)
+    strips = (3 * text.length + height * (columns + 2 * wide)) * token
+    # the text: turned twice, its mean, and the part of one window in it
+    texts = text.length * (2 * token + 3 * dim * SCORE)
+    head, fixed = strips + texts + queries * token + kernel.head, 0
+    if text.turned:
+        image = height * width
+        head += 2 * image * token
+        fixed = 2 * SCORE * image * dim  # the table
+        # a chunk in fp32, and the two products that are added up
+        one, most = (3 * SCORE * min(text.chunk, n * image * dim) for n in (1, all_heads))
+        head, fixed = (head, fixed + most) if most <= room // 2 else (head + one, fixed)
+    return Needs(head, kernel.query + token, queries, fixed)
+
+
+def kernel_needs(dim: int, *, fused: bool, queries: int, keys: int) -> Needs:
     """Of one call of the kernel beside its arguments and its result.
 
     Torch's fused kernels keep a number for each query. Any other kernel is taken for one that keeps the scores
     of all queries and keys and makes fp32 copies of its arguments, as torch's own fallback does.
     """
-    if is_fused(q, attend, queries=queries, keys=keys):
+    if fused:
         return Needs(0, SCORE, queries)
-    dim = q.shape[3]
     return Needs(3 * keys * dim * SCORE, (MATRICES * keys + 3 * dim) * SCORE, queries)
 
 
-@cache
-def tell_once(text: str) -> None:
-    """A line in the log, the first time only: attention is computed thousands of times in a picture."""
-    log.info(text)
-
-
-def is_torchs(attend: Attend | None) -> bool:
-    """Whether this is torch's own attention, and no other extension has put something in its place."""
-    own = F.scaled_dot_product_attention
-    return attend in (None, own) and isinstance(own, BuiltinFunctionType)
-
-
-def is_fused(q: Tensor, attend: Attend | None, *, queries: int, keys: int) -> bool:
-    """Whether this is torch's own attention and computes such a call without keeping the scores: it is asked."""
+def is_fused(q: Tensor, attend: Attend | None) -> bool:
+    """Whether this is torch's own attention and computes q [B, heads, n, D] without keeping the scores."""
     chosen = getattr(torch, "_fused_sdp_choice", None)
     if chosen is None or not is_torchs(attend):
         return False
-    few, many = q[:, :, :queries], q[:, :, :keys]
+    switches = (torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled())
+    return _asked(chosen, q.device, q.dtype, q.shape[-1], q.stride(-1) == 1, switches)
+
+
+@lru_cache(maxsize=64)
+def _asked(
+    chosen: Callable[..., int],
+    device: torch.device,
+    dtype: torch.dtype,
+    dim: int,
+    dense: bool,
+    switches: tuple[bool, bool],
+) -> bool:
+    """What torch says of a small call of this kind; how many tokens there are does not count."""
+    shape = (1, 1, LEAST_QUERIES, dim)
+    some = torch.empty(shape if dense else shape[:2] + shape[:1:-1], device=device, dtype=dtype)
+    some = some if dense else some.transpose(2, 3)
     try:
-        return int(chosen(few, many, many)) > 0  # 0 is the fallback, -1 no kernel at all
+        return int(chosen(some, some, some)) > 0  # 0 is the fallback, -1 no kernel at all
     except (RuntimeError, TypeError):  # not part of torch's public interface
         return False
-
-
-def even_slices(numbers: Sequence[int]) -> list[slice]:
-    """Ascending `numbers` as one slice where they lie at equal distances, which makes a view, else one by one."""
-    steps = {b - a for a, b in pairwise(numbers)} or {1}
-    if len(steps) == 1:
-        return [slice(numbers[0], numbers[-1] + 1, steps.pop())]
-    return [slice(number, number + 1) for number in numbers]
 
 
 def _evenly(heads: int, most: int) -> int:

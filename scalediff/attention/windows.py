@@ -1,8 +1,7 @@
 """Neighborhood patch attention: each query patch attends to one native-size window (paper 3.2).
 
-Each patch is one call of the attention kernel (`attention_strips`). On CUDA with torch's own kernel, ways with
-fewer calls are measured once and used where they are faster (`attention_choice`). Where memory is bounded, not
-all heads and queries run at once (`attention_memory`).
+The way of a call: here it is checked, `rule` says how it is computed, `memory` how much of it at once, and
+`strips` does the work.
 """
 
 from __future__ import annotations
@@ -13,24 +12,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.attention.choice import choose, is_open
-from scalediff.attention.joint import joint_neighborhood_attention as joint_neighborhood_attention
-from scalediff.attention.memory import LEAST_QUERIES as LEAST_QUERIES
-from scalediff.attention.memory import Share, WithinMemory, even_slices, strip_needs
-from scalediff.attention.strips import Attend, Layout, by_patches
-from scalediff.method.geometry import Offset, samples_by_offset
+from scalediff.attention.log import log_once
+from scalediff.attention.memory import fill_within
+from scalediff.attention.rule import BackendChoice, backend_of, own_kernel
+from scalediff.attention.strips import Attend, FewerQueries, by_rows
+from scalediff.method.geometry import Cells, Offset, WindowLayout, layouts_of_samples
 
 
 def neighborhood_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    grid: tuple[int, int],
-    window: tuple[int, int],
+    grid: Cells,
+    window: Cells,
     *,
     offset: Offset | Sequence[Offset] = (0, 0),
     attend: Attend | None = None,
     room: int | None = None,
+    exact: bool = False,
+    choice: BackendChoice = "auto",
 ) -> Tensor:
     """Self-attention in which a query patch of h/2 x w/2 tokens sees one h x w window of keys (paper 3.2).
 
@@ -40,43 +40,40 @@ def neighborhood_attention(
     [B, heads, n, D] tensors and defaults to torch's scaled_dot_product_attention.
 
     `room`: bytes that may be taken beside q, k, v and the result, None for any number. Heads and then queries
-    run so many at a time as fit (`attention_memory`), at least one head of one sample with 64 queries. Where a
-    GPU's memory does not suffice for `attend`, it gets the queries of a patch in halves, quarters and so on;
-    below 64 queries the error goes to the caller. Neither changes any result.
+    run so many at a time as fit (`memory`), at least one head of one sample with 64 queries. Where a GPU's
+    memory does not suffice for `attend`, it gets the queries of a patch in halves, quarters and so on; below
+    64 queries the error goes to the caller. Neither changes any result.
+
+    On a GPU the call may be computed in another way than one `attend` per patch, see `rule`. `exact` says that
+    `attend` computes the numbers of torch's attention, so that our own kernel may stand in for it; `choice` is
+    what the user asks for: "auto", "host" (never our own kernel) or "patches".
 
     Returns [B, heads, H*W, D] in q's dtype. Raises ValueError where shapes and grid disagree.
     """
     _check_shapes(q, k, v, grid)
-    free = is_open(q, k, v, attend, room=room)
-    groups = samples_by_offset(offset, q.shape[0])
-    if free and len(groups) == 1:
-        return choose(q, k, v, Layout.of(grid, window, next(iter(groups))))
+    backend = backend_of(q, k, v, attend=attend, room=room, exact=exact, choice=choice)
+    if backend == "kernel" and (kernel := own_kernel()) is not None:
+        result: Tensor = kernel.attend_windows(q, k, v, grid, window, offset=offset)
+        return result
     out = torch.empty_like(q)
-    for pair, numbers in groups.items():
-        layout = Layout.of(grid, window, pair)
-        for samples in even_slices(numbers):
-            if free:
-                out[samples] = choose(q[samples], k[samples], v[samples], layout)
-            else:
-                own = (q[samples], k[samples], v[samples])
-                _fill(out[samples], *own, layout=layout, attend=attend, room=room)
+    for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
+        own = (out[samples], q[samples], k[samples], v[samples])
+        if backend != "batched" or not _fill_batched(*own, layout=layout):
+            fill_within(*own, layout=layout, attend=attend, room=room)
     return out
 
 
-def _fill(
-    out: Tensor, q: Tensor, k: Tensor, v: Tensor, *, layout: Layout, attend: Attend | None, room: int | None
-) -> None:
-    """Write the attention of samples that share one offset to `out`, one call of the kernel for each patch."""
-    batch, heads = q.shape[:2]
-    share = Share(batch, heads)
-    if room is not None:
-        share = Share.of(strip_needs(q, layout, attend), batch=batch, heads=heads, room=room)
-    kernel = WithinMemory(attend or F.scaled_dot_product_attention, most=share.queries)
-    for piece in share.pieces(batch, heads):
-        by_patches(q[piece], k[piece], v[piece], layout, kernel, out=out[piece])
+def _fill_batched(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *, layout: WindowLayout) -> bool:
+    """Write the attention of samples that share one layout to `out` in few calls; false without the memory."""
+    try:
+        by_rows(q, k, v, layout, FewerQueries(F.scaled_dot_product_attention), out=out)
+    except torch.cuda.OutOfMemoryError:
+        log_once("memory does not suffice for many patches at once: attention runs patch by patch")
+        return False
+    return True
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> None:
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
         raise ValueError(f"q, k and v must share one shape [B, heads, H*W, D], got {shapes}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 PixelSize = tuple[int, int]
 """(width, height) in pixels."""
@@ -161,17 +161,24 @@ def even_slices(numbers: Sequence[int]) -> list[slice]:
 
 def layouts_of_samples(
     grid: Cells, window: Cells, offset: Offset | Sequence[Offset], batch: int
-) -> list[tuple[WindowLayout, slice]]:
+) -> Sequence[tuple[WindowLayout, slice]]:
     """The layout of every sample of a batch, samples that share one together; arguments as in `window_layout`.
 
     `offset` is one (top, left) pair for all or one for each of the `batch` samples, else ValueError.
     """
-    grid, window = (grid[0], grid[1]), (window[0], window[1])
-    return [
+    pairs = tuple(tuple(pair) if isinstance(pair, Sequence) else pair for pair in offset)
+    return _layouts_of_samples((grid[0], grid[1]), (window[0], window[1]), pairs, batch)
+
+
+@lru_cache(maxsize=128)  # as `window_layout`
+def _layouts_of_samples(
+    grid: Cells, window: Cells, offset: tuple[Any, ...], batch: int
+) -> tuple[tuple[WindowLayout, slice], ...]:
+    return tuple(
         (window_layout(grid, window, pair), samples)
         for pair, numbers in samples_by_offset(offset, batch).items()
         for samples in even_slices(numbers)
-    ]
+    )
 
 
 def offsets_of_rows(

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from scalediff.attention.joint import Attend, joint_neighborhood_attention
+from scalediff.attention.joint import joint_neighborhood_attention
 from scalediff.attention.rotary import Rope
+from scalediff.attention.strips import Attend
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.method.geometry import ImageOfRow, Offset, offsets_of_rows
 from scalediff.models.reversible import Reversible

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scalediff.attention.windows import Attend, neighborhood_attention
+from scalediff.attention.strips import Attend
+from scalediff.attention.windows import neighborhood_attention
 from scalediff.method.geometry import ImageOfRow, Offset, offsets_of_rows
 from scalediff.models.inspection import AttentionLayer, ModelMap, layer_window
 from scalediff.models.patch import ForwardPatch, Patching

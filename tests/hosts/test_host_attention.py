@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from scalediff.attention.memory import tell_once
+from scalediff.attention.log import log_once
 from scalediff.hosts.patcher import unet as patcher_windows
 from scalediff.hosts.patcher.transformer import AttentionFunction
 from scalediff.models import windowed_transformer as dit
@@ -41,7 +41,7 @@ def choose(host, monkeypatch, caplog):
     """choose(name): the host runs that optimisation from now on. Gives our lines of the log."""
     from modules import sd_hijack
 
-    tell_once.cache_clear()
+    log_once.cache_clear()
     caplog.set_level(logging.INFO, "scalediff")
 
     def run(name):

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from modules import sd_hijack, sd_hijack_optimizations
 from torch import Tensor
 
-from scalediff.attention.memory import tell_once
-from scalediff.attention.windows import Attend
+from scalediff.attention.log import log_once
+from scalediff.attention.strips import Attend
 
 # What other versions of xformers raise where they cannot compute a call; an error about memory is not among them.
 UNFIT = (NotImplementedError, TypeError, ValueError, AttributeError)
@@ -34,9 +34,7 @@ def chosen_attend() -> Attend | None:
     if name == "sdp-no-mem":
         return _without_memory_efficient
     if name != "sdp":
-        tell_once(
-            f"the attention optimisation is {name}: windows run by torch's scaled_dot_product_attention"
-        )
+        log_once(f"the attention optimisation is {name}: windows run by torch's scaled_dot_product_attention")
     return None
 
 
@@ -45,7 +43,7 @@ def _xformers() -> Attend | None:
     try:
         function: Callable[..., Tensor] = importlib.import_module("xformers.ops").memory_efficient_attention
     except (ImportError, AttributeError, OSError) as error:  # OSError: a library that does not load
-        tell_once(f"xformers is chosen, but windows run by torch's attention: {error}")
+        log_once(f"xformers is chosen, but windows run by torch's attention: {error}")
         return None
     operator: Callable[..., Any] = getattr(
         sd_hijack_optimizations, "get_xformers_flash_attention_op", lambda q, k, v: None
@@ -56,7 +54,7 @@ def _xformers() -> Attend | None:
         try:
             return function(*tokens_first, attn_bias=None, op=operator(*tokens_first)).transpose(1, 2)
         except UNFIT as error:
-            tell_once(f"xformers refuses windows, they run by torch's attention: {str(error)[:200]}")
+            log_once(f"xformers refuses windows, they run by torch's attention: {str(error)[:200]}")
         return F.scaled_dot_product_attention(q, k, v)
 
     return attend

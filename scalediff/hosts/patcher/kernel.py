@@ -2,7 +2,7 @@
 
 The hosts decide between xformers, sage, flash, split, sub-quadratic and torch's own attention when they start;
 extensions may exchange the function later. What is chosen computes the windows. Only where it is torch's own,
-`scalediff.attention.choice` may take another way to the same result.
+`scalediff.attention.rule` may take another way to the same result.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from types import FunctionType, ModuleType
 
 from torch import Tensor
 
-from scalediff.attention.windows import Attend
+from scalediff.attention.strips import Attend
 
 Place = tuple[ModuleType, str]
 

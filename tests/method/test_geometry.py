@@ -7,7 +7,16 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalediff.method.geometry import fitted_window, merged_spans, patch_length, query_spans, window_starts
+from scalediff.method.geometry import (
+    even_slices,
+    fitted_window,
+    layouts_of_samples,
+    merged_spans,
+    patch_length,
+    query_spans,
+    window_layout,
+    window_starts,
+)
 
 V1 = {
     (64, 32): [0, 8, 24, 32],
@@ -93,3 +102,43 @@ def test_bad_arguments_are_named(arguments: tuple, message: str) -> None:
     length, window, offset = arguments
     with pytest.raises(ValueError, match=message):
         window_starts(length, window, offset=offset)
+
+
+def test_a_layout_is_made_once_and_holds_both_axes() -> None:
+    layout = window_layout((40, 20), (16, 32), (3, 0))
+    assert layout is window_layout((40, 20), (16, 32), (3, 0))
+    assert layout is not window_layout((40, 20), (16, 32), (4, 0))
+    assert layout.window == (16, 20)
+    assert list(layout.rows) == merged_spans(40, 16, offset=3)
+    assert list(layout.columns) == merged_spans(20, 32)
+    assert layout.largest_patch == (max(s.stop - s.start for s in layout.rows), 20)
+    parts = [layout.part_of_patches(row, column) for row in layout.rows for column in layout.columns]
+    assert sum(parts) == pytest.approx(1)
+    # patches at 0, 5, 13, 21, 29 and 37 of the longer axis; the last two look at the window from 24 on
+    assert parts == pytest.approx([1 / 6] * 4 + [2 / 6])
+
+
+def test_samples_with_one_offset_share_a_layout() -> None:
+    grid, window = (24, 24), (16, 16)
+    pairs = [(3, 5), (0, 2), (3, 5), (0, 2)]
+    found = layouts_of_samples(grid, window, pairs, 4)
+    assert [(layout.offset, samples) for layout, samples in found] == [
+        ((3, 5), slice(0, 3, 2)),
+        ((0, 2), slice(1, 4, 2)),
+    ]
+    assert layouts_of_samples(grid, window, tuple(pairs), 4) is found
+    ((layout, samples),) = layouts_of_samples(list(grid), list(window), (3, 5), 2)
+    assert (layout, samples) == (found[0][0], slice(0, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "slices"),
+    [
+        ([0, 1, 2], [slice(0, 3, 1)]),
+        ([1, 3], [slice(1, 4, 2)]),
+        ([2], [slice(2, 3, 1)]),
+        ([0, 1, 3], [slice(0, 1), slice(1, 2), slice(3, 4)]),
+    ],
+)
+def test_even_numbers_are_one_slice(numbers: list[int], slices: list[slice]) -> None:
+    assert even_slices(numbers) == slices

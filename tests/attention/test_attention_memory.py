@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.live_bytes import LiveBytes
-from scalediff.attention import memory as attention_memory
-from scalediff.attention.memory import LEAST_QUERIES, Needs, Share, even_slices, is_fused
+from scalediff.attention.joint import joint_neighborhood_attention
+from scalediff.attention.log import log_once
+from scalediff.attention.memory import Needs, Portion, is_fused, strip_needs
 from scalediff.attention.rotary import axial_table
-from scalediff.attention.strips import Attend, Layout
-from scalediff.attention.windows import joint_neighborhood_attention, neighborhood_attention
+from scalediff.attention.strips import LEAST_QUERIES, Attend
+from scalediff.attention.windows import neighborhood_attention
+from scalediff.method.geometry import window_layout
 
 SDPA = F.scaled_dot_product_attention
 GRID, WINDOW, TEXT = (24, 40), (16, 16), 20
@@ -45,9 +47,9 @@ def taken(attend: Attend | None, tensors: list[Tensor], room: int | None, **more
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+def logged(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     """Lines of the log; each comes once in a process, so what earlier tests said is forgotten first."""
-    attention_memory.tell_once.cache_clear()
+    log_once.cache_clear()
     caplog.set_level(logging.INFO, "scalediff")
     return lambda: [record.getMessage() for record in caplog.records]
 
@@ -57,7 +59,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("part", [0.6, 0.2, 0.05])
 def test_what_is_taken_stays_within_the_room(
-    joint: bool, attend: Attend | None, dtype: torch.dtype, part: float, told: Callable[[], list[str]]
+    joint: bool, attend: Attend | None, dtype: torch.dtype, part: float, logged: Callable[[], list[str]]
 ) -> None:
     more = {"text_length": TEXT, "rope": axial_table(GRID, AXES)} if joint else {}
     tensors = qkv(dtype, text=TEXT if joint else 0)
@@ -65,8 +67,8 @@ def test_what_is_taken_stays_within_the_room(
     room = int(part * free)
     out, bounded = taken(attend, tensors, room, **more)
     assert bounded < free
-    assert bounded <= room or any("at least" in line for line in told())
-    assert not (told() and part > 0.5)
+    assert bounded <= room or any("at least" in line for line in logged())
+    assert not (logged() and part > 0.5)
     torch.testing.assert_close(out, expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
     roomy, _ = taken(attend, tensors, 10 * free, **more)
     assert torch.equal(roomy, expected)
@@ -84,7 +86,7 @@ def test_fewer_heads_at_once_give_the_same_bits(layout: torch.memory_format) -> 
     expected = neighborhood_attention(*tensors, GRID, WINDOW)
     _, free = taken(None, tensors, None)
     assert torch.equal(taken(None, tensors, free // 3)[0], expected)
-    needs = attention_memory.strip_needs(tensors[0], Layout.of(GRID, WINDOW, (0, 0)), noted)
+    needs = strip_needs(window_layout(GRID, WINDOW), tensors[0].shape[-1], 4, fused=False)
     assert torch.equal(taken(noted, tensors, 4 * needs.all_queries)[0], expected)
     assert {shape[:2] for shape in seen} == {(2, 2)}, "two samples, two of four heads"
     seen.clear()
@@ -93,13 +95,13 @@ def test_fewer_heads_at_once_give_the_same_bits(layout: torch.memory_format) -> 
     assert max(shape[2] for shape in seen) == LEAST_QUERIES
 
 
-def test_the_least_is_taken_and_the_log_says_so_once(told: Callable[[], list[str]]) -> None:
+def test_the_least_is_taken_and_the_log_says_so_once(logged: Callable[[], list[str]]) -> None:
     tensors = qkv(torch.float32)
     expected = neighborhood_attention(*tensors, GRID, WINDOW, attend=keeps_scores)
     for _ in range(2):
         out, _ = taken(keeps_scores, tensors, 0)
         torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
-    (line,) = told()
+    (line,) = logged()
     assert "MB at least, more than the memory ceiling leaves" in line
 
 
@@ -115,20 +117,7 @@ def test_images_with_shifts_of_their_own_are_not_copied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "slices"),
-    [
-        ([0, 1, 2], [slice(0, 3, 1)]),
-        ([1, 3], [slice(1, 4, 2)]),
-        ([2], [slice(2, 3, 1)]),
-        ([0, 1, 3], [slice(0, 1), slice(1, 2), slice(3, 4)]),
-    ],
-)
-def test_even_numbers_are_one_slice(numbers: list[int], slices: list[slice]) -> None:
-    assert even_slices(numbers) == slices
-
-
-@pytest.mark.parametrize(
-    ("room", "share"),
+    ("room", "portion"),
     [
         (10_000, (2, 20, None)),
         (5 + 40 * 110, (2, 20, None)),
@@ -139,10 +128,10 @@ def test_even_numbers_are_one_slice(numbers: list[int], slices: list[slice]) -> 
         (0, (1, 1, 64)),
     ],
 )
-def test_what_runs_at_once(room: int, share: tuple) -> None:
+def test_what_runs_at_once(room: int, portion: tuple) -> None:
     needs = Needs(head=10, query=1, queries=100, fixed=5)
-    assert Share.of(needs, batch=2, heads=20, room=room) == Share(*share)
-    pieces = list(Share(*share).pieces(2, 20))
+    assert Portion.of(needs, batch=2, heads=20, room=room) == Portion(*portion)
+    pieces = list(Portion(*portion).pieces(2, 20))
     done = torch.zeros(2, 20)
     for piece in pieces:
         done[piece] += 1
@@ -151,21 +140,20 @@ def test_what_runs_at_once(room: int, share: tuple) -> None:
 
 def test_where_nothing_fits_calls_are_not_made_small_in_vain() -> None:
     needs = Needs(head=10_000, query=1, queries=500)
-    assert Share.of(needs, batch=2, heads=20, room=0) == Share(1, 1)
-    assert Share.of(needs, batch=2, heads=20, room=needs.least) == Share(1, 1, LEAST_QUERIES)
+    assert Portion.of(needs, batch=2, heads=20, room=0) == Portion(1, 1)
+    assert Portion.of(needs, batch=2, heads=20, room=needs.least) == Portion(1, 1, LEAST_QUERIES)
 
 
 def test_torch_is_asked_whether_it_keeps_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     q = qkv(torch.float32)[0]
-    asked = {"queries": 64, "keys": 256}
     monkeypatch.setattr(torch, "_fused_sdp_choice", lambda q, k, v: 1, raising=False)
-    assert is_fused(q, None, **asked)
-    assert is_fused(q, SDPA, **asked)
-    assert not is_fused(q, keeps_scores, **asked)
+    assert is_fused(q, None)
+    assert is_fused(q, SDPA)
+    assert not is_fused(q, keeps_scores)
     for answer in (0, -1):
         monkeypatch.setattr(torch, "_fused_sdp_choice", lambda q, k, v, answer=answer: answer)
-        assert not is_fused(q, None, **asked)
+        assert not is_fused(q, None)
     monkeypatch.setattr(torch, "_fused_sdp_choice", lambda q, k: 1)  # another torch's
-    assert not is_fused(q, None, **asked)
+    assert not is_fused(q, None)
     monkeypatch.delattr(torch, "_fused_sdp_choice")
-    assert not is_fused(q, None, **asked)
+    assert not is_fused(q, None)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.attention.windows import LEAST_QUERIES, neighborhood_attention
+from scalediff.attention.strips import LEAST_QUERIES
+from scalediff.attention.windows import neighborhood_attention
 
 GRID, WINDOW = (48, 40), (32, 32)
 

@@ -1,0 +1,229 @@
+"""Which way a call is computed: the rows of the rule's table, on GPUs that are only claimed."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scalediff.attention import rule, windows
+from scalediff.attention.joint import joint_neighborhood_attention
+from scalediff.attention.rule import backend_of, own_kernel
+from scalediff.attention.strips import by_patches, by_rows
+from scalediff.attention.windows import neighborhood_attention
+from scalediff.method.geometry import window_layout
+
+SDPA = F.scaled_dot_product_attention
+GRID, WINDOW = (24, 40), (16, 16)
+
+
+def a_kernel_of_the_hosts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return SDPA(q, k, v)
+
+
+class OnGpu:
+    """What the rule looks at of a tensor."""
+
+    def __init__(self, *, device: str = "cuda", dtype: torch.dtype = torch.float16, dim: int = 64) -> None:
+        self.device, self.dtype, self.shape, self.requires_grad = (
+            torch.device(device),
+            dtype,
+            (2, 10, 64, dim),
+            False,
+        )
+
+    def numel(self) -> int:
+        return 2 * 10 * 64 * self.shape[-1]
+
+    def element_size(self) -> int:
+        return self.dtype.itemsize
+
+
+BYTES = 2 * 2 * 10 * 64 * 64
+
+
+@pytest.fixture(params=[True, False], ids=["with our kernel", "without"])
+def has_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    monkeypatch.setattr(rule, "own_kernel", lambda: SimpleNamespace() if request.param else None)
+    return request.param
+
+
+@pytest.mark.parametrize(
+    ("tensor", "call", "with_kernel", "without"),
+    [
+        ({}, {}, "kernel", "batched"),
+        ({}, {"attend": SDPA}, "kernel", "batched"),
+        ({"dtype": torch.bfloat16, "dim": 160}, {}, "kernel", "batched"),
+        ({"dtype": torch.float32}, {}, "batched", "batched"),
+        ({"dim": 16}, {}, "batched", "batched"),
+        ({"dim": 256}, {}, "batched", "batched"),
+        ({"dim": 512}, {}, "patches", "patches"),  # a VAE's
+        ({}, {"room": 4 * BYTES}, "kernel", "batched"),
+        ({}, {"room": 4 * BYTES - 1}, "kernel", "patches"),
+        ({}, {"with_text": True}, "kernel", "patches"),
+        ({}, {"with_text": True, "kernel_knows": False}, "patches", "patches"),
+        ({}, {"attend": a_kernel_of_the_hosts}, "patches", "patches"),
+        ({}, {"attend": a_kernel_of_the_hosts, "exact": True}, "kernel", "patches"),
+        ({}, {"choice": "host"}, "batched", "batched"),
+        ({}, {"choice": "host", "attend": a_kernel_of_the_hosts, "exact": True}, "patches", "patches"),
+        ({}, {"choice": "patches"}, "patches", "patches"),
+        ({"device": "cpu"}, {}, "patches", "patches"),
+        ({"device": "mps"}, {}, "patches", "patches"),
+    ],
+)
+def test_the_rows_of_the_table(
+    tensor: dict[str, Any], call: dict[str, Any], with_kernel: str, without: str, has_kernel: bool
+) -> None:
+    q = OnGpu(**tensor)
+    assert backend_of(q, q, q, **{"attend": None, "room": None, **call}) == (
+        with_kernel if has_kernel else without
+    )
+
+
+def test_gradients_are_for_calls_patch_by_patch(has_kernel: bool) -> None:
+    q, trained = OnGpu(), OnGpu()
+    trained.requires_grad = True
+    assert backend_of(q, q, trained, attend=None, room=None) == "patches"
+    with torch.no_grad():
+        assert backend_of(q, q, trained, attend=None, room=None) != "patches"
+
+
+def test_attention_that_another_extension_has_put_in_torchs_place_is_kept(
+    has_kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q = OnGpu()
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: v)
+    assert backend_of(q, q, q, attend=None, room=None) == "patches"
+
+
+@pytest.mark.parametrize("call", [neighborhood_attention, joint_neighborhood_attention])
+def test_an_unknown_choice_is_named(call: Any) -> None:
+    q = torch.zeros(1, 1, 16, 8)
+    more = {"text_length": 0} if call is joint_neighborhood_attention else {}
+    with pytest.raises(
+        ValueError, match='choice must be "auto", "host" or "patches", got "fast"'.replace('"fast"', "'fast'")
+    ):
+        call(q, q, q, (4, 4), (2, 2), choice="fast", **more)
+
+
+def test_a_line_in_the_log_for_each_kind_of_call_on_a_gpu(
+    has_kernel: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "scalediff")
+    rule._log_kind.cache_clear()
+    for tensor in ({}, {}, {"dim": 512}, {"device": "cpu"}):
+        q = OnGpu(**tensor)
+        backend_of(q, q, q, attend=None, room=None)
+    backend = "kernel" if has_kernel else "batched"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"windowed attention, heads of 64 in torch.float16: {backend}",
+        "windowed attention, heads of 512 in torch.float16: patches",
+    ]
+
+
+def qkv(text: int = 0) -> list[Tensor]:
+    source = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 2, text + GRID[0] * GRID[1], 8, generator=source) for _ in range(3)]
+
+
+def test_the_batched_way_is_taken_and_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = qkv()
+    offsets = [(0, 0), (3, 5)]
+    expected = neighborhood_attention(q, k, v, GRID, WINDOW, offset=offsets)
+    seen = []
+
+    def noted(*args: Any, **more: Any) -> Tensor:
+        seen.append(args[3].offset)
+        return by_rows(*args, **more)
+
+    monkeypatch.setattr(windows, "backend_of", lambda *args, **facts: "batched")
+    monkeypatch.setattr(windows, "by_rows", noted)
+    assert torch.equal(neighborhood_attention(q, k, v, GRID, WINDOW, offset=offsets), expected)
+    assert seen == offsets
+
+
+def test_where_memory_does_not_suffice_for_many_patches_they_run_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "scalediff")
+    windows.log_once.cache_clear()
+
+    def full(*args: Any, **more: Any) -> Tensor:
+        raise torch.cuda.OutOfMemoryError("no room")
+
+    q, k, v = qkv()
+    monkeypatch.setattr(windows, "backend_of", lambda *args, **facts: "batched")
+    monkeypatch.setattr(windows, "by_rows", full)
+    expected = by_patches(q, k, v, window_layout(GRID, WINDOW), SDPA)
+    for _ in range(2):
+        assert torch.equal(neighborhood_attention(q, k, v, GRID, WINDOW), expected)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "patch by patch" in line
+
+
+def test_our_kernel_is_called_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Played by functions of its public names."""
+    calls: list[tuple[Any, ...]] = []
+
+    def attend_windows(q: Tensor, k: Tensor, v: Tensor, grid: Any, window: Any, *, offset: Any) -> Tensor:
+        calls.append((grid, window, offset))
+        return v
+
+    def attend_joint(
+        q: Tensor, k: Tensor, v: Tensor, grid: Any, window: Any, *, text_length: int, rope: Any, offset: Any
+    ) -> Tensor:
+        calls.append((grid, window, text_length, rope, offset))
+        return k
+
+    kernel = SimpleNamespace(attend_windows=attend_windows, attend_joint=attend_joint)
+    for module in ("windows", "joint"):
+        monkeypatch.setattr(f"scalediff.attention.{module}.own_kernel", lambda: kernel)
+        monkeypatch.setattr(f"scalediff.attention.{module}.backend_of", lambda *args, **facts: "kernel")
+    offsets = [(1, 0), (0, 2)]
+    q, k, v = qkv()
+    assert neighborhood_attention(q, k, v, GRID, WINDOW, offset=offsets) is v
+    q, k, v = qkv(text=3)
+    assert joint_neighborhood_attention(q, k, v, GRID, WINDOW, text_length=3, offset=offsets) is k
+    assert calls == [(GRID, WINDOW, offsets), (GRID, WINDOW, 3, None, offsets)]
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (SimpleNamespace(available=lambda: True), ""),
+        (SimpleNamespace(available=lambda: False), ""),
+        (
+            ImportError("no compiler\nsecond line"),
+            "our attention kernel is not used: ImportError: no compiler",
+        ),
+        (ModuleNotFoundError("no triton", name="triton"), "no triton"),
+    ],
+)
+def test_a_kernel_that_cannot_run_is_left_alone(
+    module: Any, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "scalediff")
+
+    def imported(name: str) -> Any:
+        if isinstance(module, Exception):
+            raise module
+        return module
+
+    monkeypatch.setattr(rule.importlib, "import_module", imported)
+    monkeypatch.setattr(torch.version, "hip", None)
+    own_kernel.cache_clear()
+    able = isinstance(module, SimpleNamespace) and module.available()
+    for _ in range(2):
+        assert own_kernel() is (module if able else None)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == bool(said)
+    assert all(said in line for line in lines)
+    own_kernel.cache_clear()
+    monkeypatch.setattr(torch.version, "hip", "6.0")
+    assert own_kernel() is None
+    own_kernel.cache_clear()
