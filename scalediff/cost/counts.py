@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
-from scalediff.method.geometry import fitted_window
+from scalediff.method.geometry import Cells, fitted_window
 from scalediff.models.feature_reuse import deep_blocks
 from scalediff.models.inspection import layer_window
 from scalediff.models.units import (
-    Cells,
     Unit,
     conv_macs,
+    is_vae_attention,
     linear_shape,
     positions,
     side,
     transformer_blocks,
     unet_units,
+    vae_attention_width,
     vae_units,
 )
 
@@ -135,17 +135,6 @@ def _leaf_work(path: str, leaf: nn.Module, count: int, text_tokens: int | None) 
     if text_tokens is not None:
         return Work(cross=macs * (text_tokens if names[-1] in ("to_k", "to_v") else count))
     return Work(linear=macs * (1 if names[0] in PER_PICTURE else count))
-
-
-def is_vae_attention(module: nn.Module) -> bool:
-    """Whether the module is the single-head attention in the middle of a VAE, in ldm's or diffusers' form."""
-    return not transformer_blocks(module) and (hasattr(module, "q") or hasattr(module, "to_q"))
-
-
-def vae_attention_width(module: Any) -> int:
-    """Channels of that attention."""
-    query = module.q if hasattr(module, "q") else module.to_q
-    return query.out_channels if hasattr(query, "out_channels") else query.out_features
 
 
 def _linears(leaves: Iterator[nn.Module]) -> int:

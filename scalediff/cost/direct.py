@@ -12,7 +12,7 @@ from scalediff.cost.memory import gigabytes
 from scalediff.cost.plan import Run, Work
 from scalediff.cost.times import StepTimes, duration
 from scalediff.method.cascade import StagePlan
-from scalediff.models.units import Cells
+from scalediff.method.geometry import Cells
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from scalediff.cost.counts import is_vae_attention, vae_attention_width
-from scalediff.models.inspection import has_class_name
+from scalediff.method.geometry import Cells
 from scalediff.models.units import (
-    Cells,
     Unit,
     changes_size,
     conv_macs,
+    has_class_name,
+    is_vae_attention,
     linear_shape,
     positions,
     transformer_blocks,
     unet_units,
+    vae_attention_width,
     vae_units,
 )
 from scalediff.vae.layers import Layers

@@ -19,7 +19,7 @@ from scalediff.cost.memory import (
     vae_activations,
     weight_bytes,
 )
-from scalediff.cost.tiled_vae import Choose, tiled_work
+from scalediff.cost.tiled_vae import tiled_work
 from scalediff.cost.times import StepTimes, duration
 from scalediff.cost.transformer import (
     TransformerShape,
@@ -28,9 +28,11 @@ from scalediff.cost.transformer import (
     transformer_work,
 )
 from scalediff.method.cascade import Stage, StagePlan
+from scalediff.method.geometry import Cells
 from scalediff.method.schedule import guided_steps
 from scalediff.models import inspection as models
-from scalediff.models.units import Cells, unet_of
+from scalediff.models.units import network_of
+from scalediff.vae.tiled import ChooseTile
 
 __all__ = ["PlanEstimate", "Run", "StepTimes", "TransformerShape", "Work", "model_work", "plan_work"]
 
@@ -59,7 +61,7 @@ class Run:
     reuse_every: int = 1
     images: int = 1
     text_tokens: int | None = None
-    vae_tile: int | Choose | None = None
+    vae_tile: int | ChooseTile | None = None
     vae_factor: int = 8
 
     def __post_init__(self) -> None:
@@ -225,7 +227,7 @@ def _network(model: Any) -> Any:
     """The UNet, or the shape of a transformer."""
     if isinstance(model, TransformerShape):
         return model
-    network = unet_of(model)
+    network = network_of(model)
     return shape_of(network) or network
 
 

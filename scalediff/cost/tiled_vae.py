@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from scalediff.cost.counts import Work, unit_work, vae_work
 from scalediff.cost.memory import element_bytes, vae_activations
-from scalediff.models.units import Cells
+from scalediff.method.geometry import Cells
 from scalediff.vae.layers import ATTENTION_WINDOW, Layers
-from scalediff.vae.layout import LEAST_TILE, spans
+from scalediff.vae.layout import TILE_SIDES, spans
 
-TILES = (128, 96, 64, 48, 32, LEAST_TILE)  # sides in latent cells, overlap included
 SPARE = 0.1  # of a GPU's free memory: for workspaces, and because freed blocks do not fit together
 PICTURE = 3 * 4  # bytes per pixel of an RGB picture in fp32
-
-Choose = Callable[[nn.Module, Cells], "int | None"]
-"""Called as choose(encoder_or_decoder, (h, w) of the latent): side of a tile in latent cells, None untiled."""
 
 
 def tiled_work(part: nn.Module, latent_size: Cells, tile: int) -> Work:
@@ -43,12 +37,6 @@ def tiled_work(part: nn.Module, latent_size: Cells, tile: int) -> Work:
     return work
 
 
-def next_tile(tile: int | None, side: int) -> int | None:
-    """A smaller tile than `tile` (None: the whole picture of `side` cells); None where there is none."""
-    largest = (side if tile is None else tile) - 1
-    return next((size for size in TILES if size <= largest), None)
-
-
 def choose_tile(
     part: nn.Module, latent_size: Cells, *, limit: float | None, always: bool = False
 ) -> int | None:
@@ -65,10 +53,10 @@ def choose_tile(
     try:
         if not always and (limit is None or needs(None) <= limit):
             return None
-        fitting = [tile for tile in TILES if limit is None or needs(tile) <= limit]
+        fitting = [tile for tile in TILE_SIDES if limit is None or needs(tile) <= limit]
     except ValueError:  # layers that are not known
         return None
-    tile = fitting[0] if fitting else TILES[-1]
+    tile = fitting[0] if fitting else TILE_SIDES[-1]
     return tile if tile < max(latent_size) else None
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from threading import Lock
 
 from scalediff.cost.counts import Work
-from scalediff.models.units import Cells
+from scalediff.method.geometry import Cells
 
 MODELS, RUNS = 8, 20
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalediff.cost.counts import Work
-from scalediff.method.geometry import fitted_window, query_spans
+from scalediff.method.geometry import Cells, fitted_window, query_spans
 from scalediff.models.inspection import layer_window
-from scalediff.models.units import Cells
 
 
 @dataclass(frozen=True)

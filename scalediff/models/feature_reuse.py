@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scalediff.models.inspection import has_class_name
-from scalediff.models.patch import ForwardPatch, Patching, Replacement
+from scalediff.models.replacing import Replacement, Replacing
+from scalediff.models.units import has_class_name
 
 DEEP_STRIDE = 4
 
 
-class FeatureReuse(Patching):
+class FeatureReuse(Replacing):
     """Context manager: one full UNet call in `every`, the deep half of the others taken from it.
 
     `step()` counts the sampler's evaluations from 1: the first, and each `every`-th after it, is full. One
@@ -38,11 +38,11 @@ class FeatureReuse(Patching):
         self._kept: dict[int, Tensor] = {}  # by the number of the call within its evaluation
         self._shapes: dict[tuple[int, int], tuple[Any, ...]] = {}  # of (call, block)
         deep = deep_blocks(unet, stride) if every > 1 else []
-        replacements: list[tuple[nn.Module, Replacement]] = [(unet, self._unet)] if deep else []
-        replacements += [
+        forwards: list[tuple[nn.Module, Replacement]] = [(unet, self._unet)] if deep else []
+        forwards += [
             (block, self._block(index, last=index == len(deep) - 1)) for index, block in enumerate(deep)
         ]
-        self._patch = ForwardPatch(replacements)
+        super().__init__((module, "forward", replacement) for module, replacement in forwards)
 
     def undo(self) -> None:
         """Give the network back as it was, and let go of what was kept."""
@@ -69,14 +69,13 @@ class FeatureReuse(Patching):
         def forward(previous: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if self._reusing:
                 # the result between deep blocks is never read, but the host joins and corrects tensors there
-                return (
-                    self._kept[self._call].clone() if last else x.new_zeros(self._shapes[self._call, index])
-                )
+                if not last:
+                    return x.new_zeros(self._shapes[self._call, index])
+                return self._kept[self._call].clone()
             out = previous(x, *args, **kwargs)
             if last:
-                self._kept[self._call] = (
-                    out.clone()
-                )  # hosts and scripts (FreeU) write into what they are given
+                # hosts and scripts (FreeU) write into what they are given
+                self._kept[self._call] = out.clone()
             else:
                 self._shapes[self._call, index] = tuple(out.shape)
             return out

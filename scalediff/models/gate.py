@@ -8,6 +8,7 @@ picture: where they differ most, there the subject's words were at work.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,21 +18,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scalediff.method.geometry import Cells
 from scalediff.models.inspection import AttentionLayer, ModelMap, layer_window
-from scalediff.models.patch import ForwardPatch
+from scalediff.models.replacing import Replacing
 
 log = logging.getLogger("scalediff")
 
 PromptRows = Callable[[int], Sequence["int | None"]]
+"""Called as rows(batch) in each model call: the image of each row, None where the row has another prompt."""
 # Layers differ much in how sharply they see the subject, and averaging in a blurred one blurs the mask: at most these,
-# and of these only the ones with at least this share of the sharpest one's contrast.
-SHARP_LAYERS, SHARP_SHARE = 4, 0.7
+# and of these only the ones with at least this part of the sharpest one's contrast.
+SHARP_LAYERS, SHARP_CONTRAST = 4, 0.7
 # Where the mask rises from 0 to 1 between the level of the ground and the peak. Low: a mask that cuts into the subject
 # does harm, one that leaves a rim around it does not.
 RISE_START, RISE_WIDTH = 0.2, 0.3
 # As the measurement behind this method had it: the gate is for pictures with at least 3/8 of empty ground.
 MOST_COVERED = 5 / 8
 LEAST_CONTRAST = 1.5  # peak over median; flatter maps show no subject
+
+# Where the first noun phrase of a prompt ends and its surroundings begin
+ENDS = (
+    "above|across|against|among|at|before|behind|below|beneath|beside|between|by|during|from|in|"
+    "inside|near|next to|on|over|through|under|underneath|while|with|within"
+)
+_END = re.compile(rf"[,;\n]|[.:](?!\d)|\b(?:{ENDS})\b", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:an?|the|one|two|three|some)\s+", re.IGNORECASE)
+
+
+def without_subject(prompt: str, subject: str = "") -> str | None:
+    """The prompt without its subject, None where there is nothing to remove or nothing would be left.
+
+    `subject`: the words to leave out, several apart by commas. Empty: the first phrase of the prompt, up to a comma
+    or a preposition, so that "a red fox in the snow, oil painting" becomes "snow, oil painting".
+    """
+    rest = _named(prompt, subject) if subject.strip() else _after_first_phrase(prompt)
+    rest = _tidy(rest)
+    return rest if rest and rest != _tidy(prompt) else None
 
 
 def cross_layers(model_map: ModelMap) -> tuple[AttentionLayer, ...]:
@@ -63,14 +85,14 @@ class TextGate:
         self.masks: list[Tensor | None] = [None] * len(background)  # [h, w], None: nothing to gate
         self._layers = cross_layers(model_map)
         self._background, self._rows, self._strength = background, rows, strength
-        self._resized: dict[tuple[int, int], Tensor] = {}
+        self._resized: dict[Cells, Tensor] = {}
 
     @contextmanager
-    def looking(self, latent_size: tuple[int, int]) -> Iterator[None]:
+    def looking(self, latent_size: Cells) -> Iterator[None]:
         """Inside it model calls on a latent of (h, w) cells fill the maps; at its end `masks` are made."""
         maps = _Maps(len(self._background))
 
-        def look(index: int, full: Tensor, other: Tensor, images: list[int], grid: tuple[int, int]) -> Tensor:
+        def look(index: int, full: Tensor, other: Tensor, images: list[int], grid: Cells) -> Tensor:
             maps.add(index, (full.float() - other.float()).norm(dim=-1).unflatten(1, grid), images)
             return full
 
@@ -80,12 +102,10 @@ class TextGate:
         self._resized.clear()
 
     @contextmanager
-    def blending(self, latent_size: tuple[int, int]) -> Iterator[None]:
+    def blending(self, latent_size: Cells) -> Iterator[None]:
         """Inside it the cross-attention of model calls on a latent of (h, w) cells is gated."""
 
-        def blend(
-            index: int, full: Tensor, other: Tensor, images: list[int], grid: tuple[int, int]
-        ) -> Tensor:
+        def blend(index: int, full: Tensor, other: Tensor, images: list[int], grid: Cells) -> Tensor:
             mask = self._mask_at(grid)[images].to(full)
             self.calls += 1
             return torch.lerp(other, full, mask)
@@ -95,7 +115,7 @@ class TextGate:
 
     @contextmanager
     def _patched(
-        self, latent_size: tuple[int, int], use: Callable[..., Tensor], images: Sequence[int]
+        self, latent_size: Cells, use: Callable[..., Tensor], images: Sequence[int]
     ) -> Iterator[None]:
         """`use` is called with both results of the rows that belong to `images`, for every layer call."""
         if not images:
@@ -108,7 +128,7 @@ class TextGate:
             def forward(previous: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
                 full = previous(*args, **kwargs)
                 x, context, rest, options = _parts(args, kwargs)
-                reason = _obstacle(x, context, options, grid)
+                reason = _why_not_gated(x, context, options, grid)
                 if reason:
                     self._count(reason, layer)
                     return full
@@ -124,10 +144,11 @@ class TextGate:
 
             return forward
 
-        with ForwardPatch((layer.module, replacement(i, layer)) for i, layer in enumerate(self._layers)):
+        layers = enumerate(self._layers)
+        with Replacing((layer.module, "forward", replacement(i, layer)) for i, layer in layers):
             yield
 
-    def _mask_at(self, grid: tuple[int, int]) -> Tensor:
+    def _mask_at(self, grid: Cells) -> Tensor:
         """Weights of the full prompt [B, H*W, 1] for one level."""
         if grid not in self._resized:
             sizes = [_resize(m, grid) if m is not None else torch.ones(grid) for m in self.masks]
@@ -156,7 +177,7 @@ class _Maps:
             total = self.layers[index] = seen.new_zeros(self._batch, *seen.shape[1:])
         total.index_add_(0, torch.tensor(images, device=seen.device), seen)
 
-    def masks(self, latent_size: tuple[int, int]) -> list[Tensor | None]:
+    def masks(self, latent_size: Cells) -> list[Tensor | None]:
         return [
             subject_mask([seen[image] for seen in self.layers.values()], latent_size)
             for image in range(self._batch)
@@ -169,7 +190,7 @@ def contrast(seen: Tensor) -> float:
     return float(peak / seen.median().clamp_min(1e-9)) if peak > 0 else 0.0
 
 
-def subject_mask(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor | None:
+def subject_mask(maps: Sequence[Tensor], size: Cells) -> Tensor | None:
     """Mask [h, w] at `size` out of maps of several layers, 1 on the subject; None where there is none to gate.
 
     Only the sharpest layers count. The mask is None where even those are flat, and where the subject covers most of the
@@ -178,7 +199,7 @@ def subject_mask(maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor | None
     ranked = sorted(((contrast(seen), seen) for seen in maps), key=lambda pair: pair[0], reverse=True)
     if not ranked or ranked[0][0] < LEAST_CONTRAST:
         return None
-    least = SHARP_SHARE * ranked[0][0]
+    least = SHARP_CONTRAST * ranked[0][0]
     sharp = [seen for sharpness, seen in ranked[:SHARP_LAYERS] if sharpness >= least]
     level = torch.stack([_resize(_normal(seen.float()), size) for seen in sharp]).mean(0)
     mask = _smoothstep((level - RISE_START) / RISE_WIDTH)
@@ -191,7 +212,7 @@ def _normal(seen: Tensor) -> Tensor:
     return ((seen - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
 
 
-def _resize(mask: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(mask: Tensor, size: Cells) -> Tensor:
     smaller = size[0] < mask.shape[0] or size[1] < mask.shape[1]
     options: dict[str, Any] = {"mode": "area"} if smaller else {"mode": "bilinear", "align_corners": False}
     return F.interpolate(mask[None, None], size=size, **options)[0, 0]
@@ -210,7 +231,7 @@ def _parts(args: tuple, kwargs: dict) -> tuple[Any, Any, tuple, dict]:
     return x, context, args[2:], options
 
 
-def _obstacle(x: Any, context: Any, options: dict, grid: tuple[int, int]) -> str:
+def _why_not_gated(x: Any, context: Any, options: dict, grid: Cells) -> str:
     """Why this call is not plain cross-attention of the whole grid to a text, or an empty string."""
     if not isinstance(x, Tensor) or x.ndim != 3 or not isinstance(context, Tensor):
         return "it has no context of its own"
@@ -219,3 +240,29 @@ def _obstacle(x: Any, context: Any, options: dict, grid: tuple[int, int]) -> str
     if options.get("value") is not None or options.get("mask") is not None:
         return "it is given values or a mask of its own"
     return ""
+
+
+def _named(prompt: str, subject: str) -> str:
+    for words in filter(None, (part.strip() for part in subject.split(","))):
+        pattern = r"\s+".join(map(re.escape, words.split()))
+        prompt = re.sub(rf"(?<!\w){pattern}(?!\w)", "", prompt, flags=re.IGNORECASE)
+    return prompt
+
+
+def _after_first_phrase(prompt: str) -> str:
+    end = _END.search(prompt)
+    if not end:
+        return ""
+    # what the phrase leaves open, as in "(a fox in the snow:1.2)", is closed in what follows
+    depth = prompt[: end.start()].count("(") - prompt[: end.start()].count(")")
+    return "(" * max(0, depth) + _ARTICLE.sub("", prompt[end.end() :].lstrip())
+
+
+def _tidy(text: str) -> str:
+    """Without what removed words leave behind: empty brackets, doubled commas and spaces."""
+    previous = None
+    while previous != text:
+        previous = text
+        text = re.sub(r"[(\[]\s*(?::\s*[\d.]+)?\s*[)\]]", "", text)
+    text = re.sub(r"(?:\s*,)+", ",", text)
+    return re.sub(r"\s+", " ", text).strip(" ,")

@@ -1,7 +1,6 @@
 """Which layers of a loaded model get windows, and how large, or why the model is refused.
 
-Classes are recognised by name, so that ldm, sgm, diffusers and a token-merging subclass all match and no
-host is imported.
+Classes are recognised by name, see `units`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-Cells = tuple[int, int]
+from scalediff.method.geometry import Cells
+from scalediff.models.units import has_class_name, network_of
 
 NATIVE_CELLS = {"sdxl": 128, "sd2-v": 96, "default": 64}
 PROJECTIONS = ("to_q", "to_k", "to_v")
@@ -52,7 +52,7 @@ def inspect(model: Any, *, native_size: Cells | None = None) -> ModelMap:
     `native_size` (h, w) in latent cells overrides what the model says. Never raises for a foreign model: it
     is reported as unsupported, with the reason.
     """
-    unet = _unet_of(model)
+    unet = network_of(model)
     prediction = _prediction(model)
     family = _family(model, unet)
     native = native_size or _native_size(model, unet, family, prediction=prediction)
@@ -67,7 +67,7 @@ def base_window(native_size: Cells, base_latent_size: Cells) -> Cells:
     A base picture that is not square and about as large as the native size (area 0.75-1.33 of it, or its
     longer side the native one and at least half the area) is its own window. Otherwise the window has the
     native area: the native square for a square base, else the base's aspect with sides rounded to 8 cells (4
-    below 64).
+    below 64). ValueError where a side is below 1 cell.
     """
     height, width = base_latent_size
     if min(height, width, *native_size) < 1:
@@ -76,34 +76,20 @@ def base_window(native_size: Cells, base_latent_size: Cells) -> Cells:
         )
     if height == width:
         return (native_size[0], native_size[1])
-    share = height * width / (native_size[0] * native_size[1])
-    if 0.75 <= share <= 1.33 or (share >= 0.5 and max(height, width) == max(native_size)):
+    ratio = height * width / (native_size[0] * native_size[1])  # of the areas
+    if 0.75 <= ratio <= 1.33 or (ratio >= 0.5 and max(height, width) == max(native_size)):
         return (height, width)
-    return (_round_side(height / share**0.5), _round_side(width / share**0.5))
+    return (_round_side(height / ratio**0.5), _round_side(width / ratio**0.5))
 
 
 def layer_window(window: Cells, stride: int) -> Cells:
-    """Window in tokens of a layer with `stride` latent cells per token side (paper App. A), rounded up."""
+    """Window (h, w) in tokens of a layer with `stride` latent cells per token side, rounded up (paper App. A)."""
     return (-(-window[0] // stride), -(-window[1] // stride))
-
-
-def has_class_name(module: object, name: str) -> bool:
-    """Whether the module's class or one of its bases is called `name`."""
-    return any(base.__name__ == name for base in type(module).__mro__)
 
 
 def _round_side(side: float) -> int:
     unit = 8 if side >= 64 else 4
     return max(4, round(side / unit) * unit)
-
-
-def _unet_of(model: Any) -> Any:
-    inner = getattr(model, "model", None)
-    for holder in (inner, model):
-        unet = getattr(holder, "diffusion_model", None)
-        if unet is not None:
-            return unet
-    return model
 
 
 def _has_unet_blocks(unet: Any) -> bool:

@@ -1,8 +1,8 @@
-"""The parts of a UNet or VAE in forward order, each with the grid it works on. Nothing is run.
+"""What a network consists of: the parts of a UNet or VAE in forward order, each with the grid it works on.
 
-Classes are recognised by name as in `models`, so ldm, sgm, Forge and diffusers networks all match. Reading
-shapes instead of running the network on torch's meta device leaves a live model alone, whatever its host and
-other extensions have hooked into it.
+Classes are recognised by name, so that ldm, sgm, Forge and diffusers networks and the subclasses of other
+extensions all match and no host is imported. Shapes are read and nothing is run, not even on torch's meta
+device: a live model is left alone, whatever its host and other extensions have hooked into it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from math import prod
+from operator import attrgetter
 from typing import Any
 
 from torch import nn
 
-from scalediff.models.inspection import has_class_name
+from scalediff.method.geometry import Cells
 
-Cells = tuple[int, int]
+# Where hosts keep the network of a loaded model, Forge and its kin first
+NETWORKS = ("forge_objects.unet.model.diffusion_model", "model.diffusion_model", "diffusion_model")
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,31 @@ class Unit:
     pushes: bool = False
 
 
+def network_of(model: Any) -> Any:
+    """The UNet or transformer inside a host's model; the model itself where it holds none (a bare network, None)."""
+    for path in NETWORKS:
+        try:
+            network = attrgetter(path)(model)
+        except AttributeError:
+            continue
+        if network is not None:
+            return network
+    return model
+
+
+def has_class_name(module: object, name: str) -> bool:
+    """Whether the module's class or one of its bases is called `name`."""
+    return any(base.__name__ == name for base in type(module).__mro__)
+
+
 def side(cells: int, level: int) -> int:
-    """A side of `cells` latent cells at a level."""
+    """Positions along a side of `cells` latent cells at a level, rounded up; `level` as in `Unit`."""
     return -(-cells // 2**level) if level >= 0 else cells * 2**-level
 
 
 def positions(latent_size: Cells, level: int) -> int:
-    """Grid positions of a latent (h, w) at a level."""
+    """Grid positions of a latent of (h, w) cells at a level, as in `Unit`."""
     return side(latent_size[0], level) * side(latent_size[1], level)
-
-
-def unet_of(model: Any) -> Any:
-    """The network inside a host's model (`.model.diffusion_model`), or the model itself."""
-    for holder in (getattr(model, "model", None), model):
-        unet = getattr(holder, "diffusion_model", None)
-        if unet is not None:
-            return unet
-    return model
 
 
 def unet_units(unet: nn.Module) -> tuple[Unit, ...]:
@@ -116,6 +126,17 @@ def changes_size(module: nn.Module) -> int:
 def transformer_blocks(module: nn.Module) -> list[Any]:
     """The BasicTransformerBlocks inside."""
     return [part for part in module.modules() if has_class_name(part, "BasicTransformerBlock")]
+
+
+def is_vae_attention(module: nn.Module) -> bool:
+    """Whether the module is the single-head attention in the middle of a VAE, in ldm's or diffusers' form."""
+    return not transformer_blocks(module) and (hasattr(module, "q") or hasattr(module, "to_q"))
+
+
+def vae_attention_width(module: Any) -> int:
+    """Channels of that attention."""
+    query = module.q if hasattr(module, "q") else module.to_q
+    return query.out_channels if hasattr(query, "out_channels") else query.out_features
 
 
 def conv_macs(leaf: Any) -> int:

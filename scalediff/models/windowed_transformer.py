@@ -1,16 +1,16 @@
 """Windows for transformer models whose blocks call one attention function of their module.
 
 FLUX, Chroma and SD3 take no attention patches in the hosts; what every block calls is a module's global.
-`FunctionSwap` replaces it for a while, `JointWindow` decides on each call whether it runs in windows.
+`Replacing` puts a method of `JointWindow` in its place for a while, which decides on each call whether it runs in
+windows (paper App. A).
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -19,81 +19,20 @@ from scalediff.attention.joint import joint_neighborhood_attention
 from scalediff.attention.rotary import Rope
 from scalediff.attention.strips import Attend
 from scalediff.attention.windows import neighborhood_attention
-from scalediff.method.geometry import ImageOfRow, Offset, offsets_of_rows
-from scalediff.models.reversible import Reversible
+from scalediff.method.geometry import Cells, ImageOfRow, Offset, offsets_of_rows
+from scalediff.models.replacing import Function
+from scalediff.models.windowed_unet import Shift
 
 log = logging.getLogger("scalediff")
 
-Shift = Callable[[int, int], Sequence[Offset]]
-Function = Callable[..., Any]
-_MARK = "_scalediff_swap"
-
-
-class _Swap:
-    """One replaced global. After `release` it only passes calls on to what was there before."""
-
-    def __init__(self, module: ModuleType, name: str, replacement: Function) -> None:
-        self._replacement: Function | None = replacement
-        self.previous = _living(getattr(module, name))
-        self.function = _as_function(self)
-
-    @property
-    def live(self) -> bool:
-        return self._replacement is not None
-
-    def release(self) -> None:
-        self._replacement = None
-
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        if self._replacement is None:
-            return self.previous(*args, **kwargs)
-        return self._replacement(self.previous, *args, **kwargs)
-
-
-class FunctionSwap(Reversible):
-    """Context manager that replaces globals: `with FunctionSwap([(module, "attention")], replacement):`.
-
-    Called as replacement(previous, *args, **kwargs), where previous is what that module had before. Leaving
-    puts exactly that back, and only where ours is still in place: where somebody wrapped ours meanwhile,
-    theirs stays and ours becomes a pass-through. Entering twice replaces once, leaving twice undoes once; a
-    half-finished entry is undone. Raises AttributeError where a module lacks the name.
-
-    A module that imported the function by name holds its own global and must be listed too.
-    """
-
-    def __init__(self, targets: Iterable[tuple[ModuleType, str]], replacement: Function) -> None:
-        self._targets, self._replacement = list(targets), replacement
-        self._installed: list[tuple[ModuleType, str, _Swap]] = []
-
-    def install(self) -> None:
-        """Replace all; AttributeError where a module lacks the name."""
-        for module, name in self._targets:
-            swap = _Swap(module, name, self._replacement)
-            self._installed.append((module, name, swap))
-            setattr(module, name, swap.function)
-
-    @property
-    def active(self) -> bool:
-        return bool(self._installed)
-
-    def undo(self) -> None:
-        """Take back what this object installed; safe to call at any time, any number of times."""
-        while self._installed:
-            module, name, swap = self._installed.pop()
-            swap.release()
-            if module.__dict__.get(name) is swap.function:
-                setattr(module, name, swap.previous)
-            else:
-                log.info("%s.%s was replaced by somebody else; left as it is", module.__name__, name)
-
 
 class _ModelCall(NamedTuple):
-    grid: tuple[int, int]
+    grid: Cells  # in tokens
     text_length: int
 
 
 class JointWindow:
-    """Replacement of a model's attention function, in the form that FunctionSwap calls.
+    """Replacement of a model's attention function, in the form that `Replacing` calls.
 
     `window` (h, w) is in tokens. Use `flux` where the function is attention(q, k, v, pe), `sd3` where it is
     attention(q, k, v, heads). A call runs windowed only inside `model_call`, only where its tokens are the
@@ -102,14 +41,16 @@ class JointWindow:
     once. `calls` counts windowed calls.
 
     attend(q, k, v) is the kernel, None for torch's. `rope`, in any form of `scalediff.attention.rotary.rotation`,
-    stands in for FLUX's own table. shift(layer, step) gives the (top, left) shift of the query grid for each
-    image (App. B.1), `layer` counting from 0 in each model call; `rows` says which image a batch row is.
+    stands in for FLUX's own table. shift(layer) gives the (top, left) shift of the query grid for each image
+    (App. B.1), in tokens, `layer` counting from 0 in each model call; `rows` says which image a batch row is.
     `room`: bytes that a layer may take beside its q, k, v and result, None for any number.
+
+    Raises ValueError for a window without a token; a call raises it where `rows` names no image.
     """
 
     def __init__(
         self,
-        window: tuple[int, int],
+        window: Cells,
         *,
         attend: Attend | None = None,
         rope: Rope | None = None,
@@ -121,18 +62,13 @@ class JointWindow:
             raise ValueError(f"window must be at least 1 token per side, got {window!r}")
         self.calls = 0
         self.fallbacks: Counter[str] = Counter()
-        self.step = 0
         self._window, self._attend, self._rope = window, attend, rope
         self._shift, self._rows, self._room = shift, rows, room
         self._model_call: _ModelCall | None = None
         self._layer = 0
 
-    def new_step(self) -> None:
-        """A new sampling step begins: shifts are drawn afresh. Cond and uncond of one step share theirs."""
-        self.step += 1
-
     @contextmanager
-    def model_call(self, grid: tuple[int, int], text_length: int) -> Iterator[JointWindow]:
+    def model_call(self, grid: Cells, text_length: int) -> Iterator[JointWindow]:
         """One evaluation of the model on `grid` = (H, W) image tokens behind `text_length` tokens of text."""
         before = self._model_call, self._layer
         self._model_call, self._layer = _ModelCall(grid, text_length), 0
@@ -149,7 +85,7 @@ class JointWindow:
         Returns [B, tokens, heads*D].
         """
         layer = self._next_layer()
-        reason = _unusual(args, extra) or self._obstacle(q, k, v, axis=2)
+        reason = _unusual(args, extra) or self._why_not_windowed(q, k, v, axis=2)
         if not reason and self._rope is None and not _is_table(pe, q):
             reason = "its rotary table is not one row of 2 x 2 matrices for each token"
         if reason or self._fits():
@@ -169,7 +105,7 @@ class JointWindow:
         layer = self._next_layer()
         if isinstance(v, Tensor) and v.ndim == 4:
             v = v.flatten(2)
-        reason = _unusual(args, extra) or self._obstacle(q, k, v, axis=1, image_alone=True)
+        reason = _unusual(args, extra) or self._why_not_windowed(q, k, v, axis=1, image_alone=True)
         if reason or self._fits():
             self._count_fallback(reason)
             return previous(q, k, v, heads, *args, **extra)
@@ -177,13 +113,14 @@ class JointWindow:
         return self._windowed(q, k, v, layer=layer, rope=None).transpose(1, 2).flatten(2)
 
     def _windowed(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int, rope: Rope | None) -> Tensor:
-        assert self._model_call is not None  # `_obstacle` found none
+        assert self._model_call is not None  # `_why_not_windowed` found one
         grid, text = self._model_call
         batch = q.shape[0]
         offsets: Sequence[Offset] = [(0, 0)] * batch
         if self._shift is not None:
-            drawn = self._shift(layer, self.step)
-            offsets = offsets_of_rows(drawn, batch, grid=grid, window=self._window, rows=self._rows)
+            offsets = offsets_of_rows(
+                self._shift(layer), batch, grid=grid, window=self._window, rows=self._rows
+            )
         same: dict[str, Any] = {"offset": offsets, "attend": self._attend, "room": self._room}
         if rope is None and q.shape[2] == grid[0] * grid[1]:
             out = neighborhood_attention(q, k, v, grid, self._window, **same)
@@ -203,7 +140,7 @@ class JointWindow:
         call = self._model_call
         return call is not None and call.grid[0] <= self._window[0] and call.grid[1] <= self._window[1]
 
-    def _obstacle(self, q: Any, k: Any, v: Any, *, axis: int, image_alone: bool = False) -> str:
+    def _why_not_windowed(self, q: Any, k: Any, v: Any, *, axis: int, image_alone: bool = False) -> str:
         """Why this call is not joint attention over the whole text and grid, or an empty string."""
         if self._model_call is None:
             return "the grid of its tokens is not known"
@@ -228,13 +165,7 @@ class JointWindow:
         self.fallbacks[reason] += 1
 
 
-def is_swapped(module: ModuleType, name: str) -> bool:
-    """Whether a replacement of ours is in force on module.name."""
-    swap = getattr(module.__dict__.get(name), _MARK, None)
-    return swap is not None and swap.live
-
-
-def token_grid(latent_size: tuple[int, int], patch: int = 2) -> tuple[int, int]:
+def token_grid(latent_size: Cells, patch: int = 2) -> Cells:
     """Tokens (H, W) of a latent of (h, w) cells: odd sides are padded up to whole patches by the models."""
     return (-(-latent_size[0] // patch), -(-latent_size[1] // patch))
 
@@ -256,22 +187,3 @@ def _unusual(args: tuple[Any, ...], extra: dict[str, Any]) -> str:
     if any(value is not None for value in args):
         used.append("a mask or the like")
     return f"it is given {', '.join(used)}" if used else ""
-
-
-def _living(function: Function) -> Function:
-    """The function to chain to: swaps of ours that are already released are skipped, lest they pile up."""
-    swap = getattr(function, _MARK, None)
-    while swap is not None and not swap.live:
-        function = swap.previous
-        swap = getattr(function, _MARK, None)
-    return function
-
-
-def _as_function(swap: _Swap) -> Function:
-    """A plain function for the module."""
-
-    def attention(*args: Any, **kwargs: Any) -> Any:
-        return swap.call(*args, **kwargs)
-
-    attention.__dict__[_MARK] = swap
-    return attention

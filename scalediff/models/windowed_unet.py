@@ -5,23 +5,25 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from scalediff.attention.strips import Attend
 from scalediff.attention.windows import neighborhood_attention
-from scalediff.method.geometry import ImageOfRow, Offset, offsets_of_rows
+from scalediff.method.geometry import Cells, ImageOfRow, Offset, offsets_of_rows
 from scalediff.models.inspection import AttentionLayer, ModelMap, layer_window
-from scalediff.models.patch import ForwardPatch, Patching
+from scalediff.models.replacing import Replacing
 
 log = logging.getLogger("scalediff")
 
-Shift = Callable[[int, int], Sequence[Offset]]
+Shift = Callable[[int], Sequence[Offset]]
+"""Called as shift(layer) in each model call: the (top, left) shift of the query grid for each image, in tokens."""
 ContextFilter = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-class WindowedAttention(Patching):
+class WindowedAttention(Replacing):
     """Context manager: inside it the self-attention layers of `model_map` see one window per query patch.
 
     `window` (h, w) is in latent cells; each layer's own window follows from its stride and its grid from the
@@ -30,17 +32,20 @@ class WindowedAttention(Patching):
     grid simply fits the window the reason is counted in `fallbacks` and logged once. `calls` counts windowed
     calls.
 
-    shift(layer_index, step) gives the (top, left) shift of the query grid for each image (App. B.1), at
-    random from 0..patch inclusive; `rows` says which image each batch row belongs to, as a list or as a
+    shift(layer) gives the (top, left) shift of the query grid for each image (App. B.1), at random from
+    0..patch tokens inclusive; `rows` says which image each batch row belongs to, as a list or as a
     function of the batch size (default: row modulo number of images). context_filter(x) -> (context_k,
     context_v) is where a host applies hypernetworks. attend(q, k, v) is the attention kernel; `upcast` runs
     it in fp32. `room`: bytes that a layer may take beside its q, k, v and result, None for any number.
+
+    Raises ValueError for a model that is not supported and a window without a cell; a layer's call raises it where
+    `rows` names no image.
     """
 
     def __init__(
         self,
         model_map: ModelMap,
-        window: tuple[int, int],
+        window: Cells,
         *,
         shift: Shift | None = None,
         context_filter: ContextFilter | None = None,
@@ -55,16 +60,16 @@ class WindowedAttention(Patching):
             raise ValueError(f"window must be at least 1 cell per side, got {window!r}")
         self.calls = 0
         self.fallbacks: Counter[str] = Counter()
-        self.step = 0
         self._layers = model_map.layers
         self._windows = [layer_window(window, layer.stride) for layer in self._layers]
         self._shift, self._rows = shift, rows
         self._context_filter, self._attend, self._upcast = context_filter, attend, upcast
         self._room = room
-        self._grids: dict[int, tuple[int, int]] = {}
+        self._grids: dict[int, Cells] = {}  # by the id of the SpatialTransformer
         self._hooks: list[Any] = []
-        self._patch = ForwardPatch(
-            [(layer.module, _Call(self, index, layer)) for index, layer in enumerate(self._layers)]
+        super().__init__(
+            (layer.module, "forward", partial(self._run_layer, index, layer))
+            for index, layer in enumerate(self._layers)
         )
 
     def install(self) -> None:
@@ -80,10 +85,6 @@ class WindowedAttention(Patching):
             self._hooks.pop().remove()
         self._grids.clear()
 
-    def new_step(self) -> None:
-        """A new model evaluation begins: shifts are drawn afresh for it."""
-        self.step += 1
-
     def _note_grid(self, owner: nn.Module, args: tuple[Any, ...]) -> None:
         x = args[0] if args else None
         if isinstance(x, Tensor) and x.ndim == 4:
@@ -91,12 +92,12 @@ class WindowedAttention(Patching):
         else:
             self._grids.pop(id(owner), None)
 
-    def run_layer(
+    def _run_layer(
         self, index: int, layer: AttentionLayer, previous: Callable[..., Tensor], *args: Any, **kwargs: Any
     ) -> Tensor:
         """The forward of one layer: windowed, or `previous` with the very arguments it was called with."""
         grid = self._grids.get(id(layer.owner))
-        reason = _obstacle(grid, *args, **kwargs)
+        reason = _why_not_windowed(grid, *args, **kwargs)
         if reason:
             self._count_fallback(reason, layer)
         if reason or grid is None:
@@ -116,8 +117,8 @@ class WindowedAttention(Patching):
         attn: Any,
         x: Tensor,
         *,
-        grid: tuple[int, int],
-        window: tuple[int, int],
+        grid: Cells,
+        window: Cells,
         offset: Sequence[Offset],
     ) -> Tensor:
         """Project, attend in windows, project back; LoRA depends on projections being called as modules."""
@@ -135,13 +136,14 @@ class WindowedAttention(Patching):
         out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=self._attend, room=room)
         return _project_out(attn.to_out, out.transpose(1, 2).flatten(2).to(dtype))
 
-    def _offsets(self, index: int, x: Tensor, grid: tuple[int, int]) -> Sequence[Offset]:
+    def _offsets(self, index: int, x: Tensor, grid: Cells) -> Sequence[Offset]:
         """(top, left) of each batch row, brought into 0..patch where the grid is narrower than the window."""
         batch = x.shape[0]
         if self._shift is None:
             return [(0, 0)] * batch
-        drawn = list(self._shift(index, self.step))
-        return offsets_of_rows(drawn, batch, grid=grid, window=self._windows[index], rows=self._rows)
+        return offsets_of_rows(
+            list(self._shift(index)), batch, grid=grid, window=self._windows[index], rows=self._rows
+        )
 
     def _count_fallback(self, reason: str, layer: AttentionLayer) -> None:
         if reason not in self.fallbacks:
@@ -156,18 +158,8 @@ def _project_out(to_out: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-class _Call:
-    """Replacement of one layer's forward, in the form that ForwardPatch calls."""
-
-    def __init__(self, owner: WindowedAttention, index: int, layer: AttentionLayer) -> None:
-        self._owner, self._index, self._layer = owner, index, layer
-
-    def __call__(self, previous: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        return self._owner.run_layer(self._index, self._layer, previous, *args, **kwargs)
-
-
-def _obstacle(
-    grid: tuple[int, int] | None,
+def _why_not_windowed(
+    grid: Cells | None,
     x: Any = None,
     context: Any = None,
     mask: Any = None,

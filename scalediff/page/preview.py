@@ -8,7 +8,6 @@ from typing import Any
 
 from scalediff.cost import direct as estimate_direct
 from scalediff.cost import plan as estimate
-from scalediff.cost.tiled_vae import Choose
 from scalediff.cost.times import StepTimes
 from scalediff.method import cascade
 from scalediff.method.cascade import StagePlan
@@ -19,6 +18,7 @@ from scalediff.settings.arguments import read_arguments
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import DIRECT, Param, Value, shown
 from scalediff.settings.table import PARAMS
+from scalediff.vae.tiled import ChooseTile
 
 NO_MODEL = "the model is not loaded yet, so work and memory are not known"
 # Names as in the host's own API where it has them. Defaults are the host's.
@@ -62,7 +62,7 @@ class Loaded:
     evaluations: Callable[[str], int] = lambda name: 1
     times: StepTimes | None = None
     key: str = ""
-    tiles: Callable[[ScaleDiffConfig], Choose] | None = None
+    tiles: Callable[[ScaleDiffConfig], ChooseTile] | None = None
 
 
 def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:

@@ -7,8 +7,11 @@ place. Bodies are read as they are and checked by our own tables: hosts have pyd
 import json
 from typing import Any
 
+from torch import nn
+
 from scalediff import __version__
-from scalediff.hosts.webui.model import network_of, speed_key, vae_of
+from scalediff.hosts.webui.model import speed_key, vae_of
+from scalediff.models.units import network_of
 from scalediff.page import preview
 from scalediff.settings import schema
 
@@ -69,7 +72,7 @@ def loaded_model() -> preview.Loaded | None:
     host = host_class()
     model = host.current(sd_models.model_data)
     network = network_of(model)
-    if network is None:
+    if not isinstance(network, nn.Module):
         return None
     apart = hasattr(model, "forge_objects")  # text encoders are unloaded while the network works
     return preview.Loaded(

@@ -15,11 +15,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from scalediff.attention.windows import neighborhood_attention
-from scalediff.cost.counts import is_vae_attention
-from scalediff.models.patch import ForwardPatch, Replacement
-from scalediff.models.units import Unit, changes_size, vae_units
+from scalediff.models.replacing import Replacement, Replacing
+from scalediff.models.units import Unit, changes_size, is_vae_attention, vae_units
 
 Forward = Callable[[Tensor], Tensor]
+"""A network's forward for one map: [1, C, h, w] -> [1, C', h', w']."""
 Patches = list[tuple[nn.Module, Replacement]]
 # Cells that a position of the middle attention sees, per side: the whole picture up to 2048 px. Its cost grows
 # with the square of the area: there it equals that of all convolutions, at 4096 px it would be four times that.
@@ -103,7 +103,7 @@ class Layers:
             except _LeftError as left:
                 return left.x
 
-        with ForwardPatch([(module, _in_thread(here, patch)) for module, patch in replaced]):
+        with Replacing((module, "forward", _in_thread(here, patch)) for module, patch in replaced):
             yield run
 
     def _stretches(self, first: int, last: int) -> list[Stretch]:

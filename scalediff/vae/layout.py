@@ -3,7 +3,7 @@
 All positions are latent cells. Neighbours share `2 * OVERLAP` cells; in the middle of those the weights of one
 fall and those of the other rise over `2 * FEATHER` cells, and what lies nearer to a tile's border is not used:
 a convolution there has seen zeros where the picture goes on. The stretches of layers that are run at once
-(`tiled_vae_layers`) reach 1.5 cells far in Stable Diffusion's VAE, so that what is used is exact.
+(`layers`) reach 1.5 cells far in Stable Diffusion's VAE, so that what is used is exact.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from scalediff.method.geometry import Cells
+
 OVERLAP = 4
 FEATHER = 1
 LEAST_TILE = 4 * OVERLAP  # half of it overlaps
+TILE_SIDES = (128, 96, 64, 48, 32, LEAST_TILE)  # that are tried, overlap included
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,15 @@ def spans(length: int, tile: int) -> list[Span]:
     ]
 
 
-def tiles(size: tuple[int, int], tile: int) -> list[Tile]:
-    """Tiles of at most `tile` x `tile` cells over a latent of (h, w) cells, row by row."""
+def tiles(size: Cells, tile: int) -> list[Tile]:
+    """Tiles of at most `tile` x `tile` cells over a latent of (h, w) cells, row by row; ValueError as `spans`."""
     return [Tile(rows, columns) for rows in spans(size[0], tile) for columns in spans(size[1], tile)]
+
+
+def next_tile(tile: int | None, side: int) -> int | None:
+    """A smaller tile than `tile` (None: the whole picture, of `side` cells at most); None where there is none."""
+    largest = (side if tile is None else tile) - 1
+    return next((smaller for smaller in TILE_SIDES if smaller <= largest), None)
 
 
 class Kept:
@@ -102,7 +111,7 @@ class Kept:
     one, which still reads of it, is done.
     """
 
-    def __init__(self, size: tuple[int, int], scale: int, *, over: Tensor | None = None) -> None:
+    def __init__(self, size: Cells, scale: int, *, over: Tensor | None = None) -> None:
         self._size, self._scale = size, scale
         self._map = over
         self._late = over is not None
@@ -141,7 +150,7 @@ class Kept:
 class Feathered:
     """A map `[1, C, h * scale, w * scale]` that is the sum of weighted tiles, in fp32."""
 
-    def __init__(self, size: tuple[int, int], scale: int) -> None:
+    def __init__(self, size: Cells, scale: int) -> None:
         self._size, self._scale = size, scale
         self._sum: Tensor | None = None
         self._dtype = torch.float32

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scalediff.models.patch import Replacement
+from scalediff.models.replacing import Replacement
 from scalediff.vae.layout import Tile
 
 Moments = tuple[Tensor, Tensor]  # mean and variance of each group, fp32 [groups]
@@ -32,7 +32,7 @@ class _Norm:
 
 
 class PictureNorms:
-    """The group norms of one picture; `patches` for a ForwardPatch, `place` is the tile that is run.
+    """The group norms of one picture; `patches` for `Layers.running`, `place` is the tile that is run.
 
     A norm with known statistics uses them. Another one measures the tile's own positions and raises
     MeasuredError; when all tiles have done so, `learn` makes its statistics known.

@@ -9,7 +9,7 @@ tiles, a few layers at a time: all tiles once for each group norm, which measure
 picture, and once for the result. The results are kept as whole maps at up to half the picture's resolution,
 from which the next few layers are run; the last ones' tiles are feathered into the picture. So a tile sees
 all that it would see in the whole picture, and the result is the untiled one but for rounding; only above 2048
-px does the attention see less (`tiled_vae_layers`). Stable Diffusion's decoder does about 2.6 times its work,
+px does the attention see less (`layers`). Stable Diffusion's decoder does about 2.6 times its work,
 of which a run spends little.
 """
 
@@ -22,19 +22,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scalediff.cost.tiled_vae import Choose, next_tile
-from scalediff.models.patch import ForwardPatch, Patching, Replacement
+from scalediff.method.geometry import Cells
+from scalediff.models.replacing import Replacement, Replacing
 from scalediff.vae.layers import Forward, Layers, Stretch
-from scalediff.vae.layout import Feathered, Kept, Tile, tiles
+from scalediff.vae.layout import Feathered, Kept, Tile, next_tile, tiles
 from scalediff.vae.norms import MeasuredError, PictureNorms
 
 log = logging.getLogger("scalediff")
 
+ChooseTile = Callable[[nn.Module, Cells], "int | None"]
+"""Called as choose(encoder_or_decoder, (h, w) of the latent): side of a tile in latent cells, None untiled."""
 Report = Callable[[int, int], None]
 """Called as report(done, total) after each tile; may raise to stop."""
 
 
-class TiledVAE(Patching):
+class TiledVAE(Replacing):
     """Context manager: inside it `vae.encoder` and `vae.decoder` work in tiles where `choose` says so.
 
     Where memory does not suffice for the whole picture, it is tiled after all; where it does not suffice for a
@@ -42,12 +44,12 @@ class TiledVAE(Patching):
     not known runs as it is.
     """
 
-    def __init__(self, vae: Any, choose: Choose, *, report: Report | None = None) -> None:
+    def __init__(self, vae: Any, choose: ChooseTile, *, report: Report | None = None) -> None:
         self._choose = choose
         self._report = report
         parts = [getattr(vae, name, None) for name in ("encoder", "decoder")]
-        self._patch = ForwardPatch(
-            [(part, self._replacement(part)) for part in parts if isinstance(part, nn.Module)]
+        super().__init__(
+            (part, "forward", self._replacement(part)) for part in parts if isinstance(part, nn.Module)
         )
 
     def _replacement(self, part: nn.Module) -> Replacement:
@@ -90,9 +92,11 @@ class TiledVAE(Patching):
 
 
 def tiled(layers: Layers, forward: Forward, x: Tensor, *, tile: int, report: Report | None = None) -> Tensor:
-    """What the network's `forward` makes of one picture or latent `x` [1, C, h, w], in tiles of `tile` cells.
+    """What the network's `forward` makes of one picture or latent `x` [1, C, h, w], in tiles of `tile` latent cells.
 
-    `report` is told how many tiles of how many are done, all runs of them taken together.
+    A decoder's result is [1, 3, h * scale, w * scale] for a latent of (h, w) cells, an encoder's
+    [1, C', h / scale, w / scale] for a picture of (h, w) pixels, in x's type. `report` is told how many tiles of how
+    many are done, all runs of them taken together. ValueError for a tile below LEAST_TILE.
     """
     scale = 1 if layers.decodes else layers.scale
     size = (x.shape[-2] // scale, x.shape[-1] // scale)
@@ -123,7 +127,7 @@ class _Tiles:
         with self._layers.running(self._layers.middle, self._forward) as run:
             return run(x)
 
-    def stretch(self, stretch: Stretch, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def stretch(self, stretch: Stretch, x: Tensor, size: Cells) -> Tensor:
         """A stretch of layers, tile by tile; its norms are measured first, one after the other."""
         result: Kept | Feathered | None = None
         with self._layers.running(stretch, self._forward, self._norms.patches) as run:
@@ -141,7 +145,7 @@ class _Tiles:
                 self._norms.learn()
         return result.finished()
 
-    def _canvas(self, stretch: Stretch, x: Tensor, part: Tensor, size: tuple[int, int]) -> Kept | Feathered:
+    def _canvas(self, stretch: Stretch, x: Tensor, part: Tensor, size: Cells) -> Kept | Feathered:
         """What the tiles of a stretch are put together in; over its source `x` where that is one of our maps."""
         if stretch == self._layers.above[-1]:
             return Feathered(size, stretch.scale_out)

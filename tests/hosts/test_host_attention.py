@@ -18,6 +18,7 @@ from scalediff.hosts.patcher.transformer import AttentionFunction
 from scalediff.models import windowed_transformer as dit
 from scalediff.models import windowed_unet as windowed
 from scalediff.models.inspection import inspect
+from scalediff.models.replacing import Replacing
 
 SDPA = F.scaled_dot_product_attention
 
@@ -243,7 +244,7 @@ def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypa
     del rooms[:]
     network = mini_flux.MiniFlux().eval().requires_grad_(False)
     window = adapter._joint_window(stage, target)
-    with window.model_call((20, 20), 3), dit.FunctionSwap(target.places, window.flux):
+    with window.model_call((20, 20), 3), Replacing((*place, window.flux) for place in target.places):
         network(x, torch.randn(1, 3, mini_flux.WIDTH))
     assert window.calls == 5
     assert set(rooms) == {40_000}

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from scalediff.method.flow import sigma_of_tau, time_shift
-from scalediff.models.windowed_transformer import FunctionSwap
+from scalediff.models.replacing import Replacing
 from scalediff.settings.config import ScaleDiffConfig
 
 
@@ -108,7 +108,7 @@ def test_windowed_blocks_of_flux_are_counted_as_they_are_now(adapters, flux_modu
     host = hollow(adapters.forge, SimpleNamespace(sd_model=engine), "flow")
     host.model_map = adapters.forge.inspect(engine)
     assert host.windowed_now() == (0, 5)
-    with FunctionSwap([(flux_module, "attention")], lambda previous, *args: previous(*args)):
+    with Replacing([(flux_module, "attention", lambda previous, *args: previous(*args))]):
         assert host.windowed_now() == (5, 5)
     assert host.windowed_now() == (0, 5)
 

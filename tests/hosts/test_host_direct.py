@@ -197,7 +197,9 @@ def test_a_compiled_unet(host, monkeypatch):
 
 
 def test_attention_that_cannot_be_windowed_is_said(host, monkeypatch):
-    monkeypatch.setattr(scalediff.models.windowed_unet, "_obstacle", lambda *args, **kwargs: "it is odd")
+    monkeypatch.setattr(
+        scalediff.models.windowed_unet, "_why_not_windowed", lambda *args, **kwargs: "it is odd"
+    )
     assert "no attention could be windowed (it is odd)" in refused(host, DIRECT, width=128)
 
 

@@ -32,7 +32,8 @@ from scalediff.method import flow, schedule, seeding
 from scalediff.method.cascade import Stage
 from scalediff.method.geometry import Cells, patch_length
 from scalediff.models.inspection import ModelMap, layer_window
-from scalediff.models.windowed_transformer import JointWindow, is_swapped
+from scalediff.models.replacing import is_replaced
+from scalediff.models.windowed_transformer import JointWindow
 from scalediff.models.windowed_transformer import token_grid as tokens_of
 from scalediff.models.windowed_unet import Shift
 
@@ -218,7 +219,7 @@ class PatcherHost(WebUIHost):
             return windowed_layers(self.p.sd_model.forge_objects.unet, self.model_map), len(layers)
         blocks = block_count(self.unet())
         target = self.joint_attention(self.model_map.family)
-        swapped = target is not None and any(is_swapped(*place) for place in target.places)
+        swapped = target is not None and any(is_replaced(*place) for place in target.places)
         return blocks if swapped else 0, blocks
 
     def _unet_windows(self, stage: Stage) -> PatcherWindows:
@@ -250,6 +251,6 @@ class PatcherHost(WebUIHost):
         if not self.config.shift:
             return None
         patch = (patch_length(window[0]), patch_length(window[1]))
-        return lambda layer, step: seeding.shift_offsets(
+        return lambda layer: seeding.shift_offsets(
             self.p.seeds, patch, stage=stage.index, layer=layer, step=self.rows.steps
         )

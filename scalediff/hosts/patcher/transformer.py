@@ -15,7 +15,8 @@ from torch import Tensor
 from scalediff.attention.rotary import axial_table
 from scalediff.hosts.patcher.kernel import Place
 from scalediff.method.geometry import Cells
-from scalediff.models.windowed_transformer import FunctionSwap, JointWindow, token_grid
+from scalediff.models.replacing import Replacing
+from scalediff.models.windowed_transformer import JointWindow, token_grid
 
 TOKEN = 2  # latent cells per token side in every transformer model that is known
 
@@ -68,7 +69,8 @@ def with_wrapper(unet: Any, window: JointWindow, target: AttentionFunction) -> A
         text = int(arguments["c"]["c_crossattn"].shape[1])
 
         def run(*args: Any, **kwargs: Any) -> Tensor:
-            with FunctionSwap(target.places, replacement), window.model_call(grid, text):
+            functions = Replacing((*place, replacement) for place in target.places)
+            with functions, window.model_call(grid, text):
                 return apply_model(*args, **kwargs)
 
         if previous is not None:

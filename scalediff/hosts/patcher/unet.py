@@ -96,7 +96,7 @@ class PatcherWindows:
         batch = q.shape[0]
         offset = [(0, 0)] * batch
         if self._shift is not None:
-            offset = offsets_of_rows(self._shift(index, 0), batch, grid=grid, window=window)
+            offset = offsets_of_rows(self._shift(index), batch, grid=grid, window=window)
         q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v))
         attend = chosen_attend(self._place)
         out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=attend, room=self._room)

@@ -14,8 +14,7 @@ from scalediff.hosts.webui.conditioning import conditioning_of, texts_of
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.method.cascade import Stage
 from scalediff.method.guidance import StructureGuidance
-from scalediff.models.gate import TextGate, cross_layers
-from scalediff.models.gate_prompt import without_subject
+from scalediff.models.gate import TextGate, cross_layers, without_subject
 from scalediff.settings.job_record import JobRecord
 
 log = logging.getLogger("scalediff")

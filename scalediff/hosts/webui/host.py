@@ -20,7 +20,6 @@ from scalediff.hosts.webui import vae
 from scalediff.hosts.webui.conditioning import Conditioning
 from scalediff.hosts.webui.control import hints_of_size
 from scalediff.hosts.webui.guidance import GuidanceCallbacks
-from scalediff.hosts.webui.model import network_of
 from scalediff.hosts.webui.pictures import resize_bicubic, resize_with_upscaler, save_stage
 from scalediff.hosts.webui.rows import BatchRows
 from scalediff.hosts.webui.sampling import (
@@ -38,7 +37,8 @@ from scalediff.method.guidance import StructureGuidance
 from scalediff.method.schedule import step_levels, without_last
 from scalediff.models.feature_reuse import FeatureReuse, deep_blocks
 from scalediff.models.inspection import ModelMap, layer_window
-from scalediff.models.patch import is_replaced
+from scalediff.models.replacing import is_replaced
+from scalediff.models.units import network_of
 from scalediff.models.windowed_unet import Shift
 from scalediff.settings import presets
 from scalediff.settings.config import ScaleDiffConfig
@@ -293,7 +293,7 @@ class WebUIHost(ABC):
             return None
         sizes = [layer_window(window, layer.stride) for layer in self.model_map.layers]
 
-        def offsets(layer: int, step: int) -> list[tuple[int, int]]:
+        def offsets(layer: int) -> list[tuple[int, int]]:
             patch = (patch_length(sizes[layer][0]), patch_length(sizes[layer][1]))
             return seeding.shift_offsets(
                 self.p.seeds, patch, stage=stage.index, layer=layer, step=self.rows.steps

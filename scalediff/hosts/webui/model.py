@@ -5,14 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from scalediff.models.units import network_of
+
 # Forge and its kin first.
-NETWORKS = ("forge_objects.unet.model.diffusion_model", "model.diffusion_model")
 VAES = ("forge_objects.vae.first_stage_model", "first_stage_model")
-
-
-def network_of(model: Any) -> Any:
-    """The UNet or transformer; None without a model."""
-    return _first(model, NETWORKS)
 
 
 def vae_of(model: Any) -> Any:

@@ -11,9 +11,10 @@ from modules import devices
 from torch import Tensor, nn
 
 from scalediff.cost.plan import StepTimes, model_work
-from scalediff.hosts.webui.model import network_of, speed_key
+from scalediff.hosts.webui.model import speed_key
 from scalediff.method.geometry import Cells
 from scalediff.models.feature_reuse import FeatureReuse
+from scalediff.models.units import network_of
 
 TIMES = StepTimes()  # of this process
 MEASURED = "_scalediff_measured"

@@ -22,7 +22,7 @@ from modules.sd_samplers_common import images_tensor_to_samples
 from torch import Tensor, nn
 
 from scalediff.cost.memory import weight_bytes
-from scalediff.cost.tiled_vae import Choose, choose_tile, room
+from scalediff.cost.tiled_vae import choose_tile, room
 from scalediff.hosts.webui.model import networks_of, vae_of
 from scalediff.method import seeding
 from scalediff.method.cascade import Stopped
@@ -31,7 +31,7 @@ from scalediff.settings import preferences
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.job_record import ATTRIBUTE
 from scalediff.settings.table import TILING_AUTO, TILING_OFF, TILING_ON
-from scalediff.vae.tiled import Report, TiledVAE
+from scalediff.vae.tiled import ChooseTile, Report, TiledVAE
 
 # Where Forge and its kin keep the flag that makes their VAE tile always.
 MEMORY_MODULES = ("backend.memory_management", "ldm_patched.modules.model_management")
@@ -44,7 +44,7 @@ def tiling_mode(config: ScaleDiffConfig) -> str:
     return preferences.vae_tiling(shared.opts) if config.vae_tiling == TILING_AUTO else config.vae_tiling
 
 
-def tile_chooser(sd_model: Any, config: ScaleDiffConfig) -> Choose:
+def tile_chooser(sd_model: Any, config: ScaleDiffConfig) -> ChooseTile:
     """Which tiles the VAE of the host's model takes for a size, as the policy and the memory are now."""
     wanted = tiling_mode(config)
     always, tiling_host = wanted == TILING_ON, _tiling_host()

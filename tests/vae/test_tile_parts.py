@@ -9,12 +9,11 @@ from small_vae import small_vae, uneven
 from torch import nn
 
 from benchmarks.live_bytes import LiveBytes
-from scalediff.cost import tiled_vae as tiled_vae_cost
 from scalediff.cost.memory import vae_activations
-from scalediff.cost.tiled_vae import choose_tile, next_tile, room, tiled_work
-from scalediff.vae import layers as tiled_vae_layers
+from scalediff.cost.tiled_vae import choose_tile, room, tiled_work
+from scalediff.vae import layers
 from scalediff.vae.layers import Layers
-from scalediff.vae.layout import FEATHER, LEAST_TILE, Feathered, Kept, spans, tiles
+from scalediff.vae.layout import FEATHER, LEAST_TILE, TILE_SIDES, Feathered, Kept, next_tile, spans, tiles
 from scalediff.vae.norms import MeasuredError, PictureNorms
 from scalediff.vae.tiled import TiledVAE
 
@@ -113,7 +112,7 @@ def test_the_attention_is_windowed_only_above_its_window(monkeypatch):
             return float((vae.decoder(x) - whole).abs().max() / whole.std())
 
     exact = off()
-    monkeypatch.setattr(tiled_vae_layers, "ATTENTION_WINDOW", (16, 16))
+    monkeypatch.setattr(layers, "ATTENTION_WINDOW", (16, 16))
     assert exact < 1e-4 < 0.01 < off()
 
 
@@ -137,7 +136,7 @@ def test_tiles_are_chosen_by_memory():
     big, small = (512, 512), (16, 16)
     assert choose_tile(decoder, big, limit=None) is None
     assert choose_tile(decoder, big, limit=1e12) is None
-    assert choose_tile(decoder, big, limit=None, always=True) == tiled_vae_cost.TILES[0]
+    assert choose_tile(decoder, big, limit=None, always=True) == TILE_SIDES[0]
     assert choose_tile(decoder, small, limit=None, always=True) is None
     assert choose_tile(decoder, small, limit=1, always=True) is None
     assert choose_tile(decoder, big, limit=1) == LEAST_TILE

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scalediff.models.gate import TextGate
-from scalediff.models.gate_prompt import without_subject
+from scalediff.models.gate import TextGate, without_subject
 from scalediff.models.inspection import inspect
 from world.captions import wide_captions
 from world.scene import draw

@@ -1,10 +1,9 @@
-"""The scoped replacement of a module's function, and the windows of a FLUX-shaped model through it."""
+"""Windows of a FLUX-shaped model whose attention function is replaced."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import types
 
 import mini_flux
 import pytest
@@ -14,10 +13,10 @@ import torch.nn.functional as F
 
 from scalediff.attention.rotary import axial_table
 from scalediff.hosts.patcher.kernel import attend_with
-from scalediff.models.windowed_transformer import FunctionSwap, JointWindow, token_grid
+from scalediff.models.replacing import Replacing
+from scalediff.models.windowed_transformer import JointWindow, token_grid
 
 WINDOW, TEXT = (4, 4), 3
-TARGETS = [(mini_flux, "attention")]
 ORIGINAL = mini_flux.attention
 
 
@@ -43,17 +42,15 @@ def inputs(
     )
 
 
+def replacing_attention(replacement) -> Replacing:
+    return Replacing([(mini_flux, "attention", replacement)])
+
+
 def run(model, x, context, window: JointWindow, *, text: int = TEXT) -> torch.Tensor:
     """One model call as a host adapter would make it."""
     grid = token_grid((x.shape[2], x.shape[3]))
-    with window.model_call(grid, text), FunctionSwap(TARGETS, window.flux):
+    with window.model_call(grid, text), replacing_attention(window.flux):
         return model(x, context)
-
-
-def module_with(**names) -> types.ModuleType:
-    module = types.ModuleType("host")
-    module.__dict__.update(names)
-    return module
 
 
 # the model
@@ -71,9 +68,9 @@ def test_every_block_computes_what_the_loops_compute(model, offsets):
         )
         return out.transpose(1, 2).flatten(2).to(q.dtype)
 
-    with FunctionSwap(TARGETS, literal):
+    with replacing_attention(literal):
         expected = model(x, context)
-    window = JointWindow(WINDOW, shift=None if offsets is None else lambda layer, step: offsets)
+    window = JointWindow(WINDOW, shift=None if offsets is None else lambda layer: offsets)
     torch.testing.assert_close(run(model, x, context, window), expected, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(model(x, context), expected, atol=1e-3)
 
@@ -97,9 +94,9 @@ def test_a_grid_that_fits_the_window_is_left_to_the_model(model):
 def test_samples_of_a_batch_do_not_mix(model):
     x, context = inputs(batch=3)
     drawn = [(0, 1), (2, 2), (1, 0)]
-    together = run(model, x, context, JointWindow(WINDOW, shift=lambda layer, step: drawn))
+    together = run(model, x, context, JointWindow(WINDOW, shift=lambda layer: drawn))
     for i in range(3):
-        own = JointWindow(WINDOW, shift=lambda layer, step, i=i: [drawn[i]])
+        own = JointWindow(WINDOW, shift=lambda layer, i=i: [drawn[i]])
         alone = run(model, x[i : i + 1], context[i : i + 1], own)
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-5, rtol=1e-4)
 
@@ -108,17 +105,15 @@ def test_uncond_and_cond_get_the_shift_of_their_image_in_one_call_or_in_two(mode
     x, context = inputs(batch=4)
     asked = []
 
-    def shift(layer, step):
-        asked.append((layer, step))
-        return [(layer % 3, step), (0, layer % 2)]
+    def shift(layer):
+        asked.append(layer)
+        return [(layer % 3, 1), (0, layer % 2)]
 
     together, apart = JointWindow(WINDOW, shift=shift), JointWindow(WINDOW, shift=shift)
-    together.new_step()
-    apart.new_step()
     whole = run(model, x, context, together)
-    assert asked == [(layer, 1) for layer in range(5)]
+    assert asked == list(range(5))
     halves = [run(model, x[part], context[part], apart) for part in (slice(0, 2), slice(2, 4))]
-    assert asked == 3 * [(layer, 1) for layer in range(5)]
+    assert asked == 3 * list(range(5))
     torch.testing.assert_close(whole, torch.cat(halves), atol=1e-5, rtol=1e-4)
 
 
@@ -166,7 +161,7 @@ def test_other_token_counts_fall_back_and_say_so_once(model, caplog):
 def test_outside_a_model_call_the_own_attention_runs(model):
     x, context = inputs()
     window = JointWindow(WINDOW)
-    with FunctionSwap(TARGETS, window.flux):
+    with replacing_attention(window.flux):
         assert torch.equal(model(x, context), model(x, context))
     assert window.calls == 0
     assert window.fallbacks == {"the grid of its tokens is not known": 10}
@@ -253,16 +248,6 @@ def test_token_grid_counts_padded_patches(latent, grid):
     assert token_grid(latent) == grid
 
 
-# the swap
-
-
-def test_swap_passes_the_previous_function_and_every_argument():
-    host = module_with(attention=lambda a, b=0: ("host", a, b))
-    with FunctionSwap([(host, "attention")], lambda previous, *args, **kw: ("ours", previous(*args, **kw))):
-        assert host.attention(1, b=2) == ("ours", ("host", 1, 2))
-    assert host.attention(1, b=2) == ("host", 1, 2)
-
-
 def test_an_exception_inside_leaves_the_module_as_it_was(model):
     x, context = inputs()
     before = model(x, context)
@@ -281,68 +266,6 @@ def test_model_call_is_forgotten_after_an_exception(model):
     with pytest.raises(RuntimeError, match="inside"), window.model_call((7, 6), TEXT):
         raise RuntimeError("inside")
     x, context = inputs()
-    with FunctionSwap(TARGETS, window.flux):
+    with replacing_attention(window.flux):
         model(x, context)
     assert window.calls == 0
-
-
-def test_entering_and_leaving_twice():
-    def function():
-        return "host"
-
-    host = module_with(f=function)
-    swap = FunctionSwap([(host, "f")], lambda previous: "our " + previous())
-    with swap, swap:
-        assert host.f() == "our host"
-        assert swap.active
-    swap.undo()
-    assert host.f is function
-    assert not swap.active
-
-
-def test_a_half_finished_entry_is_undone():
-    def function():
-        return "host"
-
-    host = module_with(f=function)
-    swap = FunctionSwap([(host, "f"), (host, "missing")], lambda previous: "ours")
-    with pytest.raises(AttributeError), swap:
-        pytest.fail("the module has no such function")
-    assert host.f is function
-    assert "missing" not in host.__dict__
-
-
-def test_all_modules_that_hold_the_function_are_swapped():
-    def function():
-        return "host"
-
-    flux, chroma = module_with(f=function), module_with(f=function)
-    with FunctionSwap([(flux, "f"), (chroma, "f")], lambda previous: "our " + previous()):
-        assert flux.f() == chroma.f() == "our host"
-    assert flux.f is chroma.f is function
-
-
-def test_somebody_elses_wrapper_stays_and_ours_inside_it_goes_quiet(caplog):
-    host = module_with(f=lambda: "host")
-    with caplog.at_level(logging.INFO, logger="scalediff"):
-        with FunctionSwap([(host, "f")], lambda previous: "our " + previous()):
-            ours = host.f
-
-            def theirs():
-                return "their " + ours()
-
-            host.f = theirs
-            assert host.f() == "their our host"
-        assert host.f is theirs
-    assert host.f() == "their host"
-    assert "host.f was replaced by somebody else" in caplog.text
-
-
-def test_stale_swaps_do_not_pile_up():
-    host = module_with(f=lambda: "host")
-    with FunctionSwap([(host, "f")], lambda previous: "first " + previous()):
-        stale = host.f
-    host.f = stale  # somebody kept ours and put it back later
-    with FunctionSwap([(host, "f")], lambda previous: "second " + previous()):
-        assert host.f() == "second host"
-    assert host.f() == "host"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from core.mini_unet import mini_unet
+from mini_unet import mini_unet
 from torch import Tensor
 
 from scalediff.models.gate import MOST_COVERED, TextGate, contrast, cross_layers, subject_mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scalediff.models.gate_prompt import without_subject
+from scalediff.models.gate import without_subject
 
 
 @pytest.mark.parametrize(

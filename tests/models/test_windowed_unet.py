@@ -231,7 +231,7 @@ def test_room_counts_what_fp32_copies_take(
 
 
 def make_shift(seeds: list[int]):
-    return lambda layer, step: shift_offsets(seeds, (2, 2), stage=0, layer=layer, step=step)
+    return lambda layer: shift_offsets(seeds, (2, 2), stage=0, layer=layer, step=0)
 
 
 @pytest.mark.parametrize("rows", [None, [0, 1, 0, 1], lambda batch: [i % 2 for i in range(batch)]])
@@ -249,23 +249,22 @@ def test_shift_gives_each_image_what_it_gets_alone(unet: nn.Module, rows: Any) -
         torch.testing.assert_close(both[i + 2], alone[0])
 
 
-def test_shift_follows_layer_and_step(unet: nn.Module) -> None:
+def test_shift_is_asked_for_each_layer_in_each_call(unet: nn.Module) -> None:
     asked = []
 
-    def shift(layer: int, step: int) -> list[tuple[int, int]]:
-        asked.append((layer, step))
+    def shift(layer: int) -> list[tuple[int, int]]:
+        asked.append(layer)
         return [(1, 0)]
 
-    with WindowedAttention(inspect(unet), WINDOW, shift=shift) as windowed:
+    with WindowedAttention(inspect(unet), WINDOW, shift=shift):
         for _ in range(2):
-            windowed.new_step()
             unet(latent(1, 4, 20, 12), words(1))
-    assert asked == [(layer, step) for step in (1, 2) for layer in range(11)]
+    assert asked == 2 * list(range(11))
 
 
 def test_shifted_layer_equals_the_reference(unet: nn.Module) -> None:
     x, layer = latent(2, 120, 8), inspect(unet).layers[0]
-    with WindowedAttention(inspect(unet), WINDOW, shift=lambda layer, step: [(2, 1), (0, 2)]):
+    with WindowedAttention(inspect(unet), WINDOW, shift=lambda layer: [(2, 1), (0, 2)]):
         out = run_layer(unet, x, (12, 10))
     expected = expected_output(layer.module, x, (12, 10), (4, 4), offset=[(2, 1), (0, 2)])
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
@@ -274,7 +273,7 @@ def test_shifted_layer_equals_the_reference(unet: nn.Module) -> None:
 def test_shift_is_brought_into_a_narrow_grid(unet: nn.Module) -> None:
     """A grid of 2 columns has a patch of 1; an offset drawn for 2 must not stop the picture."""
     x, layer = latent(1, 24, 8), inspect(unet).layers[0]
-    with WindowedAttention(inspect(unet), WINDOW, shift=lambda layer, step: [(1, 2)]):
+    with WindowedAttention(inspect(unet), WINDOW, shift=lambda layer: [(1, 2)]):
         out = run_layer(unet, x, (12, 2))
     expected = expected_output(layer.module, x, (12, 2), (4, 4), offset=(1, 0))
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-4)
@@ -283,7 +282,7 @@ def test_shift_is_brought_into_a_narrow_grid(unet: nn.Module) -> None:
 def test_wrong_rows_are_named(unet: nn.Module) -> None:
     with (
         pytest.raises(ValueError, match=r"rows must name one of 1 images for each of 2 rows, got \[0\]"),
-        WindowedAttention(inspect(unet), WINDOW, shift=lambda layer, step: [(1, 1)], rows=[0]),
+        WindowedAttention(inspect(unet), WINDOW, shift=lambda layer: [(1, 1)], rows=[0]),
     ):
         unet(latent(2, 4, 20, 12), words(2))
     assert is_clean(unet)

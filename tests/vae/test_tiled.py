@@ -10,7 +10,7 @@ import torch
 from small_vae import CHANNELS, FACTOR, small_vae, uneven
 from torch import Tensor, nn
 
-from scalediff.vae import tiled as tiled_vae
+from scalediff.vae import tiled
 from scalediff.vae.layers import Layers
 from scalediff.vae.tiled import TiledVAE, is_out_of_memory
 
@@ -65,7 +65,7 @@ def test_norms_of_single_tiles_would_not(vae, part, monkeypatch):
     x = source(part)
     whole = getattr(vae, part)(x)
     fixed = furthest(in_tiles(vae, part, x), whole)
-    monkeypatch.setattr(tiled_vae, "PictureNorms", OwnNorms)
+    monkeypatch.setattr(tiled, "PictureNorms", OwnNorms)
     plain = furthest(in_tiles(vae, part, x), whole)
     assert plain > 0.2
     assert plain > 1000 * fixed
