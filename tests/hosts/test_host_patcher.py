@@ -102,7 +102,7 @@ def test_each_image_of_a_batch_is_what_it_is_alone(sd_model):
     x, context = inputs()
     shift = lambda layer: [(1, 0), (0, 1)]  # noqa: E731
     both = run(windows(sd_model, shift=shift).patched(sd_model.forge_objects.unet), x, context)
-    for i, pair in enumerate(shift(0, 0)):
+    for i, pair in enumerate(shift(0)):
         own = windows(sd_model, shift=lambda layer, pair=pair: [pair])
         alone = run(own.patched(sd_model.forge_objects.unet), x[i : i + 1], context[i : i + 1])
         torch.testing.assert_close(both[i::2], alone)
