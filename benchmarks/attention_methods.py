@@ -16,9 +16,8 @@ from einops import rearrange
 from torch import Tensor
 
 from scalediff.attention import joint_neighborhood_attention, neighborhood_attention
-from scalediff.method.geometry import QuerySpan, fitted_window, merged_spans, patch_length, query_spans
+from scalediff.method.geometry import Cells, QuerySpan, fitted_window, merged_spans, patch_length, query_spans
 
-Grid = tuple[int, int]
 Call = Callable[[], Tensor]
 
 
@@ -29,8 +28,8 @@ class Problem:
     q: Tensor
     k: Tensor
     v: Tensor
-    grid: Grid
-    window: Grid
+    grid: Cells
+    window: Cells
     text: int = 0
 
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,7 +49,7 @@ class Problem:
         """Query patches of both axes, rows first."""
         return query_spans(self.grid[0], self.window[0]), query_spans(self.grid[1], self.window[1])
 
-    def size(self) -> Grid:
+    def size(self) -> Cells:
         """Window as it fits the grid."""
         return fitted_window(self.grid[0], self.window[0]), fitted_window(self.grid[1], self.window[1])
 
@@ -163,7 +162,7 @@ def _windows(problem: Problem) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
     q, k, v = problem.maps()
     rows, columns = problem.spans()
     high, wide = problem.size()
-    groups: dict[Grid, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    groups: dict[Cells, list[tuple[Tensor, Tensor, Tensor]]] = {}
     for row in rows:
         for column in columns:
             patch = q[..., row.start : row.stop, column.start : column.stop, :]
@@ -177,7 +176,7 @@ def _windows(problem: Problem) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
 
 
 @lru_cache(maxsize=8)
-def window_index(grid: Grid, window: Grid, device: torch.device) -> Tensor:
+def window_index(grid: Cells, window: Cells, device: torch.device) -> Tensor:
     """Token numbers [patches, h*w] of each patch's window, row by row; made once for a size, as a stage would."""
     starts = [torch.tensor([span.key_start for span in query_spans(n, w)]) for n, w in zip(grid, window)]
     y, x = (start[:, None] + torch.arange(fitted_window(n, w)) for start, n, w in zip(starts, grid, window))

@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.attention_methods import Grid, Problem, gathered, window_index
+from benchmarks.attention_methods import Problem, gathered, window_index
 from benchmarks.unet_methods import patchwise
 from scalediff.attention.joint import joint_neighborhood_attention
+from scalediff.method.geometry import Cells
 
 Table = tuple[Tensor, Tensor]  # (cos, sin), each [text + H*W, D], every angle twice in a row
 Core = Callable[[Tensor, Tensor, Tensor, Table], Tensor]
-Scope = Callable[[Any, Grid, Grid], AbstractContextManager[Any]]
+Scope = Callable[[Any, Cells, Cells], AbstractContextManager[Any]]
 PATCH_BATCH = 1  # as the paper times MultiDiffusion on FLUX (4.1)
 
 
@@ -70,20 +71,20 @@ def attending(model: Any, core: Core) -> Iterator[JointProcessor]:
         model.set_attn_processor(kept)
 
 
-def ours(model: Any, grid: Grid, window: Grid) -> AbstractContextManager[Any]:
+def ours(model: Any, grid: Cells, window: Cells) -> AbstractContextManager[Any]:
     """The extension's windows; a canvas of one window is the model's own attention, as in the product."""
     if grid == window:
         return nullcontext()
     return attending(model, windows_core(grid, window))
 
 
-def official_style(model: Any, grid: Grid, window: Grid) -> AbstractContextManager[JointProcessor]:
+def official_style(model: Any, grid: Cells, window: Cells) -> AbstractContextManager[JointProcessor]:
     """The same windows fetched by an index tensor, all in one attention call: the usual way to write it."""
     return attending(model, gather_core(grid, window))
 
 
 @contextmanager
-def multi_diffusion(model: Any, grid: Grid, window: Grid) -> Iterator[None]:
+def multi_diffusion(model: Any, grid: Cells, window: Cells) -> Iterator[None]:
     """The whole transformer on native patches with 50 % overlap, averaged (paper 2)."""
     side, forward = window[0], model.forward
 
@@ -113,7 +114,7 @@ METHODS: dict[str, Scope] = {
 }
 
 
-def windows_core(grid: Grid, window: Grid) -> Core:
+def windows_core(grid: Cells, window: Cells) -> Core:
     """`scalediff.attention.joint` as a core."""
 
     def core(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
@@ -123,7 +124,7 @@ def windows_core(grid: Grid, window: Grid) -> Core:
     return core
 
 
-def gather_core(grid: Grid, window: Grid) -> Core:
+def gather_core(grid: Cells, window: Cells) -> Core:
     """Windows by advanced indexing, the text turned and repeated for each patch (paper App. A)."""
 
     def core(q: Tensor, k: Tensor, v: Tensor, table: Table) -> Tensor:
@@ -147,7 +148,7 @@ def rotated(x: Tensor, table: tuple[Tensor, ...]) -> Tensor:
     return (x.float() * cos + turned * sin).to(x.dtype)
 
 
-def image_ids(grid: Grid) -> Tensor:
+def image_ids(grid: Cells) -> Tensor:
     """FLUX's ids (0, row, column) [H*W, 3] in fp32; bf16 would not tell rows above 256 apart."""
     rows, columns = (torch.arange(length, dtype=torch.float32) for length in grid)
     return torch.cartesian_prod(torch.zeros(1), rows, columns)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.attention_methods import Grid, Problem, gathered
+from benchmarks.attention_methods import Problem, gathered
+from scalediff.method.geometry import Cells
 from scalediff.models import inspection as models
 from scalediff.models import windowed_unet as windowed
 
@@ -130,6 +131,6 @@ def _repeated(forward: Callable[..., Any], patches: Tensor, args: tuple[Any, ...
     return forward(patches, times, context, *rest, **kwargs).sample
 
 
-def _gathered(q: Tensor, k: Tensor, v: Tensor, grid: Grid, window: Grid, **_: Any) -> Tensor:
+def _gathered(q: Tensor, k: Tensor, v: Tensor, grid: Cells, window: Cells, **_: Any) -> Tensor:
     """Windowed attention by advanced indexing."""
     return gathered(Problem(q, k, v, grid, window))

@@ -11,6 +11,7 @@ from scalediff.attention.memory import fill_within
 from scalediff.attention.rotary import Rope, rotation
 from scalediff.attention.rule import BackendChoice, backend_of, own_kernel
 from scalediff.attention.strips import Attend
+from scalediff.attention.windows import shapes_of
 from scalediff.method.geometry import Cells, Offset, layouts_of_samples
 
 
@@ -86,13 +87,13 @@ def joint_neighborhood_attention(
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells, *, text_length: int) -> None:
-    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
+        shapes = shapes_of(q, k, v)
         raise ValueError(f"q, k and v must share one shape [B, heads, text_length + H*W, D], got {shapes}")
     if isinstance(text_length, bool) or not isinstance(text_length, int) or text_length < 0:
         raise ValueError(f"text_length must be an integer of at least 0, got {text_length!r}")
     if len(grid) != 2 or min(grid) < 1 or text_length + grid[0] * grid[1] != q.shape[2]:
         raise ValueError(
             f"text_length + H * W must be the {q.shape[2]} tokens, got text_length {text_length} and grid "
-            f"{tuple(grid)} for {shapes}; tokens after the image are not supported"
+            f"{tuple(grid)} for {shapes_of(q, k, v)}; tokens after the image are not supported"
         )

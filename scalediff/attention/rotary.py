@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from scalediff.method.geometry import Cells
+
 RotateAt = Callable[[Tensor, Tensor], Tensor]
 """rotate(x [B, heads, n, D], ids [n, 2] of (row, column)) -> rotated x; B may be a part of the batch."""
 Rope = Tensor | tuple[Tensor, Tensor] | RotateAt
@@ -37,7 +39,7 @@ class Rotation(Protocol):
         """The rotation of some samples of the batch and some of their heads."""
 
 
-def rotation(rope: Rope, *, grid: tuple[int, int], text_length: int, dim: int) -> Rotation:
+def rotation(rope: Rope, *, grid: Cells, text_length: int, dim: int) -> Rotation:
     """A `Rotation` from one of these forms of `rope`, for heads of `dim` channels (paper App. A):
 
     - a callable rotate(x, ids), see RotateAt;
@@ -58,9 +60,7 @@ def rotation(rope: Rope, *, grid: tuple[int, int], text_length: int, dim: int) -
     return _ByCallable(rope, grid)
 
 
-def _from_table(
-    rope: Tensor | Sequence[Tensor], *, grid: tuple[int, int], text_length: int, dim: int
-) -> _ByTable:
+def _from_table(rope: Tensor | Sequence[Tensor], *, grid: Cells, text_length: int, dim: int) -> _ByTable:
     entries = _matrix_entries(rope, dim)
     count = entries[0].shape[-2]
     image = grid[0] * grid[1]
@@ -72,13 +72,12 @@ def _from_table(
     return _ByTable([_four_axes(entry)[:, :, count - image :] for entry in entries], grid)
 
 
-def axial_table(
-    grid: tuple[int, int], axes: Sequence[int], *, theta: float = 10000.0, text_length: int = 0
-) -> Tensor:
+def axial_table(grid: Cells, axes: Sequence[int], *, theta: float = 10000.0, text_length: int = 0) -> Tensor:
     """FLUX's rotation matrices [1, 1, text_length + H*W, D/2, 2, 2] for ids (0, row, column), fp32, CPU.
 
     `axes` = channels for each of the three ids, (16, 56, 56) in FLUX; D is their sum. Text stands at
-    (0, 0, 0). For hosts that number their tokens in bf16, where rows above 256 fall together.
+    (0, 0, 0). For hosts that number their tokens in bf16, where rows above 256 fall together. Raises ValueError
+    where `axes` are not three even counts.
     """
     if len(axes) != 3 or any(channels < 0 or channels % 2 for channels in axes):
         raise ValueError(f"axes must be three even channel counts, got {tuple(axes)!r}")
@@ -100,7 +99,7 @@ def axial_table(
 class _ByTable:
     """Rotation by the four entries of each 2 x 2 matrix, each [B or 1, heads or 1, H*W, D/2]."""
 
-    def __init__(self, entries: list[Tensor], grid: tuple[int, int]) -> None:
+    def __init__(self, entries: list[Tensor], grid: Cells) -> None:
         self._entries, self._grid = entries, grid
 
     def image(self, x: Tensor) -> Tensor:
@@ -134,9 +133,7 @@ class _Latest:
     def __init__(self) -> None:
         self._made: tuple[object, tuple[weakref.ref[Tensor], ...], _ByTable] | None = None
 
-    def of(
-        self, rope: Tensor | Sequence[Tensor], *, grid: tuple[int, int], text_length: int, dim: int
-    ) -> _ByTable:
+    def of(self, rope: Tensor | Sequence[Tensor], *, grid: Cells, text_length: int, dim: int) -> _ByTable:
         tables = (rope,) if isinstance(rope, Tensor) else tuple(rope)
         key = (grid, text_length, dim, [(id(table), _version(table)) for table in tables])
         made = self._made
@@ -163,7 +160,7 @@ def _version(table: Tensor) -> int:
 class _ByCallable:
     """Rotation by a host's own function."""
 
-    def __init__(self, rotate: RotateAt, grid: tuple[int, int]) -> None:
+    def __init__(self, rotate: RotateAt, grid: Cells) -> None:
         self._rotate, self._grid = rotate, grid
 
     def image(self, x: Tensor) -> Tensor:

@@ -74,10 +74,14 @@ def _fill_batched(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *, layout: Windo
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells) -> None:
-    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(f"q, k and v must share one shape [B, heads, H*W, D], got {shapes}")
-    if len(grid) != 2 or grid[0] < 1 or grid[1] < 1 or grid[0] * grid[1] != q.shape[2]:
+        raise ValueError(f"q, k and v must share one shape [B, heads, H*W, D], got {shapes_of(q, k, v)}")
+    if len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != q.shape[2]:
         raise ValueError(
-            f"grid must be (H, W) with H * W = {q.shape[2]} tokens, got {tuple(grid)} for {shapes}"
+            f"grid must be (H, W) with H * W = {q.shape[2]} tokens, got {tuple(grid)} for {shapes_of(q, k, v)}"
         )
+
+
+def shapes_of(q: Tensor, k: Tensor, v: Tensor) -> str:
+    """Their shapes, in the words of an error."""
+    return f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scalediff.method.geometry import Cells
+
 
 def low_pass(x: Tensor, factor: float) -> Tensor:
-    """Low frequencies of x [..., H, W] (paper Eq. 3): antialiased bilinear down by `factor`, plain bilinear
-    up.
+    """Low frequencies of x [..., H, W] (paper Eq. 3): antialiased bilinear down, plain bilinear up.
 
     The small grid has max(1, int(H * factor)) x max(1, int(W * factor)) cells; cell centres are half-pixel
     centres. Computed in fp32 (fp64 stays fp64), returned in x's dtype. Raises ValueError where factor is not
@@ -21,7 +22,8 @@ def low_pass(x: Tensor, factor: float) -> Tensor:
 def mix(low_from: Tensor, high_from: Tensor, factor: float) -> Tensor:
     """LP(low_from) + high_from - LP(high_from), the latent frequency mix (paper Eq. 3).
 
-    Both [..., H, W] of one shape; fp32 inside, the result has low_from's dtype and device.
+    Both [..., H, W] of one shape; fp32 inside, the result has low_from's dtype and device. Raises ValueError
+    where shapes differ or factor is not in (0, 1].
     """
     if low_from.shape != high_from.shape:
         raise ValueError(
@@ -41,11 +43,10 @@ def with_means(x: Tensor, wanted: Tensor) -> Tensor:
     return (_working(x) + (wanted.to(x.device) - means(x))).to(x.dtype)
 
 
-def upsample_latent(latent: Tensor, size: tuple[int, int]) -> Tensor:
-    """Latent [B, C, h, w] at `size` = (height, width) in cells: bicubic (a = -0.75), no antialias (paper
-    3.3).
+def upsample_latent(latent: Tensor, size: Cells) -> Tensor:
+    """Latent [B, C, h, w] at `size` (height, width): bicubic (a = -0.75), no antialias (paper 3.3).
 
-    Computed in fp32 (fp64 stays fp64), returned in the latent's dtype.
+    Computed in fp32 (fp64 stays fp64), returned in the latent's dtype. Raises ValueError for other axes.
     """
     if latent.ndim != 4:
         raise ValueError(f"latent must be [B, C, h, w], got shape {tuple(latent.shape)}")

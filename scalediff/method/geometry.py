@@ -166,7 +166,7 @@ def layouts_of_samples(
 
     `offset` is one (top, left) pair for all or one for each of the `batch` samples, else ValueError.
     """
-    pairs = tuple(tuple(pair) if isinstance(pair, Sequence) else pair for pair in offset)
+    pairs = tuple(tuple(pair) if isinstance(pair, (list, tuple)) else pair for pair in offset)
     return _layouts_of_samples((grid[0], grid[1]), (window[0], window[1]), pairs, batch)
 
 

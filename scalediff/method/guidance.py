@@ -33,7 +33,7 @@ def guide(x0: Tensor, reference_low: Tensor, gamma: float | Tensor, factor: floa
     """x0 + gamma * (reference_low - LP(x0)) (paper Eq. 4); the high frequencies of x0 stay as they are.
 
     x0 and reference_low [B, C, H, W] of one shape; gamma a number, a scalar tensor or one value per sample
-    [B]. fp32 inside; a fresh tensor in x0's dtype.
+    [B]. fp32 inside; a fresh tensor in x0's dtype. Raises ValueError where shapes differ.
     """
     if x0.shape != reference_low.shape:
         raise ValueError(

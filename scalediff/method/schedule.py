@@ -60,8 +60,7 @@ def stage_sigmas(full: Tensor | Sequence[float], sigma_start: float, steps: int)
 
 
 def stage_timesteps(tau: int, steps: int) -> Tensor:
-    """Ascending timesteps of a stage for samplers that work in t (DDIM and its kin): a long tensor of steps +
-    2.
+    """Ascending timesteps of a stage for samplers that work in t (DDIM and its kin): int64 [steps + 2].
 
     The last entry is tau and stands twice: the hosts take the noise level from the last one and evaluate all
     but the first and the last, tau included, so the model is called `steps` times. The first entry is 1, or 0
@@ -116,8 +115,7 @@ def last_guided_level(levels: Sequence[float], part: float) -> float:
 
 
 def sigma_of_timestep(alphas_cumprod: Tensor, tau: float) -> float:
-    """Noise level sqrt((1 - abar) / abar) of timestep tau; between timesteps log sigma is interpolated
-    linearly.
+    """Noise level sqrt((1 - abar) / abar) of timestep tau; between timesteps log sigma is linear.
 
     alphas_cumprod [T]; tau 0..T-1. Raises ValueError outside that range.
     """

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
+from scalediff.method.geometry import Cells, Offset
+
 
 def generator(seed: int, *, stage: int, purpose: str, layer: int = 0, step: int = 0) -> torch.Generator:
     """A CPU generator for one image, stage and purpose; the same numbers in every process."""
@@ -20,10 +22,8 @@ def generator(seed: int, *, stage: int, purpose: str, layer: int = 0, step: int 
     return torch.Generator("cpu").manual_seed(number)
 
 
-def shift_offsets(
-    seeds: Sequence[int], patch: tuple[int, int], *, stage: int, layer: int, step: int
-) -> list[tuple[int, int]]:
-    """Random (top, left) shifts of the query grid, one per image, uniform in 0..patch (App. B.1)."""
+def shift_offsets(seeds: Sequence[int], patch: Cells, *, stage: int, layer: int, step: int) -> list[Offset]:
+    """Random (top, left) shifts of the query grid, one per image, uniform in 0..patch; in tokens (App. B.1)."""
     return [
         (_up_to(patch[0], source), _up_to(patch[1], source))
         for source in (
