@@ -204,10 +204,10 @@ class PatcherHost(WebUIHost):
             windows = self._unet_windows(stage)
             patched = windows.patched(unet)
         else:
-            target = self.joint_attention(self.model_map.family)
-            assert target is not None  # a model without one is refused
-            windows = self._joint_window(stage, target)
-            patched = with_wrapper(unet, windows, target)
+            function = self.joint_attention(self.model_map.family)
+            assert function is not None  # a model without one is refused
+            windows = self._joint_window(stage, function)
+            patched = with_wrapper(unet, windows, function)
         with unet_in_place(self.p.sd_model, patched):
             yield
         self.note_windows(stage, windows.calls, windows.fallbacks)
@@ -218,8 +218,8 @@ class PatcherHost(WebUIHost):
         if layers:
             return windowed_layers(self.p.sd_model.forge_objects.unet, self.model_map), len(layers)
         blocks = block_count(self.unet())
-        target = self.joint_attention(self.model_map.family)
-        swapped = target is not None and any(is_replaced(*place) for place in target.places)
+        function = self.joint_attention(self.model_map.family)
+        swapped = function is not None and any(is_replaced(*place) for place in function.places)
         return blocks if swapped else 0, blocks
 
     def _unet_windows(self, stage: Stage) -> PatcherWindows:
@@ -232,11 +232,11 @@ class PatcherHost(WebUIHost):
             room=self._room(stage),
         )
 
-    def _joint_window(self, stage: Stage, target: AttentionFunction) -> JointWindow:
+    def _joint_window(self, stage: Stage, function: AttentionFunction) -> JointWindow:
         window = layer_window(self.window(), TOKEN)
         return JointWindow(
             window,
-            attend=chosen_attend(target.kernel),
+            attend=chosen_attend(function.kernel),
             rope=exact_rope(self.unet(), tokens_of(stage.latent_size, TOKEN)),
             shift=self._joint_shift(stage, window),
             room=self._room(stage),

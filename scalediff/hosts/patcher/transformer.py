@@ -1,7 +1,8 @@
 """Windowed joint attention of FLUX, Chroma and SD3 in hosts that keep their models behind a patcher.
 
 These models read no attention options. Every block calls one global function of its module, which is swapped
-while the model runs; a wrapper around the model tells the window what grid and text the call has.
+while the model runs; a wrapper around the model tells the window what grid and text the call has (Forge
+backend/nn/flux.py, backend/patcher/base.py:146 for the wrapper; reForge ldm_patched/ldm/flux/layers.py).
 """
 
 import importlib
@@ -55,22 +56,23 @@ def find_attention(
     return AttentionFunction(known, method, own) if complete else None
 
 
-def with_wrapper(unet: Any, window: JointWindow, target: AttentionFunction) -> Any:
+def with_wrapper(unet: Any, window: JointWindow, function: AttentionFunction) -> Any:
     """A clone of the patcher `unet` whose model calls run under `window`; a wrapper already there is kept.
 
-    The function is swapped only while the model runs: decoding, text encoders and other threads never see it.
+    The model is called with a latent [B, C, h, w] and a text c_crossattn [B, T, C]. The function is swapped only
+    while it runs: decoding, text encoders and other threads never see it.
     """
     clone = unet.clone()
     previous = clone.model_options.get("model_function_wrapper")
-    replacement = getattr(window, target.method)
+    replacement = getattr(window, function.method)
 
     def wrapper(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
         grid = token_grid(tuple(arguments["input"].shape[-2:]))
         text = int(arguments["c"]["c_crossattn"].shape[1])
 
         def run(*args: Any, **kwargs: Any) -> Tensor:
-            functions = Replacing((*place, replacement) for place in target.places)
-            with functions, window.model_call(grid, text):
+            swapped = Replacing((*place, replacement) for place in function.places)
+            with swapped, window.model_call(grid, text):
                 return apply_model(*args, **kwargs)
 
         if previous is not None:
@@ -82,7 +84,10 @@ def with_wrapper(unet: Any, window: JointWindow, target: AttentionFunction) -> A
 
 
 def exact_rope(model: Any, grid: Cells) -> Tensor | None:
-    """FLUX's rotary table in fp32 where the model's own numbering would round; None where it is exact."""
+    """FLUX's rotary table in fp32 where the model's own numbering would round; None where it is exact.
+
+    For a `grid` in tokens; the table as `rotary.axial_table` makes it.
+    """
     embedder = getattr(model, "pe_embedder", None)
     axes, theta = getattr(embedder, "axes_dim", None), getattr(embedder, "theta", None)
     dtype = getattr(model, "computation_dtype", None) or getattr(model, "dtype", None)
@@ -99,7 +104,7 @@ def block_count(model: Any) -> int:
 
 @contextmanager
 def unet_in_place(sd_model: Any, patched: Any) -> Iterator[None]:
-    """`patched` is the host's UNet inside the `with`; afterwards what was there before, if ours still is."""
+    """`patched` is the host's patcher inside the `with`; afterwards what was there before, if ours still is."""
     objects = sd_model.forge_objects
     before = objects.unet
     objects.unet = patched

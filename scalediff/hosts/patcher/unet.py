@@ -1,7 +1,8 @@
 """Windowed self-attention of a UNet through `set_model_attn1_replace` on a clone of the host's patcher.
 
 The hosts call a replacement with q, k, v already projected, `[B, N, heads*D]`, and with the options of the
-call; they apply the output projection themselves.
+call; they apply the output projection themselves (Forge backend/nn/unet.py:183, reForge and Classic
+ldm_patched/ldm/modules/attention.py).
 """
 
 import logging
@@ -29,10 +30,10 @@ Key = tuple[str, int, int]  # ("input" | "middle" | "output", block, transformer
 
 
 class PatcherWindows:
-    """The attn1 replacements of one stage; `calls` and `fallbacks` as in `windowed.WindowedAttention`.
+    """The attn1 replacements of one stage; `calls` and `fallbacks` as in `windowed_unet.WindowedAttention`.
 
     `window` is in latent cells. `kernel` = (module, name) of the host's own attention function: it
-    computes the windows, as `patcher_kernel` says, and everything that cannot be windowed. `room`: bytes that
+    computes the windows, as `patcher.kernel` says, and everything that cannot be windowed. `room`: bytes that
     a layer may take beside its q, k, v and result, None for any number.
     """
 
@@ -81,7 +82,10 @@ class PatcherWindows:
         return clone
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> Tensor:
-        """One self-attention call of the host: windowed, or the host's own kernel over everything."""
+        """One self-attention call of the host: windowed, or the host's own kernel over everything.
+
+        q, k, v and the result `[B, N, heads*D]`, N tokens of a grid in row order.
+        """
         heads = options["n_heads"]
         index = self.layers.get((*options.get("block", ("", -1)), options.get("block_index", 0)))
         grid = None if index is None else grid_of(options, q.shape[1])
@@ -124,7 +128,7 @@ def key_of(name: str) -> Key:
 
 
 def note_grid(x: Tensor, when: str, layer: Any, *rest: Any) -> Tensor:
-    """Block inner modifier: writes the grid of a SpatialTransformer's input into the call's options."""
+    """Block inner modifier: writes the grid of a SpatialTransformer's input [B, C, h, w] into the call's options."""
     options = rest[-1]
     if when == "before" and hasattr(layer, "transformer_blocks"):
         options[GRID] = tuple(x.shape[-2:])

@@ -1,4 +1,8 @@
-"""Why ScaleDiff would not run on this job: one sentence each, found before anything is sampled."""
+"""Why ScaleDiff would not run on this job: one sentence each, None where it would; asked before anything is sampled.
+
+What can be known in `process` is asked there, the rest when the pass begins (model and engine of a second pass, the
+real sizes).
+"""
 
 from collections.abc import Iterable
 from typing import Any

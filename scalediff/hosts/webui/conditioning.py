@@ -2,7 +2,8 @@
 
 The host makes the conditioning of a pass once, for one prompt and the pass's target size. The stages may have
 a prompt of their own, and SDXL was trained on sizes near its native one: as published it gets the base size
-throughout.
+throughout. (Automatic1111 modules/processing.py:1499 `calculate_hr_conds`, sd_models_xl.py:16 the sizes; Forge
+backend/diffusion_engine/sdxl.py.)
 """
 
 import logging

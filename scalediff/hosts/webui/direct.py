@@ -58,7 +58,7 @@ def _replace_once(p: Any, record: JobRecord, name: str) -> None:
 
 
 def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[[], Any]) -> Any:
-    """One call of the host's sampler for a latent of `shape`, in windows where they apply."""
+    """One call of the host's sampler for a latent of `shape`, (B, C, h, w), in windows where they apply."""
     canvas = (shape[-1] * CELL, shape[-2] * CELL)
     reason = _why_not_shape(shape) or why_not_engine() or _why_not(p, record, canvas)
     if reason is not None:

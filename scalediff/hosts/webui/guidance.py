@@ -2,7 +2,7 @@
 
 `on_cfg_denoiser` shows the noisy input and its noise level, `on_cfg_after_cfg` the combined prediction,
 which may be replaced: x0 for the k-diffusion samplers, eps for the timestep samplers, where "sigma" is the
-timestep.
+timestep (Automatic1111 modules/sd_samplers_cfg_denoiser.py:211 and 306). Forge and its kin show x0 for all.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scalediff.hosts.webui.rows import BatchRows
 
-Guidance = Callable[[Tensor, Tensor], Tensor]
+Guidance = Callable[[Tensor, Tensor], Tensor]  # x0 [B, C, H, W] and sigma [B] to the guided x0
 
 
 def alpha_bar(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def alpha_bar(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
 
 
 def noise_level(alpha: Tensor) -> Tensor:
-    """sigma = sqrt((1 - abar) / abar)."""
+    """sigma = sqrt((1 - abar) / abar), of any shape (Karras et al. 2022, variance-preserving models)."""
     return ((1 - alpha) / alpha).sqrt()
 
 

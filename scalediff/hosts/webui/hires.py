@@ -1,4 +1,9 @@
-"""txt2img: the second pass of Hires. fix, replaced on one `p`."""
+"""txt2img: the second pass of Hires. fix, replaced on one `p`.
+
+Every host calls `self.sample_hr_pass(...)` through the instance (Automatic1111 modules/processing.py:1362, Forge
+1428, reForge 1488, Classic 1266), so an attribute of that name on `p` is called instead. What the stock pass does
+beside upscaling and sampling is done here in its order (Automatic1111 processing.py:1364-1464).
+"""
 
 from typing import Any
 
@@ -44,6 +49,7 @@ def install(p: Any, record: JobRecord) -> str | None:
         subseed_strength: float,
         prompts: list[str],
     ) -> Any:
+        """The host's arguments: latent [B, C, h, w] and picture [B, 3, H, W] in [-1, 1], of which one may be None."""
         ordinary = original(p, "sample_hr_pass", sample_hr_pass)
         if shared.state.interrupted:
             infotext.remove(p.extra_generation_params)
@@ -80,7 +86,7 @@ def _base(samples: Tensor | None, rgb: Tensor | None) -> PixelSize:
 
 
 def _pictures(decoded: Tensor | None) -> Any:
-    """An uploaded picture, interrupted before anything was done: handed on as it came."""
+    """An uploaded picture [B, 3, H, W], interrupted before anything was done: handed on as it came."""
     result = DecodedSamples()
     result.extend([] if decoded is None else decoded[:, :3].float().cpu())
     return result
@@ -166,7 +172,10 @@ def _on_device(host: WebUIHost, samples: Tensor | None, rgb: Tensor | None) -> t
 
 
 def _crop(p: Any, latent: Tensor) -> Tensor:
-    """The crop that "Resize width to / height to" asks for when it changes the aspect."""
+    """The crop of `latent` [B, C, h, w] that "Resize width to / height to" asks for when it changes the aspect.
+
+    `p.truncate_x` and `truncate_y` are in latent cells (processing.py:1213, cropped at 1427).
+    """
     top, left = p.truncate_y // 2, p.truncate_x // 2
     bottom, right = (p.truncate_y + 1) // 2, (p.truncate_x + 1) // 2
     return latent[:, :, top : latent.shape[2] - bottom, left : latent.shape[3] - right]

@@ -1,4 +1,9 @@
-"""img2img: the init image is the base, enlarged in stages to the tab's size, without a mask."""
+"""img2img: the init image is the base, enlarged in stages to the tab's size, without a mask.
+
+`p.sample` is replaced as ControlNet does it (sd-webui-controlnet scripts/hook.py:986). The host's `init` has made
+everything that belongs to the target's size before (Automatic1111 modules/processing.py:1602); the init images
+themselves are left as they came in `p.init_images`.
+"""
 
 from typing import Any
 
@@ -39,6 +44,7 @@ def install(p: Any, record: JobRecord) -> str | None:
         subseed_strength: float,
         prompts: list[str],
     ) -> Tensor:
+        """The host's arguments (processing.py:1759); gives the latent [B, C, h, w] that it decodes."""
         ordinary = original(p, "sample", sample)
         reason = why_not_engine() or why_not_job(p, p.sampler_name, passes.demands_of(plan_of(p, record)))
         if reason is not None or shared.state.interrupted:
@@ -104,7 +110,7 @@ def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
 
 
 def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -> Tensor:
-    """The latent at the tab's size, or at the size of the last finished stage."""
+    """The latent [B, C, h, w] at the tab's size or that of the last finished stage; or pictures, already decoded."""
     plan = plan_of(p, record)
     own = (conditioning, unconditional)
     with stage_conditioning(p, record, plan, own, sampler_name=p.sampler_name) as conditionings:

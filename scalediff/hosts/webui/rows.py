@@ -2,6 +2,8 @@
 
 The host builds one tensor per denoiser call, `[rows of the prompts..., one row per image]`, and feeds it to
 the UNet whole or in consecutive pieces (option "batch cond/uncond", prompts of different length, no uncond).
+Automatic1111: modules/sd_samplers_cfg_denoiser.py, `x_in`; hosts with a patcher say which row is what as well, in
+`cond_or_uncond`.
 """
 
 import torch

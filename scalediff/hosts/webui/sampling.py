@@ -2,7 +2,9 @@
 
 The host's samplers ask their own method for the schedule (`get_sigmas`, or `get_timesteps` for the DDIM
 family). An attribute of that name on the one sampler object answers instead; a denoising strength of 1 then
-makes `sample_img2img` use the whole answer.
+makes `sample_img2img` use the whole answer. (Line numbers are Automatic1111 1.10.1's: `setup_img2img_steps` in
+modules/sd_samplers_common.py:22, `sample_img2img` in sd_samplers_kdiffusion.py:137, sd_samplers_timesteps.py:101;
+Forge, reForge and Classic have the same names.)
 """
 
 import math
@@ -27,7 +29,7 @@ TWO_STEPS = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 # would reach the first pass, too.
 HOST_KEYS = ("NGMS", "NGMS all steps")
 CFG_PLUS_PLUS = "CFG++"  # these samplers step along the negative prompt's own prediction
-SPACES_ITSELF = "UniPC"  # takes the number of its times and where they start, no schedule
+UNIPC = "UniPC"  # takes the number of its times and where they start, no schedule
 
 
 def why_not_sampler(name: str, steps: int, tau: int) -> str | None:
@@ -41,7 +43,7 @@ def why_not_sampler(name: str, steps: int, tau: int) -> str | None:
             "choose another sampler, for example DPM++ 2M"
         )
     needed = 2 if config.name in TWO_STEPS else 1
-    if config.name == "UniPC":
+    if config.name == UNIPC:
         needed = int(getattr(shared.opts, "uni_pc_order", 3))
     if steps < needed:
         return (
@@ -59,13 +61,16 @@ def is_timestep_sampler(sampler: Any) -> bool:
 
 
 def stage_schedule(sampler: Any, p: Any, *, tau: int, sigma: float, steps: int) -> Tensor:
-    """What `sampler` will use: sigmas `[steps + 1]` from `sigma`, or ascending timesteps up to `tau`."""
+    """What `sampler` will use for a stage: sigmas `[steps + 1]` from `sigma` down to 0, or timesteps up to `tau`.
+
+    `sigma` is the noise level of timestep `tau` (0..999). Timesteps ascend, as the DDIM family wants them: see
+    `schedule.stage_timesteps`. Sigmas follow the host's scheduler, asked for as many steps as a whole run has
+    (`type(sampler).get_sigmas`; Automatic1111 sd_samplers_kdiffusion.py).
+    """
     if is_timestep_sampler(sampler):
         timesteps = schedule.stage_timesteps(tau, steps)
-        if sampler.config.name == "UniPC":
-            timesteps = timesteps[
-                1:
-            ]  # it spaces the times itself and finds its own end: one entry per model call
+        if sampler.config.name == UNIPC:
+            timesteps = timesteps[1:]  # it finds its own end: one entry per model call
         return timesteps.to(devices.device)
     total = max(math.ceil(steps * 1000 / tau), steps + 1)
     return schedule.stage_sigmas(type(sampler).get_sigmas(sampler, p, total), sigma, steps)
@@ -73,7 +78,10 @@ def stage_schedule(sampler: Any, p: Any, *, tau: int, sigma: float, steps: int) 
 
 @contextmanager
 def exact_schedule(sampler: Any, p: Any, values: Tensor) -> Iterator[int]:
-    """Let `sampler` use `values` as its schedule; gives the number to pass to `sample_img2img` as `steps`."""
+    """Let `sampler` use `values`, a `stage_schedule`; gives the number to pass to `sample_img2img` as `steps`.
+
+    `p.denoising_strength` is 1 inside the `with`: the host then cuts nothing off the schedule.
+    """
     timesteps = is_timestep_sampler(sampler)
     name = "get_timesteps" if timesteps else "get_sigmas"
     strength = p.denoising_strength
@@ -92,7 +100,7 @@ def fit_to_sampler(config: ScaleDiffConfig, sampler_name: str) -> ScaleDiffConfi
     name = sampler.name if sampler else ""
     if CFG_PLUS_PLUS in name:
         config = replace(config, negative_share=1.0)
-    return replace(config, last_step_cut=0) if name == SPACES_ITSELF else config
+    return replace(config, last_step_cut=0) if name == UNIPC else config
 
 
 @contextmanager
@@ -117,7 +125,7 @@ def savings(
 
 @contextmanager
 def _no_negative_below(p: Any, level: float) -> Iterator[None]:
-    """The host's own switch: it leaves the negative prompt out below a noise level."""
+    """The host's own switch (modules/sd_samplers_cfg_denoiser.py): no negative prompt below a noise level."""
     before, parameters = p.s_min_uncond, p.extra_generation_params
     noted = {key: parameters.get(key) for key in HOST_KEYS}
     p.s_min_uncond = max(level, before or 0.0)
@@ -134,7 +142,7 @@ def _no_negative_below(p: Any, level: float) -> Iterator[None]:
 
 @contextmanager
 def no_refiner(p: Any) -> Iterator[None]:
-    """The refiner would load another model in mid-stage, without our windows."""
+    """The refiner would load another model in mid-stage, without our windows (sd_samplers_common.py:158)."""
     info = getattr(p, "refiner_checkpoint_info", None)
     p.refiner_checkpoint_info = None
     try:
@@ -145,7 +153,7 @@ def no_refiner(p: Any) -> Iterator[None]:
 
 @contextmanager
 def no_extra_noise() -> Iterator[None]:
-    """The noise that img2img adds on request would lie above the stage's noise level."""
+    """The noise that img2img adds on request (sd_samplers_kdiffusion.py:145) would lie above the stage's level."""
     with host_option("img2img_extra_noise", 0.0):
         yield
 

@@ -1,4 +1,8 @@
-"""A target size of our own: set on the job before the host reads its sizes, as if the user had done it."""
+"""A target size of our own: set on the job before the host reads its sizes, as if the user had done it.
+
+The sizes are read in `init` (Automatic1111 modules/processing.py:1252 and 1213), Hires prompts are made before that
+and only where `enable_hr` is set: hence `before_process`.
+"""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Pictures through the host's VAE, in tiles where the job, the settings page or the memory there is asks for it.
 
-Automatic1111's VAE takes a picture whole: its encoder and decoder are replaced by tiled ones (`tiled_vae`) while
+Automatic1111's VAE takes a picture whole: its encoder and decoder are replaced by tiled ones (`scalediff.vae`) while
 a picture of ours is encoded or decoded. Forge, reForge and their kin tile in their own way, under a flag of
 their memory management and by themselves when memory does not suffice; here the flag is raised where the user
 wants tiles, or where the whole picture would exceed the memory ceiling of the settings page.
@@ -33,7 +33,8 @@ from scalediff.settings.job_record import ATTRIBUTE
 from scalediff.settings.table import TILING_AUTO, TILING_OFF, TILING_ON
 from scalediff.vae.tiled import ChooseTile, Report, TiledVAE
 
-# Where Forge and its kin keep the flag that makes their VAE tile always.
+# Where the flag is that makes their VAE tile always: Forge backend/memory_management.py:212 (read in
+# backend/patcher/vae.py:129), reForge ldm_patched/modules/model_management.py:356 (read in sd.py:776).
 MEMORY_MODULES = ("backend.memory_management", "ldm_patched.modules.model_management")
 FLAG = "VAE_ALWAYS_TILED"
 HOSTS_TILE = 64  # their tiles, in latent cells
@@ -97,7 +98,7 @@ def progress(host: Any, verb: str, *, stoppable: bool = True) -> Report:
 
 
 def decode_final(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
-    """The final pictures of `latent` [B, C, h, w], decoded: a list of [3, H, W] on the CPU.
+    """The final pictures of `latent` [B, C, h, w], decoded: the host's list of [3, H, W], about [-1, 1], on the CPU.
 
     An interrupt does not stop this: there is a finished picture to be given back.
     """
@@ -114,7 +115,7 @@ def decode_final(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
 
 
 def decode_where_tiled(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
-    """The same where the VAE may have to tile; else the latent, for the host to decode."""
+    """`decode_final` where the VAE may have to tile; else `latent` itself, for the host to decode."""
     if tiling_mode(config) == TILING_OFF:
         return latent
     cells = (latent.shape[-2], latent.shape[-1])
@@ -123,6 +124,26 @@ def decode_where_tiled(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
     if shared.opts.sd_vae_decode_method != "Full":  # as the host notes it when it decodes
         p.extra_generation_params["VAE Decoder"] = shared.opts.sd_vae_decode_method
     return decode_final(p, config, latent)
+
+
+def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
+    """RGB `[B, 3, H, W]` in [-1, 1] -> latent `[B, C, h, w]` fp32; stage index -1 is the base image of img2img.
+
+    Through the host's `images_tensor_to_samples` (sd_samplers_common.py:87), which wants [0, 1]. The posterior is
+    sampled with each image's own seed. `host` is a `WebUIHost`. Raises Stopped when the user stops it in a stage.
+    """
+    p, method = host.p, shared.opts.sd_vae_encode_method
+    if method != "Full":
+        p.extra_generation_params["VAE Encoder"] = method
+    latents = []
+    cells = (rgb.shape[-2] // CELL, rgb.shape[-1] // CELL)
+    # without a latent of the base there is nothing to give back
+    report = progress(host, "encoding", stoppable=stage_index >= 0)
+    with devices.without_autocast(), tiles(p, host.config, cells, report=report):
+        for seed, image in zip(p.seeds, rgb):
+            with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae")):
+                latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model))
+    return torch.cat(latents).float()
 
 
 def _marking_use(p: Any, report: Report | None) -> Report:
@@ -166,25 +187,6 @@ def _decoder(sd_model: Any) -> Any:
 def _halves(sd_model: Any) -> list[nn.Module]:
     halves = (getattr(vae_of(sd_model), name, None) for name in ("encoder", "decoder"))
     return [half for half in halves if isinstance(half, nn.Module)]
-
-
-def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
-    """RGB `[B, 3, H, W]` in [-1, 1] -> latent fp32, for a stage index: -1 is the base image of img2img.
-
-    The posterior is sampled with each image's own seed. `host` is a `WebUIHost`.
-    """
-    p, method = host.p, shared.opts.sd_vae_encode_method
-    if method != "Full":
-        p.extra_generation_params["VAE Encoder"] = method
-    latents = []
-    cells = (rgb.shape[-2] // CELL, rgb.shape[-1] // CELL)
-    # without a latent of the base there is nothing to give back
-    report = progress(host, "encoding", stoppable=stage_index >= 0)
-    with devices.without_autocast(), tiles(p, host.config, cells, report=report):
-        for seed, image in zip(p.seeds, rgb):
-            with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae")):
-                latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model))
-    return torch.cat(latents).float()
 
 
 @contextmanager
