@@ -19,7 +19,7 @@ from benchmarks.call_rounds import arguments, in_turn, made_on, place_of, write_
 from benchmarks.flux_methods import METHODS, image_ids
 from benchmarks.timing import machine
 from benchmarks.unet_methods import patch_starts
-from scalediff.cost.transformer import TransformerShape, shape_of, transformer_work
+from scalediff.cost.counts import TransformerShape, transformer_shape, transformer_work
 
 PATCH, CHANNELS = 2, 16  # latent cells per token side, latent channels
 WEIGHTS_SHARE = 0.6  # of a GPU's free memory that weights may take; the rest is for a call
@@ -96,7 +96,7 @@ def call_inputs(model: Any, carrier: Carrier, side: int) -> dict[str, Any]:
 
 def predicted(model: Any, carrier: Carrier, side: int) -> dict[str, int]:
     """Multiply-adds of one call by method, counted from the model's dimensions."""
-    shape = shape_of(model, text_tokens=carrier.text)
+    shape = transformer_shape(model, text_tokens=carrier.text)
     assert shape is not None
     canvas, home = (side * PATCH,) * 2, (carrier.side * PATCH,) * 2
     whole, windows, patch = (

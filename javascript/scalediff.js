@@ -67,7 +67,7 @@
         return [Math.floor(image.naturalWidth * scale), Math.floor(image.naturalHeight * scale)];
     }
 
-    // The base is the part of the init image that img2img would use, as in hosts/webui_pixels.py.
+    // The base is the part of the init image that img2img would use, as in scalediff/hosts/webui/pictures.py.
     function img2imgSizes() {
         const image = initImage();
         if (!image) return {say: "Put in a picture that is smaller than the size: it is enlarged to it."};
@@ -133,20 +133,20 @@
     }
 
     async function ask(body, line) {
-        const answer = await fetch("scalediff/v1/estimate", {
+        const response = await fetch("scalediff/v1/estimate", {
             method: "POST",
             headers: {"Content-Type": "application/json"},
             body: JSON.stringify(body),
         });
-        const found = await answer.json();
-        if (answer.status === 422) return {text: String(found.detail), wrong: true};
-        if (!answer.ok) throw new Error(`estimate: ${answer.status}`);
-        const note = found.note ? ` (${found.note})` : "";
-        return {text: `${found.line}${note}.${preset(body.settings, line, found.settings)}`, wrong: false};
+        const estimate = await response.json();
+        if (response.status === 422) return {text: String(estimate.detail), wrong: true};
+        if (!response.ok) throw new Error(`estimate: ${response.status}`);
+        const note = estimate.note ? ` (${estimate.note})` : "";
+        return {text: `${estimate.line}${note}.${preset(body.settings, line, estimate.settings)}`, wrong: false};
     }
 
-    // null where there was no answer
-    async function told(body, line) {
+    // what the line is to show; null where the server did not answer
+    async function message(body, line) {
         if (body.say) return {text: body.say, wrong: false};
         try {
             return await ask(body, line);
@@ -156,9 +156,9 @@
         }
     }
 
-    function show(line, said) {
-        line.textContent = said.text;
-        line.classList.toggle("scalediff-wrong", said.wrong);
+    function show(line, shown) {
+        line.textContent = shown.text;
+        line.classList.toggle("scalediff-wrong", shown.wrong);
     }
 
     // What an answer depends on: the values, the model, and the times of the last run, which shows as new text.
@@ -173,7 +173,7 @@
     function follow(tab) {
         let before = "";
         let answered = "";
-        let said = null;
+        let shown = null;
         let waits = 0; // intervals to let pass after a failure
         setInterval(async () => {
             const line = find(`script_${tab}_scalediff_estimate`, ".scalediff-line");
@@ -183,17 +183,17 @@
             const still = now === before;
             before = now;
             if (now === answered) {
-                if (said && line.textContent !== said.text) show(line, said);
+                if (shown && line.textContent !== shown.text) show(line, shown);
                 return;
             }
             if (!still || waits-- > 0) return;
             answered = now;
-            said = null;
-            const answer = await told(body, line);
+            shown = null;
+            const received = await message(body, line);
             if (answered !== now) return; // the values have changed meanwhile
-            said = answer; // shown at the next interval
-            waits = answer ? 0 : WAIT_AFTER_FAILURE;
-            if (!answer) answered = "";
+            shown = received; // by the next interval
+            waits = received ? 0 : WAIT_AFTER_FAILURE;
+            if (!received) answered = "";
         }, EVERY_MS);
     }
 

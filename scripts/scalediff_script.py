@@ -28,7 +28,7 @@ class ScaleDiffScript(scripts.Script):
         return built.components
 
     def before_process(self, p, *args):
-        with contextlib.suppress(ValueError):  # told in `process`
+        with contextlib.suppress(ValueError):  # `process` tells the user
             job.apply_target(p, xyz.overridden(p, read_arguments(args)))
 
     def process(self, p, *args):

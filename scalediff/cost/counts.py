@@ -1,13 +1,18 @@
-"""Multiply-adds of one call of a UNet or VAE, read from its layers' shapes (paper Table 1)."""
+"""Multiply-adds of one call (paper Table 1). Nothing is run.
+
+Those of a UNet or VAE are read from its layers' shapes, those of a transformer with joint attention over text and
+image (FLUX) from its dimensions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from scalediff.method.geometry import Cells, fitted_window
+from scalediff.method.geometry import Cells, fitted_window, query_spans
 from scalediff.models.feature_reuse import deep_blocks
 from scalediff.models.inspection import layer_window
 from scalediff.models.units import (
@@ -15,6 +20,7 @@ from scalediff.models.units import (
     conv_macs,
     is_vae_attention,
     linear_shape,
+    network_of,
     positions,
     side,
     transformer_blocks,
@@ -62,6 +68,84 @@ class Work:
         return Work(*(value * times for value in self._values))
 
 
+@dataclass(frozen=True)
+class TransformerShape:
+    """What is needed to count an MM-DiT's work: blocks, width in channels, text length in tokens.
+
+    `double` blocks have own weights for text and image, `single` blocks share theirs; `patch` is latent cells
+    per token side.
+    """
+
+    double: int
+    single: int
+    width: int
+    text_tokens: int = 256
+    patch: int = 2
+    channels: int = 16
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.width, self.patch, self.channels) < 1
+            or min(self.double, self.single, self.text_tokens) < 0
+        ):
+            raise ValueError(f"a transformer's dimensions must be positive, got {self!r}")
+
+    @property
+    def blocks(self) -> int:
+        return self.double + self.single
+
+    @property
+    def stream_weights(self) -> int:
+        """Weights of a block's one stream, which is its multiply-adds per token: attention's projections, MLP."""
+        return round((4 + 2 * self.mlp_ratio) * self.width**2)
+
+    @property
+    def modulation_weights(self) -> int:
+        """Weights of all blocks that run once per call, not per token."""
+        return (12 * self.double + 3 * self.single) * self.width**2
+
+    @property
+    def end_weights(self) -> int:
+        """Weights of the way in and out, which is its multiply-adds per image token."""
+        return 2 * self.channels * self.patch**2 * self.width
+
+    @property
+    def parameters(self) -> int:
+        """About how many weights: blocks with their modulation, and the way in and out."""
+        streams = 2 * self.double + self.single
+        return streams * self.stream_weights + self.modulation_weights + self.end_weights
+
+
+def model_work(
+    model: Any,
+    latent_size: Cells,
+    window: Cells | None = None,
+    *,
+    text_tokens: int | None = None,
+    reused: bool = False,
+) -> Work:
+    """Multiply-adds of one call for one sample at a latent of (h, w) cells; nothing is run (paper Table 1).
+
+    `model` is a host's model, a bare UNet (ldm, sgm, Forge or diffusers), a FLUX-like transformer, or a
+    `TransformerShape`. `window` (h, w) in latent cells counts windowed self-attention; None global. `reused`
+    counts a call that leaves the deep blocks out (`feature_reuse`); the whole one where that is not possible.
+    Raises ValueError for a model whose layers cannot be read.
+    """
+    if min(*latent_size, *(window or (1,))) < 1:
+        raise ValueError(f"sizes must be at least 1 cell, got {latent_size!r} and window {window!r}")
+    network = countable(model)
+    if isinstance(network, TransformerShape):
+        return transformer_work(network, latent_size, window, text_tokens=text_tokens)
+    return unet_work(
+        network,
+        latent_size,
+        window,
+        text_tokens=TEXT_TOKENS if text_tokens is None else text_tokens,
+        reused=reused,
+    )
+
+
 def unet_work(
     unet: nn.Module,
     latent_size: Cells,
@@ -70,10 +154,13 @@ def unet_work(
     text_tokens: int = TEXT_TOKENS,
     reused: bool = False,
 ) -> Work:
-    """One call of a UNet for one sample at a latent of (h, w) cells; `window` and `reused` as in `model_work`."""
+    """One call of a UNet for one sample at a latent of (h, w) cells; `window` and `reused` as in `model_work`.
+
+    Raises ValueError for a network whose layers cannot be read.
+    """
     units = unet_units(unet)
     inside = {id(leaf) for unit in units for leaf in unit.module.modules()}
-    work = Work(calls=1, linear=_linears(leaf for leaf in unet.modules() if id(leaf) not in inside))
+    work = Work(calls=1, linear=_linear_macs(leaf for leaf in unet.modules() if id(leaf) not in inside))
     left_out = {id(part) for block in deep_blocks(unet) for part in block.modules()} if reused else set()
     for unit in units:
         if id(unit.module) not in left_out:
@@ -82,15 +169,68 @@ def unet_work(
 
 
 def vae_work(part: nn.Module, latent_size: Cells) -> Work:
-    """One run of a VAE's `encoder` or `decoder` for one picture whose latent has (h, w) cells."""
+    """One run of a VAE's `encoder` or `decoder` for one picture whose latent has (h, w) cells.
+
+    Raises ValueError for a network whose layers cannot be read.
+    """
     work = Work(calls=1)
     for unit in vae_units(part):
         work += unit_work(unit, latent_size, None, text_tokens=0)
     return work
 
 
+def transformer_work(
+    shape: TransformerShape,
+    latent_size: Cells,
+    window: Cells | None = None,
+    *,
+    text_tokens: int | None = None,
+) -> Work:
+    """One call for one sample at a latent of (h, w) cells; `window` as in `model_work`.
+
+    With windows the text is attended anew for each patch (paper App. A), which is counted.
+    """
+    text = shape.text_tokens if text_tokens is None else text_tokens
+    grid = layer_window(latent_size, shape.patch)
+    image = grid[0] * grid[1]
+    linear = (
+        shape.blocks * (image + text) * shape.stream_weights
+        + image * shape.end_weights
+        + shape.modulation_weights
+    )
+    pairs = (image + text) ** 2
+    if window is not None:
+        pairs = _windowed_pairs(grid, layer_window(window, shape.patch), text)
+    return Work(linear=linear, attention=2 * shape.blocks * pairs * shape.width, calls=1)
+
+
+def transformer_shape(model: Any, *, text_tokens: int = 256) -> TransformerShape | None:
+    """Shape of a loaded FLUX-like transformer (Forge's or diffusers' attribute names), None for another."""
+    for double, single in (
+        ("double_blocks", "single_blocks"),
+        ("transformer_blocks", "single_transformer_blocks"),
+    ):
+        if not (hasattr(model, double) and hasattr(model, single)):
+            continue
+        width = getattr(model, "hidden_size", None) or getattr(model, "inner_dim", None)
+        if isinstance(width, int):
+            return TransformerShape(
+                len(getattr(model, double)), len(getattr(model, single)), width, text_tokens=text_tokens
+            )
+    return None
+
+
+def countable(model: Any) -> Any:
+    """What can be counted of a model: its UNet, or the shape of its transformer."""
+    if isinstance(model, TransformerShape):
+        return model
+    network = network_of(model)
+    return transformer_shape(network) or network
+
+
 def window_keys(latent_size: Cells, window: Cells | None, level: int) -> int:
-    """Keys that a query sees at a level; all of the grid's without a window, or where it is no larger."""
+    """Keys that a query sees at a level, sizes in latent cells; all of the grid's without a window, or where it is
+    no larger."""
     grid = (side(latent_size[0], level), side(latent_size[1], level))
     if window is None:
         return grid[0] * grid[1]
@@ -137,6 +277,15 @@ def _leaf_work(path: str, leaf: nn.Module, count: int, text_tokens: int | None) 
     return Work(linear=macs * (1 if names[0] in PER_PICTURE else count))
 
 
-def _linears(leaves: Iterator[nn.Module]) -> int:
+def _linear_macs(leaves: Iterator[nn.Module]) -> int:
     shapes = (linear_shape(leaf) for leaf in leaves)
     return sum(shape[0] * shape[1] for shape in shapes if shape is not None)
+
+
+def _windowed_pairs(grid: Cells, window: Cells, text: int) -> int:
+    """Query-key pairs of one joint layer over all patches."""
+    if grid[0] <= window[0] and grid[1] <= window[1]:
+        return (grid[0] * grid[1] + text) ** 2
+    patches = len(query_spans(grid[0], window[0])) * len(query_spans(grid[1], window[1]))
+    keys = fitted_window(grid[0], window[0]) * fitted_window(grid[1], window[1]) + text
+    return (grid[0] * grid[1] + patches * text) * keys

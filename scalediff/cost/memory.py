@@ -16,7 +16,7 @@ It holds for a fused attention kernel (scaled_dot_product_attention, xformers, s
 global attention never are the peak: a windowed call adds one strip of keys and values, below the MLP. Not in
 it: the score matrix of an unfused kernel, cuDNN's workspaces, the allocator's slack, what other extensions
 load, and autocast's copies. Compared with live tensors counted on an SDXL-shaped ldm UNet and ldm's VAE it
-is right within 10 % (tests/core/test_core_estimate_memory.py).
+is right within 10 % (tests/cost/test_activations.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from scalediff.cost.counts import TransformerShape
 from scalediff.method.geometry import Cells
+from scalediff.models.inspection import layer_window
 from scalediff.models.units import (
     Unit,
     changes_size,
@@ -44,6 +46,9 @@ from scalediff.models.units import (
 )
 from scalediff.vae.layers import Layers
 from scalediff.vae.layout import spans
+
+HALF = 2  # bytes per number of a model known by its dimensions only
+PICTURE_BYTES = 3 * 4  # per pixel of an RGB picture in fp32
 
 
 def unet_activations(unet: nn.Module, latent_size: Cells, *, element: int) -> int:
@@ -102,6 +107,17 @@ def vae_activations(part: nn.Module, latent_size: Cells, *, element: int, tile: 
     return max(peaks) * element
 
 
+def transformer_activations(shape: TransformerShape, latent_size: Cells, *, element: int = HALF) -> int:
+    """About the peak bytes of one call for one sample: a single block's twenty widths per token.
+
+    Input, normed input, the joint projection (q, k, v and the MLP), its activation, the attention's result,
+    both joined, the output, and fp32 copies of q and k while they are rotated. Not compared with a run.
+    """
+    grid = layer_window(latent_size, shape.patch)
+    widths = 12 + 2 * shape.mlp_ratio
+    return round((grid[0] * grid[1] + shape.text_tokens) * shape.width * widths) * element
+
+
 def _vae_peak(
     units: Sequence[Unit], channels: int, latent_size: Cells, *, element: int, keeps: bool
 ) -> tuple[int, int]:
@@ -134,7 +150,7 @@ def _own_set(unit: Unit, channels: int, *, element: int, vae: bool = False) -> i
     out = _channels_out(unit, channels)
     blocks = transformer_blocks(unit.module)
     if blocks:
-        return max(4 * _inner(block) + 2 * _mlp(block) for block in blocks)
+        return max(4 * _inner_width(block) + 2 * _mlp_width(block) for block in blocks)
     if is_vae_attention(unit.module):
         return 5 * channels
     if changes_size(unit.module):
@@ -166,12 +182,12 @@ def _channels_out(unit: Unit, channels: int) -> int:
     return int(convs[-1].out_channels) if convs else channels
 
 
-def _inner(block: Any) -> int:
+def _inner_width(block: Any) -> int:
     shape = linear_shape(block.attn1.to_q)
     return shape[1] if shape else 0
 
 
-def _mlp(block: Any) -> int:
+def _mlp_width(block: Any) -> int:
     """Width of the widest linear layer in the block's MLP."""
     shapes = [linear_shape(leaf) for leaf in getattr(block, "ff", nn.Identity()).modules()]
     return max((shape[1] for shape in shapes if shape), default=0)

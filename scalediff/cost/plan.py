@@ -1,7 +1,7 @@
 """What a plan costs before it runs: multiply-adds, model calls, memory, and time once some were measured.
 
 The page's line, the API's answer and a run's log all come from here. What is counted, and what is not, is
-said in `estimate_counts` (multiply-adds, paper Table 1) and `estimate_memory` (bytes).
+said in `counts` (multiply-adds, paper Table 1) and `memory` (bytes).
 """
 
 from __future__ import annotations
@@ -11,33 +11,32 @@ from typing import Any
 
 from torch import nn
 
-from scalediff.cost.counts import TEXT_TOKENS, Work, unet_work, vae_work
+from scalediff.cost.counts import (
+    TransformerShape,
+    Work,
+    countable,
+    model_work,
+    vae_work,
+)
 from scalediff.cost.memory import (
+    HALF,
+    PICTURE_BYTES,
     element_bytes,
     gigabytes,
+    transformer_activations,
     unet_activations,
     vae_activations,
     weight_bytes,
 )
 from scalediff.cost.tiled_vae import tiled_work
 from scalediff.cost.times import StepTimes, duration
-from scalediff.cost.transformer import (
-    TransformerShape,
-    shape_of,
-    transformer_activations,
-    transformer_work,
-)
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import Cells
+from scalediff.method.geometry import CELL, Cells, cells_of
 from scalediff.method.schedule import guided_steps
-from scalediff.models import inspection as models
-from scalediff.models.units import network_of
+from scalediff.models.inspection import base_window, inspect
 from scalediff.vae.tiled import ChooseTile
 
-__all__ = ["PlanEstimate", "Run", "StepTimes", "TransformerShape", "Work", "model_work", "plan_work"]
-
-HALF = 2  # bytes per number of a model known by its dimensions only
-TRANSFORMER_NATIVE = (128, 128)  # FLUX and its kin were trained at 1024 x 1024
+TRANSFORMER_NATIVE = (128, 128)  # latent cells: FLUX and its kin were trained at 1024 x 1024
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Run:
     the stages' steps that make both predictions. `reuse_every`: of the stages' evaluations one in so many is
     full, the others reuse its deep features. `images`: batch size. `text_tokens` None is 77 (UNet) or the
     transformer's own. `vae_tile`: the VAE works on tiles of that many latent cells, or of as many as a function
-    of its half and of the latent's (h, w) says (None: on the whole). `vae_factor`: pixels per latent cell.
+    of its half and of the latent's (h, w) says (None: on the whole).
     """
 
     first_steps: int
@@ -62,10 +61,9 @@ class Run:
     images: int = 1
     text_tokens: int | None = None
     vae_tile: int | ChooseTile | None = None
-    vae_factor: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("first_steps", "evaluations", "reuse_every", "images", "vae_factor"):
+        for name in ("first_steps", "evaluations", "reuse_every", "images"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
@@ -110,7 +108,7 @@ class StageWork:
 
 @dataclass(frozen=True)
 class PlanEstimate:
-    """Cost of a plan. `first` is the ordinary first pass with its decoding; bytes are of one device.
+    """Cost of a plan in Stages mode. `first` is the ordinary first pass with its decoding; bytes are of one device.
 
     `seconds` is what the stages will take, None before a step of this model was measured.
     """
@@ -139,45 +137,54 @@ class PlanEstimate:
 
     def line(self) -> str:
         """One line for people: sizes, steps, work, time if known, memory."""
-        sizes = [self.plan.base, *(part.stage.size for part in self.stages)]
-        parts = [" -> ".join(f"{width}x{height}" for width, height in sizes)]
         if not self.stages:
-            return f"{parts[0]}, nothing to upscale"
-        parts.append("+".join(str(part.stage.steps) for part in self.stages) + " steps")
-        ratio = f"about {self.ratio:.1f}x" if self.ratio < 9.95 else f"about {self.ratio:.0f}x"
-        time = "" if self.seconds is None else f" (about {duration(self.seconds)})"
-        parts.append(f"{ratio} the first pass{time}")
-        parts.append(f"needs about {gigabytes(self.memory)}")
-        return ", ".join(parts)
+            return plan_line(self.plan)
+        ratio = f"{self.ratio:.1f}x" if self.ratio < 9.95 else f"{self.ratio:.0f}x"
+        return (
+            f"{plan_line(self.plan)}, about {ratio} the first pass{_about(self.seconds)}, "
+            f"needs about {gigabytes(self.memory)}"
+        )
 
 
-def model_work(
-    model: Any,
-    latent_size: Cells,
-    window: Cells | None = None,
-    *,
-    text_tokens: int | None = None,
-    reused: bool = False,
-) -> Work:
-    """Multiply-adds of one call for one sample at a latent of (h, w) cells; nothing is run (paper Table 1).
+@dataclass(frozen=True)
+class DirectEstimate:
+    """Cost of the one pass of Direct mode for the whole batch, compared with the same pass without windows.
 
-    `model` is a host's model, a bare UNet (ldm, sgm, Forge or diffusers), a FLUX-like transformer, or a
-    `TransformerShape`. `window` (h, w) in latent cells counts windowed self-attention; None global. `reused`
-    counts a call that leaves the deep blocks out (`feature_reuse`); the whole one where that is not possible.
-    Raises ValueError for a model whose layers cannot be read.
+    `plain` is its work with global attention, `memory` in bytes. `seconds` is what the sampling will take, None
+    before a step of this model was measured.
     """
-    if min(*latent_size, *(window or (1,))) < 1:
-        raise ValueError(f"sizes must be at least 1 cell, got {latent_size!r} and window {window!r}")
-    network = _network(model)
-    if isinstance(network, TransformerShape):
-        return transformer_work(network, latent_size, window, text_tokens=text_tokens)
-    return unet_work(
-        network,
-        latent_size,
-        window,
-        text_tokens=TEXT_TOKENS if text_tokens is None else text_tokens,
-        reused=reused,
-    )
+
+    plan: StagePlan
+    windowed: Work
+    plain: Work
+    memory: int
+    seconds: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """Multiply-adds of the sampling as a share of those with global attention."""
+        return self.windowed.total / self.plain.total
+
+    def line(self) -> str:
+        """One line for people: size, steps, work, time if known, memory."""
+        return (
+            f"{direct_line(self.plan)}, about {self.ratio:.2f}x the work of ordinary attention"
+            f"{_about(self.seconds)}, needs about {gigabytes(self.memory)}"
+        )
+
+
+def plan_line(plan: StagePlan) -> str:
+    """Sizes and steps of a plan in Stages mode, for a model that is not known too."""
+    sizes = " -> ".join(f"{w}x{h}" for w, h in (plan.base, *(stage.size for stage in plan.stages)))
+    if not plan.stages:
+        return f"{sizes}, nothing to upscale"
+    return f"{sizes}, {'+'.join(str(stage.steps) for stage in plan.stages)} steps"
+
+
+def direct_line(plan: StagePlan) -> str:
+    """Size and steps of a plan in Direct mode, for a model that is not known too."""
+    width, height = plan.target
+    return f"{width}x{height} in one pass, {plan.stages[0].steps} steps"
 
 
 def plan_work(
@@ -196,22 +203,22 @@ def plan_work(
     and `decoder`) None is the model's own `first_stage_model`; without either the VAE counts nothing. `times`
     and `key`, the model's name in it, give seconds. Raises ValueError as `model_work`.
     """
-    network = _network(model)
+    network = countable(model)
     vae = vae if vae is not None else getattr(model, "first_stage_model", None)
-    base = (max(1, plan.base[1] // run.vae_factor), max(1, plan.base[0] // run.vae_factor))
-    window = window or _default_window(model, base)
+    base = cells_of(plan.base)
+    window = window or _usual_window(model, base)
     # every stage's latent is decoded once, for the next stage or at the end; the first pass decodes its own
     earlier = replace(run, negative_share=1.0, reuse_every=1)
-    first = _sampling(network, base, None, earlier, steps=run.first_steps) + _vae(
+    first = _sampling_work(network, base, None, earlier, steps=run.first_steps) + _vae_work(
         vae, base, run, encode=False
     )
     later = replace(run, evaluations=run.stage_evaluations or run.evaluations)
     stages = tuple(
         StageWork(
             stage,
-            _sampling(network, stage.latent_size, window, later, steps=stage.steps),
-            _vae(vae, stage.latent_size, run),
-            _activations(network, vae, stage.latent_size, run),
+            _sampling_work(network, stage.latent_size, window, later, steps=stage.steps),
+            _vae_work(vae, stage.latent_size, run),
+            _peak_activations(network, vae, stage.latent_size, run),
         )
         for stage in plan.stages
     )
@@ -219,26 +226,45 @@ def plan_work(
     weights = weight_bytes(*held)
     if isinstance(network, TransformerShape):
         weights += network.parameters * HALF
-    seconds = _seconds(times, key, stages)
-    return PlanEstimate(plan, first, stages, weights, _activations(network, vae, base, run), seconds)
+    seconds = _stages_seconds(times, key, stages)
+    return PlanEstimate(plan, first, stages, weights, _peak_activations(network, vae, base, run), seconds)
 
 
-def _network(model: Any) -> Any:
-    """The UNet, or the shape of a transformer."""
-    if isinstance(model, TransformerShape):
-        return model
-    network = network_of(model)
-    return shape_of(network) or network
+def direct_work(
+    plan: StagePlan,
+    model: Any,
+    run: Run,
+    *,
+    window: Cells | None,
+    vae: nn.Module | None = None,
+    times: StepTimes | None = None,
+    key: str = "",
+) -> DirectEstimate:
+    """Cost of a `planning.direct_plan` on a model (as in `model_work`) under a run's settings.
+
+    `window` is in latent cells; None where the canvas fits into it and the pass is the ordinary one. `times`
+    and `key`, the model's name in it, give seconds. Raises ValueError as `model_work`.
+    """
+    stage = plan.stages[0]
+    windowed, plain = (
+        model_work(model, stage.latent_size, seen, text_tokens=run.text_tokens) * run.calls(stage.steps)
+        for seen in (window, None)
+    )
+    # the first pass of a plan without stages is decoded only, as this one: what it holds is what this one will
+    alone = StagePlan(plan.target, plan.target, ())
+    memory = plan_work(alone, model, run, vae=vae).memory
+    seconds = times.seconds(key, stage.latent_size, windowed) if times else None
+    return DirectEstimate(plan, windowed, plain, memory, seconds)
 
 
-def _default_window(model: Any, base: Cells) -> Cells:
+def _usual_window(model: Any, base: Cells) -> Cells:
     """The window that a run takes for a base picture of (h, w) latent cells."""
-    if isinstance(_network(model), TransformerShape):
-        return models.base_window(TRANSFORMER_NATIVE, base)
-    return models.base_window(models.inspect(model).native_size, base)
+    if isinstance(countable(model), TransformerShape):
+        return base_window(TRANSFORMER_NATIVE, base)
+    return base_window(inspect(model).native_size, base)
 
 
-def _sampling(network: Any, latent_size: Cells, window: Cells | None, run: Run, *, steps: int) -> Work:
+def _sampling_work(network: Any, latent_size: Cells, window: Cells | None, run: Run, *, steps: int) -> Work:
     reusing = run.reusing_calls(steps)
     work = model_work(network, latent_size, window, text_tokens=run.text_tokens)
     work *= run.calls(steps) - reusing
@@ -248,7 +274,7 @@ def _sampling(network: Any, latent_size: Cells, window: Cells | None, run: Run, 
     return work
 
 
-def _vae(vae: Any, latent_size: Cells, run: Run, *, encode: bool = True) -> Work:
+def _vae_work(vae: Any, latent_size: Cells, run: Run, *, encode: bool = True) -> Work:
     """Decoding, and encoding if asked, of one size for the batch; VAE runs are no model calls."""
     work = Work()
     for part in ("decoder", "encoder") if encode else ("decoder",):
@@ -260,15 +286,15 @@ def _vae(vae: Any, latent_size: Cells, run: Run, *, encode: bool = True) -> Work
     return replace(work, calls=0)
 
 
-def _activations(network: Any, vae: Any, latent_size: Cells, run: Run) -> int:
+def _peak_activations(network: Any, vae: Any, latent_size: Cells, run: Run) -> int:
     """Bytes alive in the larger of the two phases: a model call for the batch, the VAE for one picture."""
     if isinstance(network, TransformerShape):
-        sampling = transformer_activations(network, latent_size) * HALF
+        sampling = transformer_activations(network, latent_size)
     else:
         sampling = unet_activations(network, latent_size, element=element_bytes(network))
     phases = [sampling * run.together]
-    pixels = latent_size[0] * latent_size[1] * run.vae_factor**2
-    pictures = 2 * 3 * 4 * pixels * run.images  # before and after a resize or a copy, RGB in fp32
+    pixels = latent_size[0] * latent_size[1] * CELL**2
+    pictures = 2 * PICTURE_BYTES * pixels * run.images  # before and after a resize or a copy
     for name in ("decoder", "encoder"):
         part = getattr(vae, name, None)
         if isinstance(part, nn.Module):
@@ -278,7 +304,7 @@ def _activations(network: Any, vae: Any, latent_size: Cells, run: Run) -> int:
     return max(phases)
 
 
-def _seconds(times: StepTimes | None, key: str, stages: tuple[StageWork, ...]) -> float | None:
+def _stages_seconds(times: StepTimes | None, key: str, stages: tuple[StageWork, ...]) -> float | None:
     """Time of the stages at the measured rates, None where there are none."""
     parts = [
         times.seconds(key, part.stage.latent_size, part.sampling + part.vae) if times else None
@@ -286,3 +312,8 @@ def _seconds(times: StepTimes | None, key: str, stages: tuple[StageWork, ...]) -
     ]
     known = [seconds for seconds in parts if seconds is not None]
     return sum(known) if known and len(known) == len(parts) else None
+
+
+def _about(seconds: float | None) -> str:
+    """The time in brackets; nothing where it is not known."""
+    return "" if seconds is None else f" (about {duration(seconds)})"

@@ -6,17 +6,16 @@ import torch
 from torch import nn
 
 from scalediff.cost.counts import Work, unit_work, vae_work
-from scalediff.cost.memory import element_bytes, vae_activations
+from scalediff.cost.memory import PICTURE_BYTES, element_bytes, vae_activations
 from scalediff.method.geometry import Cells
 from scalediff.vae.layers import ATTENTION_WINDOW, Layers
 from scalediff.vae.layout import TILE_SIDES, spans
 
 SPARE = 0.1  # of a GPU's free memory: for workspaces, and because freed blocks do not fit together
-PICTURE = 3 * 4  # bytes per pixel of an RGB picture in fp32
 
 
 def tiled_work(part: nn.Module, latent_size: Cells, tile: int) -> Work:
-    """Multiply-adds of a VAE's `encoder` or `decoder` in tiles, as `estimate_counts.vae_work` for the whole.
+    """Multiply-adds of a VAE's `encoder` or `decoder` in tiles, as `counts.vae_work` for the whole.
 
     To measure the k-th of n norms takes about the share (k - 1) / n of the layers around them, on every tile.
     """
@@ -42,13 +41,16 @@ def choose_tile(
 ) -> int | None:
     """The largest tile whose run fits into `limit` bytes (None: no limit), the smallest where none does.
 
-    None where the whole picture fits, unless `always`, where it is no larger than a tile, and for a network
-    that cannot be tiled.
+    `part` is a VAE's `encoder` or `decoder`, `latent_size` and the tile's side are in latent cells. None where the
+    whole picture fits, unless `always`, where it is no larger than a tile, and for a network that cannot be tiled.
     """
 
     def needs(tile: int | None) -> int:
         pixels = latent_size[0] * latent_size[1] * Layers(part).scale ** 2
-        return vae_activations(part, latent_size, element=element_bytes(part), tile=tile) + PICTURE * pixels
+        return (
+            vae_activations(part, latent_size, element=element_bytes(part), tile=tile)
+            + PICTURE_BYTES * pixels
+        )
 
     try:
         if not always and (limit is None or needs(None) <= limit):
@@ -60,7 +62,7 @@ def choose_tile(
     return tile if tile < max(latent_size) else None
 
 
-def room(device: torch.device, *, ceiling: float, weights: int) -> float | None:
+def memory_limit(device: torch.device, *, ceiling: float, weights: int) -> float | None:
     """Bytes that work may take on `device`, None for no limit.
 
     On a GPU what is free, and everywhere what `ceiling` (bytes, 0 for none) leaves beside the `weights`; on a

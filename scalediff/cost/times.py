@@ -10,7 +10,7 @@ from threading import Lock
 from scalediff.cost.counts import Work
 from scalediff.method.geometry import Cells
 
-MODELS, RUNS = 8, 20
+MODELS_KEPT, RUNS_KEPT = 8, 20  # runs of each latent size
 
 
 class StepTimes:
@@ -30,9 +30,9 @@ class StepTimes:
         with self._lock:
             sizes = self._rates.pop(model, {})
             self._rates[model] = sizes  # the most recent model is last
-            while len(self._rates) > MODELS:
+            while len(self._rates) > MODELS_KEPT:
                 del self._rates[next(iter(self._rates))]
-            sizes.setdefault(latent_size, deque(maxlen=RUNS)).append(seconds / work.total)
+            sizes.setdefault(latent_size, deque(maxlen=RUNS_KEPT)).append(seconds / work.total)
 
     def seconds(self, model: str, latent_size: Cells, work: Work) -> float | None:
         """Expected seconds for `work` at that size; None for a model that was never recorded.

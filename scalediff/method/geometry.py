@@ -30,6 +30,11 @@ class QuerySpan:
     key_start: int
 
 
+def cells_of(size: PixelSize) -> Cells:
+    """Whole latent cells of a picture of `size`, (height, width), at least one each way."""
+    return max(1, size[1] // CELL), max(1, size[0] // CELL)
+
+
 def fitted_window(length: int, window: int) -> int:
     """Window that an axis of `length` tokens really has: never longer than the axis, in tokens.
 

@@ -1,4 +1,4 @@
-"""What a job would do and cost, answered from a request before anything runs."""
+"""What a job would do and cost, from a request and before anything runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scalediff.cost import direct as estimate_direct
-from scalediff.cost import plan as estimate
+from scalediff.cost.plan import (
+    DirectEstimate,
+    PlanEstimate,
+    Run,
+    direct_line,
+    direct_work,
+    plan_line,
+    plan_work,
+)
 from scalediff.cost.times import StepTimes
-from scalediff.method import cascade
-from scalediff.method.cascade import StagePlan
+from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL, PixelSize
 from scalediff.models.inspection import ModelMap
 from scalediff.settings import planning, presets
@@ -43,20 +49,20 @@ SETTINGS = "settings"
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A host's model: what the estimate reads, and how the host sees it.
+class HostModel:
+    """A host's model: what its work is counted from, and how the host runs it.
 
-    `network` is anything `estimate.plan_work` takes, `vae` its autoencoder, `model_map` the adapter's view,
-    `settle` gives the settings as they suit this model and the stages' sampler, by name. `skips_uncond`: a
-    guidance scale of 1 halves the work. `evaluations` are the model calls per step of a sampler by name. `times`
-    are what earlier runs took, this model's under `key`. `tiles` says which tiles the VAE takes under given
-    settings.
+    `network` is anything `plan_work` takes, `vae` its autoencoder, `model_map` the adapter's view. `fit_settings` gives
+    the settings as they suit this model and the stages' sampler, by name. `skips_uncond`: a guidance scale of 1
+    halves the work. `paired`: both predictions of guidance are made in one call. `evaluations` are the model calls
+    per step of a sampler by name. `times` are what earlier runs took, this model's under `key`. `tiles` says which
+    tiles the VAE takes under given settings.
     """
 
     network: Any
     vae: Any
     model_map: ModelMap
-    settle: Callable[[ScaleDiffConfig, str], ScaleDiffConfig]
+    fit_settings: Callable[[ScaleDiffConfig, str], ScaleDiffConfig]
     skips_uncond: bool = False
     paired: bool = True
     evaluations: Callable[[str], int] = lambda name: 1
@@ -65,8 +71,8 @@ class Loaded:
     tiles: Callable[[ScaleDiffConfig], ChooseTile] | None = None
 
 
-def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
-    """The answer to a request: stages, steps, and with a model the ratio to the first pass and the memory.
+def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
+    """What is sent back for a request: stages, steps, and with a model the ratio to the first pass and the memory.
 
     In Direct mode width and height are the canvas, there are no stages, and the ratio is that to the same pass
     with ordinary attention. `seconds` are those of the stages, or of that pass, null until this process has run
@@ -75,41 +81,25 @@ def answer(body: Any, loaded: Loaded | None) -> dict[str, Any]:
     field, value and what is allowed.
     """
     values, config = read_request(body)
-    config = (
-        loaded.settle(config, _stage_sampler(values)) if loaded is not None else presets.resolve(config, "")
-    )
-    one_pass = config.mode == DIRECT
-    plan = _pass(values, loaded) if one_pass else _plan(values, config, loaded)
-    cost, note = _priced(plan, values, config, loaded)
-    line = estimate_direct.pass_line(plan) if one_pass else plan_line(plan)
+    if model is not None:
+        config = model.fit_settings(config, _stage_sampler(values))
+    else:
+        config = presets.resolve(config, "")
+    direct = config.mode == DIRECT
+    plan = _direct_plan(values, model) if direct else stage_plan(values, config, model)
+    cost, note = _cost_and_note(plan, values, config, model)
     return {
-        "base": list(plan.target if one_pass else plan.base),
+        "base": list(plan.target if direct else plan.base),
         "target": list(plan.target),
-        "stages": [] if one_pass else [_stage(stage) for stage in plan.stages],
+        "stages": [] if direct else [_stage_entry(stage) for stage in plan.stages],
         "steps": sum(stage.steps for stage in plan.stages),
         "settings": {p.attr: getattr(config, p.attr) for p in PARAMS[1:] if config.mode in p.modes},
         "ratio": cost.ratio if cost else None,
         "memory_bytes": cost.memory if cost else None,
         "seconds": cost.seconds if cost else None,
-        "line": cost.line() if cost else line,
+        "line": cost.line() if cost else direct_line(plan) if direct else plan_line(plan),
         "note": note,
     }
-
-
-def _priced(
-    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | None
-) -> tuple[estimate.PlanEstimate | estimate_direct.PassEstimate | None, str | None]:
-    """What the plan costs, None where that is not known, and the note."""
-    note = _unknown_because(loaded)
-    if loaded is None or note is not None:
-        return None, note
-    try:
-        if config.mode != DIRECT:
-            return _cost(plan, values, config, loaded), None
-        note = planning.why_not_direct(loaded.model_map.native_size, plan, config)
-        return _pass_cost(plan, values, config, loaded), note
-    except ValueError as error:  # layers that cannot be counted
-        return None, str(error)
 
 
 def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
@@ -136,12 +126,80 @@ def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
     return values, read_arguments([settings] if isinstance(settings, Mapping) else settings)
 
 
-def plan_line(plan: StagePlan) -> str:
-    """Sizes and steps as in `PlanEstimate.line`, for a model that is not known."""
-    sizes = " -> ".join(f"{w}x{h}" for w, h in (plan.base, *(stage.size for stage in plan.stages)))
-    if not plan.stages:
-        return f"{sizes}, nothing to upscale"
-    return f"{sizes}, {'+'.join(str(stage.steps) for stage in plan.stages)} steps"
+def stage_plan(
+    values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None = None
+) -> StagePlan:
+    """The plan of a run in Stages mode: sizes as the host rounds them, steps as the second pass takes them.
+
+    A base that is to be shrunk to the model's native size is.
+    """
+    width, height = int(values["width"]), int(values["height"])
+    base: PixelSize = (width // CELL * CELL, height // CELL * CELL)
+    factor = planning.target_factor(config)
+    target = (int(values["target_width"]), int(values["target_height"]))
+    if factor or not all(target):
+        scale = factor or float(values["hr_scale"])
+        target = (int(width * scale), int(height * scale))
+    if config.fit_init and model is not None and model.model_map.supported:
+        base = planning.shrunk_to_native(base, model.model_map.native_size)
+    return planning.make_plan(
+        base, target, config, steps=int(values["steps"]), stage_steps=int(values["hr_second_pass_steps"])
+    )
+
+
+def _direct_plan(values: dict[str, Value], model: HostModel | None) -> StagePlan:
+    """The one pass of Direct mode over width and height."""
+    canvas = (int(values["width"]), int(values["height"]))
+    native_size = model.model_map.native_size if model else (canvas[1] // CELL, canvas[0] // CELL)
+    return planning.direct_plan(native_size, canvas, steps=int(values["steps"]))
+
+
+def _cost_and_note(
+    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None
+) -> tuple[PlanEstimate | DirectEstimate | None, str | None]:
+    """What the plan costs, None where that is not known, and the note."""
+    if model is None:
+        return None, NO_MODEL
+    if not model.model_map.supported:
+        return None, model.model_map.reason
+    native_size = model.model_map.native_size
+    measured: dict[str, Any] = {"vae": model.vae, "times": model.times, "key": model.key}
+    try:
+        run = _run(values, config, model)
+        if config.mode != DIRECT:
+            window = planning.attention_window(native_size, plan.base, config)
+            return plan_work(plan, model.network, run, window=window, **measured), None
+        note = planning.why_not_direct(native_size, plan, config)
+        direct_window = planning.direct_window(native_size, plan, config)
+        return direct_work(plan, model.network, run, window=direct_window, **measured), note
+    except ValueError as error:  # layers that cannot be counted
+        return None, str(error)
+
+
+def _run(values: dict[str, Value], config: ScaleDiffConfig, model: HostModel) -> Run:
+    """How the host will run the plan. In Direct mode it guides and decodes its own picture."""
+    staged = config.mode != DIRECT
+    return Run(
+        first_steps=int(values["steps"]),
+        cfg=not (model.skips_uncond and values["cfg_scale"] == 1),
+        paired=model.paired,
+        evaluations=model.evaluations(str(values["sampler_name"])),
+        stage_evaluations=model.evaluations(_stage_sampler(values)),
+        negative_share=config.negative_share if staged else 1.0,
+        reuse_every=config.feature_reuse if staged else 1,
+        images=int(values["batch_size"]),
+        vae_tile=model.tiles(config) if model.tiles and staged else None,
+    )
+
+
+def _stage_entry(stage: Stage) -> dict[str, int]:
+    return {"width": stage.size[0], "height": stage.size[1], "steps": stage.steps, "tau": stage.tau}
+
+
+def _stage_sampler(values: dict[str, Value]) -> str:
+    """Name of the stages' sampler."""
+    first, later = str(values["sampler_name"]), str(values["hr_sampler_name"])
+    return first if later in SAME_SAMPLER else later
 
 
 def _check_target(values: dict[str, Value], *, scale_given: bool) -> None:
@@ -158,81 +216,3 @@ def _check_target(values: dict[str, Value], *, scale_given: bool) -> None:
         )
     if width and min(width, height) < CELL:
         raise ValueError(f"target_width and target_height must be at least {CELL}, got {width} and {height}")
-
-
-def _plan(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded | None = None) -> StagePlan:
-    """The plan of a run: sizes as the host rounds them, steps as the second pass takes them.
-
-    A base that is to be shrunk to the model's native size is.
-    """
-    width, height = int(values["width"]), int(values["height"])
-    base: PixelSize = (width // CELL * CELL, height // CELL * CELL)
-    own = planning.target_factor(config)
-    scale = own or float(values["hr_scale"])
-    target = (int(values["target_width"]), int(values["target_height"]))
-    if own or not all(target):
-        target = (int(width * scale), int(height * scale))
-    if config.fit_init and loaded is not None and loaded.model_map.supported:
-        base = planning.shrunk_to_native(base, loaded.model_map.native_size)
-    return planning.make_plan(
-        base, target, config, steps=int(values["steps"]), stage_steps=int(values["hr_second_pass_steps"])
-    )
-
-
-def _pass(values: dict[str, Value], loaded: Loaded | None) -> StagePlan:
-    """The one pass of Direct mode over width and height."""
-    canvas = (int(values["width"]), int(values["height"]))
-    native = loaded.model_map.native_size if loaded else (canvas[1] // CELL, canvas[0] // CELL)
-    return planning.direct_plan(native, canvas, steps=int(values["steps"]))
-
-
-def _stage(stage: cascade.Stage) -> dict[str, int]:
-    return {"width": stage.size[0], "height": stage.size[1], "steps": stage.steps, "tau": stage.tau}
-
-
-def _unknown_because(loaded: Loaded | None) -> str | None:
-    if loaded is None:
-        return NO_MODEL
-    return None if loaded.model_map.supported else loaded.model_map.reason
-
-
-def _stage_sampler(values: dict[str, Value]) -> str:
-    """Name of the stages' sampler."""
-    first, later = str(values["sampler_name"]), str(values["hr_sampler_name"])
-    return first if later in SAME_SAMPLER else later
-
-
-def _run(values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded) -> estimate.Run:
-    return estimate.Run(
-        first_steps=int(values["steps"]),
-        cfg=not (loaded.skips_uncond and values["cfg_scale"] == 1),
-        paired=loaded.paired,
-        evaluations=loaded.evaluations(str(values["sampler_name"])),
-        stage_evaluations=loaded.evaluations(_stage_sampler(values)),
-        negative_share=config.negative_share if config.mode != DIRECT else 1.0,
-        reuse_every=config.feature_reuse if config.mode != DIRECT else 1,
-        images=int(values["batch_size"]),
-        # in Direct mode the host decodes its own picture
-        vae_tile=loaded.tiles(config) if loaded.tiles and config.mode != DIRECT else None,
-        vae_factor=CELL,
-    )
-
-
-def _cost(
-    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
-) -> estimate.PlanEstimate:
-    run = _run(values, config, loaded)
-    window = planning.attention_window(loaded.model_map.native_size, plan.base, config)
-    return estimate.plan_work(
-        plan, loaded.network, run, window=window, vae=loaded.vae, times=loaded.times, key=loaded.key
-    )
-
-
-def _pass_cost(
-    one_pass: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, loaded: Loaded
-) -> estimate_direct.PassEstimate:
-    window = planning.direct_window(loaded.model_map.native_size, one_pass, config)
-    run = _run(values, config, loaded)
-    return estimate_direct.pass_work(
-        one_pass, loaded.network, run, window=window, vae=loaded.vae, times=loaded.times, key=loaded.key
-    )

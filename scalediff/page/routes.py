@@ -25,7 +25,7 @@ def register(demo: Any, app: Any) -> None:
 
     async def estimate(request: Request):  # type: ignore[no-untyped-def]  # a return type would be a model
         try:
-            return await run_in_threadpool(answer, await request.body())
+            return await run_in_threadpool(estimate_body, await request.body())
         except ValueError as error:
             raise HTTPException(status_code=422, detail=str(error)) from None
 
@@ -47,16 +47,16 @@ def version():  # type: ignore[no-untyped-def]
     return {"name": "sd-webui-scalediff", "version": __version__, "host": host_class().name}
 
 
-def answer(body: bytes) -> dict[str, Any]:
-    """The estimate for a request's body; ValueError in one sentence for anything wrong with it."""
+def estimate_body(body: bytes) -> dict[str, Any]:
+    """The estimate for a request's body, JSON as text; ValueError in one sentence for anything wrong with it."""
     try:
         request = json.loads(body or b"{}")
     except (ValueError, RecursionError):
         raise ValueError("the request must be a JSON object, and this is no JSON") from None
-    return preview.answer(request, loaded_model())
+    return preview.preview_job(request, loaded_model())
 
 
-def loaded_model() -> preview.Loaded | None:
+def loaded_model() -> preview.HostModel | None:
     """What the next picture is made with; None where it is not loaded yet. Loads nothing itself."""
     from modules import devices, sd_models, sd_samplers, shared
 
@@ -75,11 +75,11 @@ def loaded_model() -> preview.Loaded | None:
     if not isinstance(network, nn.Module):
         return None
     apart = hasattr(model, "forge_objects")  # text encoders are unloaded while the network works
-    return preview.Loaded(
+    return preview.HostModel(
         network=network if apart else model,
         vae=vae_of(model),
         model_map=host.inspect(model),
-        settle=lambda config, sampler: fit_to_sampler(host.fit_to_model(model, config), sampler),
+        fit_settings=lambda config, sampler: fit_to_sampler(host.fit_to_model(model, config), sampler),
         skips_uncond=apart,
         paired=bool(getattr(shared.opts, "batch_cond_uncond", True)),
         evaluations=evaluations,

@@ -59,15 +59,15 @@ class ScaleDiffConfig:
             names = ", ".join(shown(key) for key in unknown[:5])
             raise ValueError(f"unknown ScaleDiff setting {names}; known are {', '.join(DEFAULTS)}")
         config = cls(**{key: value for key, value in named.items() if value is not None})
-        listed = isinstance(values, Mapping) or _has_object(values)
-        return config._with_given(key for key in named if listed and named[key] is not None)
+        by_name = isinstance(values, Mapping) or _has_object(values)
+        return config._with_given(key for key in named if by_name and named[key] is not None)
 
     def changed(self, values: Mapping[str, Any]) -> ScaleDiffConfig:
         """This config with some values by name replaced; ValueError as in `from_values`."""
         config = type(self).from_values({**asdict(self), **values})
         return config._with_given((*self._given, *values))
 
-    def left(self, name: str) -> bool:
+    def left_to_preset(self, name: str) -> bool:
         """Whether `name` is left to the preset: at its default, and not written down by name.
 
         A list cannot say what its caller meant by a default: pages always send every value.
@@ -80,6 +80,7 @@ class ScaleDiffConfig:
 
 
 def _has_object(values: Sequence[Any]) -> bool:
+    """Whether the list is `[enabled, {the rest by name}]`."""
     return len(values) == 2 and isinstance(values[1], Mapping)
 
 

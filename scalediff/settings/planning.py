@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from scalediff.method import cascade, schedule
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import CELL, Cells, PixelSize
+from scalediff.method.geometry import CELL, Cells, PixelSize, cells_of
 from scalediff.models.inspection import base_window
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import STAGED
@@ -83,7 +83,7 @@ def shrunk_to_native(base: PixelSize, native_size: Cells) -> PixelSize:
 
 def attention_window(native_size: Cells, base: PixelSize, config: ScaleDiffConfig) -> Cells:
     """Attention window for a base picture, in latent cells. Layers cut it to their own grid."""
-    height, width = base_window(native_size, _cells_of(base))
+    height, width = base_window(native_size, cells_of(base))
     return round(height * config.window_multiple), round(width * config.window_multiple)
 
 
@@ -93,7 +93,7 @@ def direct_plan(native_size: Cells, canvas: PixelSize, *, steps: int) -> StagePl
     Its base, whose window is taken, is the native square, so that a panorama is seen through windows of full
     height; or the canvas itself where the model was trained on about that much (see `base_window`).
     """
-    cells = _cells_of(canvas)
+    cells = cells_of(canvas)
     base = cells if base_window(native_size, cells) == cells else native_size
     stage = Stage(0, (cells[1] * CELL, cells[0] * CELL), cells, FROM_NOISE, steps)
     return StagePlan((base[1] * CELL, base[0] * CELL), stage.size, (stage,))
@@ -113,11 +113,6 @@ def why_not_direct(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig)
     canvas = " x ".join(map(str, plan.target))
     own = " x ".join(str(side * CELL) for side in reversed(attention_window(native_size, plan.base, config)))
     return f"the canvas of {canvas} is not larger than one attention window of {own}; raise width or height"
-
-
-def _cells_of(size: PixelSize) -> Cells:
-    """Whole latent cells of a picture, at least one each way."""
-    return max(1, size[1] // CELL), max(1, size[0] // CELL)
 
 
 def _listed_steps(entry: str, ordinary: int) -> int:

@@ -45,7 +45,9 @@ def resolve(config: ScaleDiffConfig, family: str) -> ScaleDiffConfig:
     """
     chosen = values(config.preset, family)
     filled = dataclasses.replace(
-        config, **{name: value for name, value in chosen.items() if config.left(name)}
+        config, **{name: value for name, value in chosen.items() if config.left_to_preset(name)}
     )
-    repeatable = all(not filled.left(name) or getattr(filled, name) == chosen[name] for name in chosen)
+    repeatable = all(
+        not filled.left_to_preset(name) or getattr(filled, name) == chosen[name] for name in chosen
+    )
     return filled if repeatable else dataclasses.replace(filled, preset=CUSTOM)

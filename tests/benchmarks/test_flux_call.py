@@ -22,7 +22,7 @@ from benchmarks.flux_methods import (
     windows_core,
 )
 from scalediff.attention.rotary import axial_table
-from scalediff.cost.transformer import TransformerShape, transformer_work
+from scalediff.cost.counts import TransformerShape, transformer_work
 
 TEXT, DIM, AXES = 5, 16, (4, 6, 6)
 SMALL = Carrier(heads=2, dim=32, side=8, text=6, text_width=24, pooled=12, double=2, single=3)

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from test_host_img2img import picture
 
-from scalediff.cost.plan import model_work
+from scalediff.cost.counts import model_work
 
 ESTIMATE = "/scalediff/v1/estimate"
 JOB = {"width": 64, "height": 64, "steps": 5, "hr_scale": 2.0, "cfg_scale": 4.0}
@@ -20,7 +20,7 @@ ON = {"enabled": True}
 @pytest.fixture
 def clock(host, monkeypatch):
     """A clock that moves on by a second for each row that the network is called with, and nothing recorded."""
-    from scalediff.cost.plan import StepTimes
+    from scalediff.cost.times import StepTimes
     from scalediff.hosts.webui import times as webui_times
 
     rows, recorded, times = [0], [], StepTimes()

@@ -112,11 +112,11 @@ def test_the_memory_ceiling_forces_tiles_and_lowers_the_estimate(host, stretches
     from scalediff.page import routes
 
     request = {"width": 64, "height": 64, "hr_scale": 8, "settings": {"enabled": True}}
-    free = routes.preview.answer(request, routes.loaded_model())
+    free = routes.preview.preview_job(request, routes.loaded_model())
     weights = sum(t.numel() * t.element_size() for t in host.model.parameters())
     host.shared.opts.data[preferences.CEILING_OPTION] = (weights + 1e6) / 1e9
-    tight = routes.preview.answer(request, routes.loaded_model())
-    off = routes.preview.answer({**request, "settings": {"vae_tiling": "Off"}}, routes.loaded_model())
+    tight = routes.preview.preview_job(request, routes.loaded_model())
+    off = routes.preview.preview_job({**request, "settings": {"vae_tiling": "Off"}}, routes.loaded_model())
     assert tight["memory_bytes"] < free["memory_bytes"] == off["memory_bytes"]
     run(host)
     assert "decode" in stretches

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scalediff import __version__
+from scalediff.cost.plan import plan_line
 from scalediff.page import preview, routes
 from scalediff.settings import log, schema
 from scalediff.settings.config import ScaleDiffConfig
@@ -138,7 +139,7 @@ def test_the_line_without_a_model_begins_the_line_with_one(client: TestClient, h
     for body in (JOB, {**JOB, "hr_scale": 1.0}):
         answer = client.post(ESTIMATE, json=body).json()
         values, config = preview.read_request(body)
-        assert answer["line"].startswith(preview.plan_line(preview._plan(values, config)))
+        assert answer["line"].startswith(plan_line(preview.stage_plan(values, config)))
 
 
 def test_a_target_an_hires_steps_and_the_defaults(client: TestClient) -> None:

@@ -8,7 +8,8 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from mini_unet import mini_unet
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalediff.cost.plan import Run, model_work
+from scalediff.cost.counts import model_work
+from scalediff.cost.plan import Run
 from scalediff.models.feature_reuse import FeatureReuse, deep_blocks
 
 

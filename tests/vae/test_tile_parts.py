@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks.live_bytes import LiveBytes
 from scalediff.cost.memory import vae_activations
-from scalediff.cost.tiled_vae import choose_tile, room, tiled_work
+from scalediff.cost.tiled_vae import choose_tile, memory_limit, tiled_work
 from scalediff.vae import layers
 from scalediff.vae.layers import Layers
 from scalediff.vae.layout import FEATHER, LEAST_TILE, TILE_SIDES, Feathered, Kept, next_tile, spans, tiles
@@ -154,21 +154,21 @@ def test_smaller_tiles():
     assert next_tile(LEAST_TILE, 300) is None
 
 
-def test_room():
+def test_memory_limit():
     cpu = torch.device("cpu")
-    assert room(cpu, ceiling=0, weights=5) is None
-    assert room(cpu, ceiling=8e9, weights=3 * 10**9) == 5e9
-    assert room(cpu, ceiling=1e9, weights=3 * 10**9) == 0
+    assert memory_limit(cpu, ceiling=0, weights=5) is None
+    assert memory_limit(cpu, ceiling=8e9, weights=3 * 10**9) == 5e9
+    assert memory_limit(cpu, ceiling=1e9, weights=3 * 10**9) == 0
 
 
-def test_room_on_a_gpu(monkeypatch):
+def test_memory_limit_on_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4 * 10**9)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * 10**9)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * 10**9, 24 * 10**9))
     gpu = torch.device("cuda")
-    assert room(gpu, ceiling=0, weights=1) == pytest.approx(9e9)  # nine tenths of 9 + 5 - 4
-    assert room(gpu, ceiling=6e9, weights=1) == pytest.approx(2e9)
-    assert room(gpu, ceiling=100e9, weights=1) == pytest.approx(9e9)
+    assert memory_limit(gpu, ceiling=0, weights=1) == pytest.approx(9e9)  # nine tenths of 9 + 5 - 4
+    assert memory_limit(gpu, ceiling=6e9, weights=1) == pytest.approx(2e9)
+    assert memory_limit(gpu, ceiling=100e9, weights=1) == pytest.approx(9e9)
 
 
 def test_work_of_tiles():

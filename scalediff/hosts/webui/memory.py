@@ -6,9 +6,8 @@ import torch
 from modules import devices, shared
 from torch import nn
 
-from scalediff.cost.memory import element_bytes, unet_activations, weight_bytes
-from scalediff.cost.plan import HALF
-from scalediff.cost.transformer import shape_of, transformer_activations
+from scalediff.cost.counts import transformer_shape
+from scalediff.cost.memory import element_bytes, transformer_activations, unet_activations, weight_bytes
 from scalediff.hosts.webui.model import networks_of
 from scalediff.method.geometry import Cells
 from scalediff.models.inspection import ModelMap
@@ -41,8 +40,8 @@ def _held(sd_model: Any, network: nn.Module) -> int:
 def _activations(network: nn.Module, model_map: ModelMap, latent_size: Cells) -> int:
     """Of one row; 0 for a network whose layers or dimensions are not known."""
     if not model_map.layers:
-        shape = shape_of(network)
-        return 0 if shape is None else transformer_activations(shape, latent_size) * HALF
+        shape = transformer_shape(network)
+        return 0 if shape is None else transformer_activations(shape, latent_size)
     try:
         return unet_activations(network, latent_size, element=element_bytes(network))
     except ValueError:

@@ -10,7 +10,8 @@ import torch
 from modules import devices
 from torch import Tensor, nn
 
-from scalediff.cost.plan import StepTimes, model_work
+from scalediff.cost.counts import model_work
+from scalediff.cost.times import StepTimes
 from scalediff.hosts.webui.model import speed_key
 from scalediff.method.geometry import Cells
 from scalediff.models.feature_reuse import FeatureReuse

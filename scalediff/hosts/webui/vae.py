@@ -22,7 +22,7 @@ from modules.sd_samplers_common import images_tensor_to_samples
 from torch import Tensor, nn
 
 from scalediff.cost.memory import weight_bytes
-from scalediff.cost.tiled_vae import choose_tile, room
+from scalediff.cost.tiled_vae import choose_tile, memory_limit
 from scalediff.hosts.webui.model import networks_of, vae_of
 from scalediff.method import seeding
 from scalediff.method.cascade import Stopped
@@ -56,7 +56,7 @@ def tile_chooser(sd_model: Any, config: ScaleDiffConfig) -> ChooseTile:
         ceiling = preferences.memory_ceiling(shared.opts)
         if tiling_host is not None and not ceiling:  # what is free is the host's business
             return HOSTS_TILE if always else None
-        limit = room(devices.device, ceiling=ceiling, weights=weight_bytes(*networks_of(sd_model)))
+        limit = memory_limit(devices.device, ceiling=ceiling, weights=weight_bytes(*networks_of(sd_model)))
         tile = choose_tile(part, latent_size, limit=limit, always=always)
         return HOSTS_TILE if tile is not None and tiling_host is not None else tile
 

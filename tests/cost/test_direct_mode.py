@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from scalediff.cost.direct import pass_work
-from scalediff.cost.plan import Run, TransformerShape
+from scalediff.cost.counts import TransformerShape
+from scalediff.cost.plan import Run, direct_work
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.planning import direct_plan, direct_window, why_not_direct
 
@@ -52,7 +52,7 @@ def test_the_work_is_compared_with_the_same_pass_under_ordinary_attention() -> N
     """Counted by hand: 8 patches of 16 x 8 tokens each look at 256 + 4 keys, instead of 516 at 516."""
     one_pass = direct_plan((32, 32), (512, 256), steps=3)  # 16 x 32 tokens, windows of 16 x 16
     window = direct_window((32, 32), one_pass, CONFIG)
-    cost = pass_work(one_pass, TINY_FLUX, Run(first_steps=3, cfg=False), window=window)
+    cost = direct_work(one_pass, TINY_FLUX, Run(first_steps=3, cfg=False), window=window)
     blocks, calls = 3, 3
     patches = 2 * 4
     assert cost.plain.attention == 2 * blocks * 516**2 * 8 * calls
@@ -64,4 +64,4 @@ def test_the_work_is_compared_with_the_same_pass_under_ordinary_attention() -> N
 
 def test_without_a_window_it_is_the_ordinary_pass() -> None:
     one_pass = direct_plan((32, 32), (256, 256), steps=3)
-    assert pass_work(one_pass, TINY_FLUX, Run(first_steps=3), window=None).ratio == 1
+    assert direct_work(one_pass, TINY_FLUX, Run(first_steps=3), window=None).ratio == 1

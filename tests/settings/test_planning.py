@@ -59,3 +59,9 @@ def test_the_window_grows_with_its_multiple(multiple: float, expected: tuple[int
     wide = attention_window((64, 64), (768, 512), config)
     assert wide[0] < wide[1]
     assert abs(wide[0] / wide[1] - 2 / 3) < 0.1
+
+
+def test_the_plan_ends_at_the_size_that_the_host_delivers() -> None:
+    plan = make_plan((512, 512), (1100, 1031), ScaleDiffConfig(), steps=20)
+    assert plan.target == (1096, 1024)
+    assert plan.stages[-1].latent_size == (128, 137)
