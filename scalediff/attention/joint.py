@@ -50,7 +50,7 @@ def joint_neighborhood_attention(
     after the image (the reference picture of an editing model) are refused so, because their places say
     nothing about a window of a larger canvas. For inference: buffers are used again, so no gradients.
     """
-    _check_shapes(q, k, v, grid, text_length=text_length)
+    check_shapes(q, k, v, grid, text_length=text_length)
     backend = backend_of(
         q,
         k,
@@ -63,10 +63,13 @@ def joint_neighborhood_attention(
         kernel_knows=not callable(rope),  # a function of the host's is no table
     )
     if backend == "kernel" and (kernel := own_kernel()) is not None:
-        result: Tensor = kernel.attend_joint(
-            q, k, v, grid, window, text_length=text_length, rope=rope, offset=offset
-        )
-        return result
+        try:
+            result: Tensor = kernel.attend_joint(
+                q, k, v, grid, window, text_length=text_length, rope=rope, offset=offset
+            )
+            return result
+        except kernel.KernelUnavailable:  # it has logged why; there is one other way only
+            pass
     layouts = layouts_of_samples(grid, window, offset, q.shape[0])
     turn = None if rope is None else rotation(rope, grid=grid, text_length=text_length, dim=q.shape[-1])
     # laid out as [B, tokens, heads, D], so that flattening the heads afterwards is no copy
@@ -86,7 +89,8 @@ def joint_neighborhood_attention(
     return out
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells, *, text_length: int) -> None:
+def check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells, *, text_length: int) -> None:
+    """ValueError unless q, k, v are [B, heads, text_length + H*W, D] for `grid` = (H, W)."""
     if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
         shapes = shapes_of(q, k, v)
         raise ValueError(f"q, k and v must share one shape [B, heads, text_length + H*W, D], got {shapes}")

@@ -78,7 +78,7 @@ def backend_of(
         q.dtype,
         q.shape[-1],
         torchs=torchs,
-        ours_may_stand_in=choice == "auto" and kernel_knows and (torchs or exact),
+        ours_may_stand_in=choice == "auto" and kernel_knows and (torchs or exact) and _kernel_runs(q),
         with_text=with_text,
         memory_for_batched=room is None or room >= BATCHED_COPIES * q.numel() * q.element_size(),
         one_call_per_patch=choice == "patches" or gradients,
@@ -97,11 +97,11 @@ def rule(
     memory_for_batched: bool,
     one_call_per_patch: bool,
 ) -> Backend:
-    """The rows of the table for CUDA, for heads of `dim` channels."""
+    """The rows of the table for CUDA, for heads of `dim` channels of `dtype`."""
     if one_call_per_patch:
         return "patches"
     known = dtype in HALF and KERNEL_DIMS[0] <= dim <= KERNEL_DIMS[1]
-    if ours_may_stand_in and known and own_kernel() is not None:
+    if ours_may_stand_in and known:
         return "kernel"
     if torchs and not with_text and dim <= MOST_BATCHED_DIM and memory_for_batched:
         return "batched"
@@ -110,21 +110,24 @@ def rule(
 
 @cache
 def own_kernel() -> ModuleType | None:
-    """`attention.kernel` where this machine can run it, else None; imported at first use, never with the package.
+    """`attention.kernel`, or None where it cannot be imported; at first use, never with the package.
 
     Whatever goes wrong with it is a line in the log, and the other ways do the work.
     """
-    if torch.version.hip is not None:
-        return None
     name = "scalediff.attention.kernel"
     try:
-        module = importlib.import_module(name)
-        return module if module.available() else None
+        return importlib.import_module(name)
     except Exception as error:  # a compiler that is there in part raises anything
         if not (isinstance(error, ModuleNotFoundError) and error.name == name):
             reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             log.info("our attention kernel is not used: %s", reason)
         return None
+
+
+def _kernel_runs(q: Tensor) -> bool:
+    """Whether our kernel can run for tensors like q [B, heads, tokens, D], as far as it knows."""
+    kernel = own_kernel()
+    return kernel is not None and kernel.available(q.device, q.dtype, q.shape[-1])
 
 
 def is_torchs(attend: Attend | None) -> bool:

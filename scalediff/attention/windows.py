@@ -50,11 +50,14 @@ def neighborhood_attention(
 
     Returns [B, heads, H*W, D] in q's dtype. Raises ValueError where shapes and grid disagree.
     """
-    _check_shapes(q, k, v, grid)
+    check_shapes(q, k, v, grid)
     backend = backend_of(q, k, v, attend=attend, room=room, exact=exact, choice=choice)
     if backend == "kernel" and (kernel := own_kernel()) is not None:
-        result: Tensor = kernel.attend_windows(q, k, v, grid, window, offset=offset)
-        return result
+        try:
+            result: Tensor = kernel.attend_windows(q, k, v, grid, window, offset=offset)
+            return result
+        except kernel.KernelUnavailable:  # it has logged why
+            backend = backend_of(q, k, v, attend=attend, room=room, choice=choice, kernel_knows=False)
     out = torch.empty_like(q)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         own = (out[samples], q[samples], k[samples], v[samples])
@@ -73,7 +76,8 @@ def _fill_batched(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *, layout: Windo
     return True
 
 
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells) -> None:
+def check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells) -> None:
+    """ValueError unless q, k, v are [B, heads, H*W, D] for `grid` = (H, W)."""
     if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
         raise ValueError(f"q, k and v must share one shape [B, heads, H*W, D], got {shapes_of(q, k, v)}")
     if len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != q.shape[2]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scalediff.attention import rule, windows
 from scalediff.attention.joint import joint_neighborhood_attention
+from scalediff.attention.rotary import axial_table
 from scalediff.attention.rule import backend_of, own_kernel
 from scalediff.attention.strips import by_patches, by_rows
 from scalediff.attention.windows import neighborhood_attention
@@ -49,7 +50,8 @@ BYTES = 2 * 2 * 10 * 64 * 64
 
 @pytest.fixture(params=[True, False], ids=["with our kernel", "without"])
 def has_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(rule, "own_kernel", lambda: SimpleNamespace() if request.param else None)
+    kernel = SimpleNamespace(available=lambda device, dtype, head_dim: True)
+    monkeypatch.setattr(rule, "own_kernel", lambda: kernel if request.param else None)
     return request.param
 
 
@@ -166,45 +168,89 @@ def test_where_memory_does_not_suffice_for_many_patches_they_run_one_by_one(
     assert "patch by patch" in line
 
 
-def test_our_kernel_is_called_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Played by functions of its public names."""
-    calls: list[tuple[Any, ...]] = []
+class KernelUnavailable(RuntimeError):  # noqa: N818
+    """As our kernel raises it."""
 
-    def attend_windows(q: Tensor, k: Tensor, v: Tensor, grid: Any, window: Any, *, offset: Any) -> Tensor:
-        calls.append((grid, window, offset))
-        return v
+
+class PlayedKernel:
+    """Our kernel's public names; `calls` holds what they were given."""
+
+    KernelUnavailable = KernelUnavailable
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, works: bool = True) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.works = works
+        for module in ("windows", "joint"):
+            monkeypatch.setattr(f"scalediff.attention.{module}.own_kernel", lambda: self)
+            monkeypatch.setattr(f"scalediff.attention.{module}.backend_of", self.chosen)
+
+    def chosen(self, *args: Any, kernel_knows: bool = True, with_text: bool = False, **facts: Any) -> str:
+        return "kernel" if kernel_knows else "batched"
+
+    def attend_windows(self, q: Tensor, k: Tensor, v: Tensor, *sizes: Any, offset: Any) -> Tensor:
+        return self._call(v, *sizes, offset)
 
     def attend_joint(
-        q: Tensor, k: Tensor, v: Tensor, grid: Any, window: Any, *, text_length: int, rope: Any, offset: Any
+        self, q: Tensor, k: Tensor, v: Tensor, *sizes: Any, text_length: int, rope: Any, offset: Any
     ) -> Tensor:
-        calls.append((grid, window, text_length, rope, offset))
-        return k
+        return self._call(k, *sizes, text_length, rope, offset)
 
-    kernel = SimpleNamespace(attend_windows=attend_windows, attend_joint=attend_joint)
-    for module in ("windows", "joint"):
-        monkeypatch.setattr(f"scalediff.attention.{module}.own_kernel", lambda: kernel)
-        monkeypatch.setattr(f"scalediff.attention.{module}.backend_of", lambda *args, **facts: "kernel")
+    def _call(self, result: Tensor, *given: Any) -> Tensor:
+        self.calls.append(given)
+        if not self.works:
+            raise KernelUnavailable("no compiler")
+        return result
+
+
+def test_our_kernel_is_called_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = PlayedKernel(monkeypatch)
     offsets = [(1, 0), (0, 2)]
     q, k, v = qkv()
     assert neighborhood_attention(q, k, v, GRID, WINDOW, offset=offsets) is v
     q, k, v = qkv(text=3)
-    assert joint_neighborhood_attention(q, k, v, GRID, WINDOW, text_length=3, offset=offsets) is k
-    assert calls == [(GRID, WINDOW, offsets), (GRID, WINDOW, 3, None, offsets)]
+    rope = axial_table(GRID, (2, 2, 4))
+    assert joint_neighborhood_attention(q, k, v, GRID, WINDOW, text_length=3, rope=rope, offset=offsets) is k
+    assert kernel.calls == [(GRID, WINDOW, offsets), (GRID, WINDOW, 3, rope, offsets)]
+
+
+def test_where_our_kernel_is_unavailable_the_other_ways_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, joint = qkv(), qkv(text=3)
+    expected = (
+        neighborhood_attention(*image, GRID, WINDOW),
+        joint_neighborhood_attention(*joint, GRID, WINDOW, text_length=3),
+    )
+    kernel = PlayedKernel(monkeypatch, works=False)
+    assert torch.equal(neighborhood_attention(*image, GRID, WINDOW), expected[0])
+    assert torch.equal(joint_neighborhood_attention(*joint, GRID, WINDOW, text_length=3), expected[1])
+    assert len(kernel.calls) == 2
+
+
+def test_a_kernel_that_does_not_know_the_card_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def available(*kind: Any) -> bool:
+        asked.append(kind)
+        return False
+
+    monkeypatch.setattr(rule, "own_kernel", lambda: SimpleNamespace(available=available))
+    q = OnGpu()
+    assert backend_of(q, q, q, attend=None, room=None) == "batched"
+    assert asked == [(torch.device("cuda"), torch.float16, 64)]
 
 
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (SimpleNamespace(available=lambda: True), ""),
-        (SimpleNamespace(available=lambda: False), ""),
+        (SimpleNamespace(), ""),
         (
             ImportError("no compiler\nsecond line"),
             "our attention kernel is not used: ImportError: no compiler",
         ),
         (ModuleNotFoundError("no triton", name="triton"), "no triton"),
+        (ModuleNotFoundError("gone", name="scalediff.attention.kernel"), ""),
     ],
 )
-def test_a_kernel_that_cannot_run_is_left_alone(
+def test_a_kernel_that_cannot_be_imported_is_left_alone(
     module: Any, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "scalediff")
@@ -215,15 +261,10 @@ def test_a_kernel_that_cannot_run_is_left_alone(
         return module
 
     monkeypatch.setattr(rule.importlib, "import_module", imported)
-    monkeypatch.setattr(torch.version, "hip", None)
     own_kernel.cache_clear()
-    able = isinstance(module, SimpleNamespace) and module.available()
     for _ in range(2):
-        assert own_kernel() is (module if able else None)
+        assert own_kernel() is (None if isinstance(module, Exception) else module)
+    own_kernel.cache_clear()
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == bool(said)
-    assert all(said in line for line in lines)
-    own_kernel.cache_clear()
-    monkeypatch.setattr(torch.version, "hip", "6.0")
-    assert own_kernel() is None
-    own_kernel.cache_clear()
+    assert all(said in line and "second" not in line for line in lines)
