@@ -24,7 +24,8 @@ class FeatureReuse(Replacing):
     `step()` counts the sampler's evaluations from 1: the first, and each `every`-th after it, is full. One
     evaluation may call the UNet several times (prompt and negative prompt apart); each has its own features.
     `calls` and `reused` count UNet calls, `reused_rows` the samples of the latter. Where a host does not call
-    its blocks as modules nothing changes.
+    its blocks as modules nothing changes. `stride`: latent cells per token side from which on blocks are deep.
+    Raises ValueError where `every` is below 1.
     """
 
     def __init__(

@@ -69,12 +69,13 @@ def cross_layers(model_map: ModelMap) -> tuple[AttentionLayer, ...]:
 
 
 class TextGate:
-    """Looks at the first picture inside `with looking(size)`, blends inside `with blending(size)`.
+    """Looks at the first picture inside `with looking(size)`, blends inside `with blending(size)` (not in the paper).
 
     `background` [B, T, C] is the context of each image's prompt without its subject. rows(count) names the
     image of each of the `count` batch rows of the model call that runs now, None where the row does not belong to
     the prompt (the negative prompt). `strength` 0..1: how much of the full prompt is taken away outside the mask.
-    `calls` counts gated layer calls.
+    `calls` counts gated layer calls, `fallbacks` the reasons for which layers ran as they are. `masks`: of each image
+    [h, w] in latent cells of the first picture, 1 on the subject, None where there is nothing to gate.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class TextGate:
     ) -> None:
         self.calls = 0
         self.fallbacks: Counter[str] = Counter()
-        self.masks: list[Tensor | None] = [None] * len(background)  # [h, w], None: nothing to gate
+        self.masks: list[Tensor | None] = [None] * len(background)
         self._layers = cross_layers(model_map)
         self._background, self._rows, self._strength = background, rows, strength
         self._resized: dict[Cells, Tensor] = {}
@@ -191,7 +192,7 @@ def contrast(seen: Tensor) -> float:
 
 
 def subject_mask(maps: Sequence[Tensor], size: Cells) -> Tensor | None:
-    """Mask [h, w] at `size` out of maps of several layers, 1 on the subject; None where there is none to gate.
+    """Mask [h, w] at `size` cells out of maps [h', w'] of several layers, 1 on the subject; None for nothing to gate.
 
     Only the sharpest layers count. The mask is None where even those are flat, and where the subject covers most of the
     picture, since there is no ground on which it could be repeated.

@@ -47,7 +47,7 @@ class ModelMap:
 
 
 def inspect(model: Any, *, native_size: Cells | None = None) -> ModelMap:
-    """Map of a host's model (one with `.model.diffusion_model`) or of a bare UNet.
+    """Map of a host's model (one in which `units.network_of` finds a network) or of a bare UNet.
 
     `native_size` (h, w) in latent cells overrides what the model says. Never raises for a foreign model: it
     is reported as unsupported, with the reason.

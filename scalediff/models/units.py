@@ -148,7 +148,7 @@ def conv_macs(leaf: Any) -> int:
 
 
 def linear_shape(leaf: Any) -> tuple[int, int] | None:
-    """(inputs, outputs) of a linear layer, None for anything else.
+    """(features in, features out) of a linear layer, None for anything else.
 
     Raises ValueError for a quantised layer of a host that does not tell.
     """

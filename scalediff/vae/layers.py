@@ -28,7 +28,10 @@ ATTENTION_WINDOW = (256, 256)
 
 @dataclass(frozen=True)
 class Stretch:
-    """Layers first..last of the chain (the last one not included), with positions per latent cell and side."""
+    """Layers first..last of the chain (the last one not included), with positions per latent cell and side.
+
+    It makes [1, C', h * scale_out, w * scale_out] of [1, C, h * scale_in, w * scale_in], (h, w) in latent cells.
+    """
 
     first: int
     last: int
@@ -88,9 +91,10 @@ class Layers:
     def running(
         self, stretch: Stretch, forward: Forward, patches: Patches | None = None
     ) -> Iterator[Forward]:
-        """Inside the `with`: the stretch as a function. `forward` is the network's, `patches` are in force too.
+        """Inside the `with`: the stretch as a function of [1, C, h * scale_in, w * scale_in], in this thread only.
 
-        The attention in the middle sees a window of ATTENTION_WINDOW.
+        `forward` is the network's, `patches` are in force too. The attention in the middle sees a window of
+        ATTENTION_WINDOW.
         """
         units, inside, here = self._units, self.units(stretch), threading.get_ident()
         replaced: Patches = [*(patches or []), *((unit.module, _hand_on) for unit in units[: stretch.first])]

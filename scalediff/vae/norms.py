@@ -32,7 +32,7 @@ class _Norm:
 
 
 class PictureNorms:
-    """The group norms of one picture; `patches` for `Layers.running`, `place` is the tile that is run.
+    """The group norms of one picture [1, C, h, w]; `patches` for `Layers.running`, `place` is the tile that is run.
 
     A norm with known statistics uses them. Another one measures the tile's own positions and raises
     MeasuredError; when all tiles have done so, `learn` makes its statistics known.

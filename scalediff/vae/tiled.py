@@ -41,7 +41,8 @@ class TiledVAE(Replacing):
 
     Where memory does not suffice for the whole picture, it is tiled after all; where it does not suffice for a
     tile, smaller ones are taken, and where none is left, the error goes to the caller. A network whose layers are
-    not known runs as it is.
+    not known runs as it is. Shapes are those of the VAE's own halves: a picture [B, 3, H, W] and what belongs to its
+    latent [B, C, h, w]; the pictures of a batch are tiled one after the other.
     """
 
     def __init__(self, vae: Any, choose: ChooseTile, *, report: Report | None = None) -> None:
