@@ -20,7 +20,8 @@ SIZES = {"hr_scale": 4.0}
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    monkeypatch.setattr("scalediff.cost.tiled_vae.TILES", (16,))
+    for module in ("scalediff.cost.tiled_vae", "scalediff.vae.layout"):
+        monkeypatch.setattr(f"{module}.TILE_SIDES", (16,))
 
 
 @pytest.fixture
