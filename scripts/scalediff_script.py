@@ -42,7 +42,7 @@ class ScaleDiffScript(scripts.Script):
             job.install(p, config)
 
     def process_batch(self, p, *args, **kwargs):
-        job.announce(p, kwargs.get("batch_number", 0))
+        job.count_stages(p, kwargs.get("batch_number", 0))
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         job.before_sampling(p)

@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from scalediff import __version__
-from scalediff.hosts.webui.model import speed_key, vae_of
 from scalediff.models.units import network_of
 from scalediff.page import preview
 from scalediff.settings import schema
@@ -61,8 +60,9 @@ def loaded_model() -> preview.HostModel | None:
     from modules import devices, sd_models, sd_samplers, shared
 
     from scalediff.hosts.select import host_class
+    from scalediff.hosts.webui.memory import vae_of
     from scalediff.hosts.webui.sampling import fit_to_sampler
-    from scalediff.hosts.webui.times import TIMES
+    from scalediff.hosts.webui.times import TIMES, speed_key
     from scalediff.hosts.webui.vae import tile_chooser
 
     def evaluations(name: str) -> int:

@@ -4,7 +4,7 @@
 2. `process`: `clean` takes off what an earlier job left, then `install` fits the settings to model and sampler
    (`presets`, `sampling`), asks `checks` for an objection, and either `notes` it or replaces one pass of `p`:
    txt2img's second (`hires`), img2img's only one (`img2img`), or none (`direct`). The settings live on `p`.
-3. `process_batch`: `announce` makes room for the stages on the progress bar.
+3. `process_batch`: `count_stages` makes room for the stages on the progress bar.
 4. The host calls the replaced pass. It checks again what is known only now (model, engine, sizes), makes the
    `conditioning` of each stage, and hands a `host` adapter to `method.cascade.run` (`passes.run`).
 5. The cascade asks the adapter, stage by stage, to decode, enlarge, encode (`vae`, `pictures`) and denoise:
@@ -31,7 +31,7 @@ from scalediff.settings.infotext import NOTE_KEY
 from scalediff.settings.job_record import ATTRIBUTE, JobRecord
 from scalediff.settings.parameter import DIRECT
 
-__all__ = ["announce", "apply_target", "before_sampling", "clean", "install", "refuse", "uninstall"]
+__all__ = ["apply_target", "before_sampling", "clean", "count_stages", "install", "refuse", "uninstall"]
 
 log = logging.getLogger("scalediff")
 
@@ -83,7 +83,7 @@ def install(p: Any, config: ScaleDiffConfig) -> None:
     record.write_infotext(p.extra_generation_params)
 
 
-def announce(p: Any, batch_number: int) -> None:
+def count_stages(p: Any, batch_number: int) -> None:
     """Before the first batch, when the host knows its sizes: make room for the stages on the progress bar."""
     record = p.__dict__.get(ATTRIBUTE)
     if record is None or record.config.mode == DIRECT or batch_number != 0:

@@ -1,5 +1,9 @@
-"""How many bytes windowed attention may take, by the memory ceiling of the settings page."""
+"""What of a loaded model lies in memory, and how many bytes that leaves to windowed attention.
 
+The limit is the memory ceiling of the settings page.
+"""
+
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -8,16 +12,34 @@ from torch import nn
 
 from scalediff.cost.counts import transformer_shape
 from scalediff.cost.memory import element_bytes, transformer_activations, unet_activations, weight_bytes
-from scalediff.hosts.webui.model import networks_of
 from scalediff.method.geometry import Cells
 from scalediff.models.inspection import ModelMap
+from scalediff.models.units import network_of
 from scalediff.settings import preferences
 
+# Where hosts keep the VAE of a loaded model, Forge and its kin first.
+VAES = ("forge_objects.vae.first_stage_model", "first_stage_model")
 ROWS = 2  # of a model call for each image: with and without the prompt
 
 
+def vae_of(model: Any) -> Any:
+    """The autoencoder of a host's model; None without one."""
+    for path in VAES:
+        try:
+            return attrgetter(path)(model)
+        except AttributeError:
+            continue
+    return None
+
+
+def networks_of(model: Any) -> list[nn.Module]:
+    """What lies in memory while a picture is made: all of the model, its UNet and its VAE among it."""
+    held = (model, network_of(model), vae_of(model))
+    return [part for part in held if isinstance(part, nn.Module)]
+
+
 def attention_room(p: Any, network: nn.Module, model_map: ModelMap, latent_size: Cells) -> int | None:
-    """What the ceiling leaves beside the weights and the model's own activations on a latent of (h, w) cells.
+    """Bytes that the ceiling leaves beside the weights and the model's own activations on a latent.
 
     None without a ceiling. The activations are the most that are alive at once, which is in a layer's MLP, not
     in its attention; so what is left here is less than what there is.

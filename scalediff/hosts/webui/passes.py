@@ -41,7 +41,10 @@ def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
 
 
 def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
-    """Run the cascade on `latent` and set the infotext by what came of it."""
+    """Run the cascade from `latent` [B, C, h, w] of the base, and set the infotext by what came of it.
+
+    `rgb` [B, 3, H, W] in [-1, 1] is the base picture where the host has decoded it already.
+    """
     record.write_infotext(p.extra_generation_params)
     _warn_of_large_base(p, host)
     log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())

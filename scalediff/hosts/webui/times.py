@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from scalediff.cost.counts import model_work
 from scalediff.cost.times import StepTimes
-from scalediff.hosts.webui.model import speed_key
 from scalediff.method.geometry import Cells
 from scalediff.models.feature_reuse import FeatureReuse
 from scalediff.models.units import network_of
@@ -31,6 +30,12 @@ class NetworkCalls:
     rows: int = 0
     reused: int = 0
     latent_size: Cells = (0, 0)
+
+
+def speed_key(model: Any, device: Any) -> str:
+    """The name under which times of a host's model on a device are kept."""
+    title = getattr(getattr(model, "sd_checkpoint_info", None), "title", type(model).__name__)
+    return f"{title} on {device}"
 
 
 def measure(p: Any, window: Cells | None = None, reuse: FeatureReuse | None = None) -> None:

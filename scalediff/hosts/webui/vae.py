@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from scalediff.cost.memory import weight_bytes
 from scalediff.cost.tiled_vae import choose_tile, memory_limit
-from scalediff.hosts.webui.model import networks_of, vae_of
+from scalediff.hosts.webui.memory import networks_of, vae_of
 from scalediff.method import seeding
 from scalediff.method.cascade import Stopped
 from scalediff.method.geometry import CELL, Cells

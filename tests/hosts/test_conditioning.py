@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_host_img2img import picture
+from test_img2img import picture
 
 ON = {"enabled": True}
 BLUE = "a blue box"

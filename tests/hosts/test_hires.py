@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from test_host_img2img import picture
+from test_img2img import picture
 
 
 def parameters(processed):

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from test_host_hires import parameters
-from test_host_img2img import picture
+from test_hires import parameters
+from test_img2img import picture
 
 
 def test_a_factor_needs_no_hires_fix(host):

@@ -12,8 +12,8 @@ import mini_flux
 import mini_forge
 import pytest
 import torch
-from test_host_patcher import LAYERS, TARGET, FluxModel
-from test_host_patcher_stage import CELLS, ForgeObjects
+from test_patcher import LAYERS, TARGET, FluxModel
+from test_patcher_stage import CELLS, ForgeObjects
 
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.job_record import ATTRIBUTE, JobRecord

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from test_host_img2img import picture
+from test_img2img import picture
 
 from scalediff.cost.counts import model_work
 
