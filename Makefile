@@ -19,6 +19,7 @@ test: $(VENV)/.dev $(VENV3)/.installed lint types  ## the whole suite
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 
 types: $(VENV)/.dev
 	$(PY) -m mypy
