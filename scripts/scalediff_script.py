@@ -4,6 +4,7 @@ import contextlib
 
 from modules import script_callbacks, scripts
 
+from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import job
 from scalediff.page import accordion, preferences, routes, xyz
 from scalediff.settings import log
@@ -39,7 +40,7 @@ class ScaleDiffScript(scripts.Script):
             job.refuse(p, str(error))
             return
         if config.enabled:
-            job.install(p, config)
+            job.install(p, config, host_class())
 
     def process_batch(self, p, *args, **kwargs):
         job.count_stages(p, kwargs.get("batch_number", 0))

@@ -15,8 +15,8 @@ import torch
 from test_patcher import LAYERS, TARGET, FluxModel
 from test_patcher_stage import CELLS, ForgeObjects
 
+from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.job_record import ATTRIBUTE, JobRecord
 
 
 class Sampler:
@@ -82,14 +82,10 @@ class Job(SimpleNamespace):
 def job(booted, monkeypatch):
     """A job of 32 x 64 cells, twice the native size and more, on a Forge with a mini model."""
     from scalediff.hosts.patcher.forge import ForgeHost
-    from scalediff.hosts.webui import checks as webui_checks
-    from scalediff.hosts.webui import direct as webui_direct
     from scalediff.models import inspection as models
 
     monkeypatch.setitem(models.NATIVE_CELLS, "default", CELLS)
     monkeypatch.setattr(ForgeHost, "kernel", classmethod(lambda cls: (mini_forge, "attention_function")))
-    for module in (webui_checks, webui_direct):
-        monkeypatch.setattr(module, "host_class", lambda: ForgeHost)
     torch.manual_seed(0)
     sd_model = mini_forge.engine(mini_forge.MiniUNet().eval().requires_grad_(False))
     sd_model.forge_objects_after_applying_lora = ForgeObjects(unet=sd_model.forge_objects.unet)
@@ -116,9 +112,10 @@ def job(booted, monkeypatch):
 
 def install(p, **values):
     """As webui_job.install does it."""
+    from scalediff.hosts.patcher.forge import ForgeHost
     from scalediff.hosts.webui import direct as webui_direct
 
-    record = JobRecord(ScaleDiffConfig(enabled=True, mode="Direct", **values))
+    record = JobRecord(ScaleDiffConfig(enabled=True, mode="Direct", **values), ForgeHost)
     assert webui_direct.install(p, record) is None
     setattr(p, ATTRIBUTE, record)
     record.write_infotext(p.extra_generation_params)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from scalediff import __version__
 from scalediff.cost.plan import plan_line
+from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.page import preview, routes
 from scalediff.settings import log, schema
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.job_record import JobRecord
 from scalediff.settings.log import LEVELS
 from scalediff.settings.preferences import LOG_OPTION
 from scalediff.settings.table import DEFAULTS, PARAMS
@@ -77,13 +77,14 @@ def test_the_endpoints_are_added_once_and_documented(booted: SimpleNamespace) ->
 
 
 def test_the_estimate_is_the_plan_of_the_run(client: TestClient, host: Any) -> None:
+    from scalediff.hosts.select import host_class
     from scalediff.hosts.webui import hires as webui_hires
 
     config = {"enabled": True, "tau": 600, "stage_factor": 2.0}
     answer = client.post(ESTIMATE, json={**JOB, "hr_scale": 4.0, "settings": config}).json()
     p = host.txt2img(config, hr_scale=4.0)
     p.init(p.prompt, [1], [1])
-    plan = webui_hires.plan_of(p, JobRecord(ScaleDiffConfig.from_values(config)), (64, 64))
+    plan = webui_hires.plan_of(p, JobRecord(ScaleDiffConfig.from_values(config), host_class()), (64, 64))
     assert answer["stages"] == [
         {"width": s.size[0], "height": s.size[1], "steps": s.steps, "tau": s.tau} for s in plan.stages
     ]

@@ -170,12 +170,13 @@ def test_the_estimate_shrinks_a_large_init_image_as_a_run_does(client, host):
     large = asked(client, **fields)
     assert (large["base"], large["target"]) == ([192, 128], [384, 256])
     shrunk = asked(client, **fields, settings={"fit_init": True})
+    from scalediff.hosts.select import host_class
     from scalediff.hosts.webui import img2img as webui_img2img
+    from scalediff.hosts.webui.job_record import JobRecord
     from scalediff.settings.config import ScaleDiffConfig
-    from scalediff.settings.job_record import JobRecord
 
     p = host.img2img(init_images=[picture(192, 128)], width=384, height=256)
-    plan = webui_img2img.plan_of(p, JobRecord(ScaleDiffConfig(enabled=True, fit_init=True)))
+    plan = webui_img2img.plan_of(p, JobRecord(ScaleDiffConfig(enabled=True, fit_init=True), host_class()))
     assert shrunk["base"] == list(plan.base) == [80, 56]
     assert shrunk["stages"] == [
         {"width": s.size[0], "height": s.size[1], "steps": s.steps, "tau": s.tau} for s in plan.stages

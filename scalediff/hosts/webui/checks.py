@@ -9,7 +9,7 @@ from typing import Any
 
 from modules import sd_samplers, sd_unet
 
-from scalediff.hosts.select import host_class
+from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.sampling import why_not_sampler
 from scalediff.method.cascade import StagePlan
 
@@ -40,21 +40,23 @@ def why_not_engine() -> str | None:
     )
 
 
-def why_not_model(p: Any) -> str | None:
+def why_not_model(p: Any, adapter: type[WebUIHost]) -> str | None:
     """The model that is loaded now."""
     if getattr(p.sd_model, "cond_stage_key", None) == "edit" or hasattr(p.sd_model, "depth_model"):
         return "this model needs a second picture as its condition; use a text-to-image checkpoint"
-    model_map = host_class().inspect(p.sd_model)
+    model_map = adapter.inspect(p.sd_model)
     return None if model_map.supported else model_map.reason
 
 
-def why_not_job(p: Any, sampler_name: str, stages: Iterable[tuple[int, int]]) -> str | None:
+def why_not_job(
+    p: Any, adapter: type[WebUIHost], sampler_name: str, stages: Iterable[tuple[int, int]]
+) -> str | None:
     """Other scripts, sampler, model, then whether the two go together; `stages` are (tau, model steps)."""
     return (
         why_not_tilers(p)
         or why_not_stages(sampler_name, stages)
-        or why_not_model(p)
-        or _why_not_together(p, sampler_name)
+        or why_not_model(p, adapter)
+        or _why_not_together(p, adapter, sampler_name)
     )
 
 
@@ -75,15 +77,15 @@ def why_not_stages(sampler_name: str, stages: Iterable[tuple[int, int]]) -> str 
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def why_not_size(p: Any, plan: StagePlan) -> str | None:
+def why_not_size(p: Any, adapter: type[WebUIHost], plan: StagePlan) -> str | None:
     """A canvas that the loaded model cannot be run on."""
-    return host_class().why_not_size(p.sd_model, plan.stages[-1].latent_size)
+    return adapter.why_not_size(p.sd_model, plan.stages[-1].latent_size)
 
 
-def _why_not_together(p: Any, sampler_name: str) -> str | None:
+def _why_not_together(p: Any, adapter: type[WebUIHost], sampler_name: str) -> str | None:
     """A sampler that counts in timesteps of a diffusion schedule, which a flow model has none of."""
     config = sd_samplers.find_sampler_config(sampler_name)
-    if config.name in TIMESTEP_SAMPLERS and host_class().inspect(p.sd_model).prediction == "flow":
+    if config.name in TIMESTEP_SAMPLERS and adapter.inspect(p.sd_model).prediction == "flow":
         return f"the sampler {config.name} does not work with flow models; choose Euler"
     return None
 

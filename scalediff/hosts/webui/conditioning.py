@@ -14,10 +14,10 @@ from typing import Any
 
 from modules import devices, extra_networks, prompt_parser, sd_samplers, shared
 
+from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import tell
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import PixelSize
-from scalediff.settings.job_record import JobRecord
 from scalediff.settings.table import STAGE
 
 log = logging.getLogger("scalediff")

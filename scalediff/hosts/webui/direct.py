@@ -9,16 +9,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from scalediff.hosts.select import host_class
 from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size
+from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.replace import original, replace, restore
 from scalediff.hosts.webui.times import measure
-from scalediff.method.cascade import StagePlan
 from scalediff.method.geometry import CELL, PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.infotext import ENABLE
-from scalediff.settings.job_record import ATTRIBUTE, JobRecord
 from scalediff.settings.planning import direct_plan, why_not_direct
 
 log = logging.getLogger("scalediff")
@@ -64,13 +62,9 @@ def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[
     if reason is not None:
         _withdraw(p, reason)
         return ordinary()
-    host = host_class()(
-        p,
-        record.config,
-        host_class().inspect(p.sd_model),
-        _plan(p, canvas),
-        sampler_name=p.sampler_name,
-    )
+    model_map = record.adapter.inspect(p.sd_model)
+    plan = direct_plan(model_map.native_size, canvas, steps=p.steps)
+    host = record.adapter(p, record.config, model_map, plan, sampler_name=p.sampler_name)
     stage = host.plan.stages[0]
     _tell_of_refiner(p)
     measure(p, host.window())
@@ -91,17 +85,13 @@ def _why_not_shape(shape: tuple[int, ...]) -> str | None:
 
 def _why_not(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
     """Why this canvas, (width, height) in pixels, is not sampled in windows by the model loaded now."""
-    one_pass = _plan(p, canvas)
-    native = host_class().inspect(p.sd_model).native_size
+    native = record.adapter.inspect(p.sd_model).native_size
+    one_pass = direct_plan(native, canvas, steps=p.steps)
     return (
-        why_not_job(p, p.sampler_name, ())  # any steps: the host's own pass runs them
-        or why_not_size(p, one_pass)
+        why_not_job(p, record.adapter, p.sampler_name, ())  # any steps: the host's own pass runs them
+        or why_not_size(p, record.adapter, one_pass)
         or why_not_direct(native, one_pass, record.config)
     )
-
-
-def _plan(p: Any, canvas: PixelSize) -> StagePlan:
-    return direct_plan(host_class().inspect(p.sd_model).native_size, canvas, steps=p.steps)
 
 
 def _has_second_pass(p: Any) -> bool:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from scalediff.hosts.webui.conditioning import conditioning_of, texts_of
 from scalediff.hosts.webui.host import WebUIHost
+from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.method.cascade import Stage
 from scalediff.method.guidance import StructureGuidance
 from scalediff.models.gate import TextGate, cross_layers, without_subject
-from scalediff.settings.job_record import JobRecord
 
 log = logging.getLogger("scalediff")
 

@@ -11,12 +11,12 @@ from modules import devices, extra_networks, sd_samplers, shared
 from modules.processing import DecodedSamples, opt_f
 from torch import Tensor
 
-from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import passes
 from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size, why_not_stages
 from scalediff.hosts.webui.conditioning import Conditioning, stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.host import WebUIHost
+from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import save_pictures, to_image
 from scalediff.hosts.webui.replace import original, replace
@@ -25,7 +25,6 @@ from scalediff.hosts.webui.vae import decode_final
 from scalediff.method.cascade import CascadeResult, StagePlan
 from scalediff.method.geometry import PixelSize
 from scalediff.settings import infotext
-from scalediff.settings.job_record import JobRecord
 from scalediff.settings.planning import make_plan, stage_values
 
 
@@ -34,7 +33,7 @@ def install(p: Any, record: JobRecord) -> str | None:
     record.continue_with(fit_to_sampler(record.config, sampler_of(p)))
     stages = stage_values(record.config, **passes.steps_of(p))  # sizes, hence the count, are not known yet
     if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
-        reason = why_not_job(p, sampler_of(p), stages)
+        reason = why_not_job(p, record.adapter, sampler_of(p), stages)
     else:  # another model will be loaded for the pass: it is looked at then
         reason = why_not_stages(sampler_of(p), stages)
     if reason is not None:
@@ -99,7 +98,11 @@ def _why_not_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | 
         return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
     if samples is not None and samples.ndim != 4:
         return "this model makes video, not pictures; use an image checkpoint"
-    return why_not_engine() or why_not_job(p, sampler_of(p), passes.demands_of(plan)) or why_not_size(p, plan)
+    return (
+        why_not_engine()
+        or why_not_job(p, record.adapter, sampler_of(p), passes.demands_of(plan))
+        or why_not_size(p, record.adapter, plan)
+    )
 
 
 def _second_pass(
@@ -135,10 +138,10 @@ def _stages(
     rgb: Tensor | None,
 ) -> CascadeResult:
     """The cascade on what the first pass made, or on an uploaded picture."""
-    host = host_class()(
+    host = record.adapter(
         p,
         record.config,
-        host_class().inspect(p.sd_model),
+        record.adapter.inspect(p.sd_model),
         plan,
         sampler_name=sampler_of(p),
         conditionings=conditionings,

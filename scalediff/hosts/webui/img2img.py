@@ -10,11 +10,11 @@ from typing import Any
 from modules import devices, shared
 from torch import Tensor
 
-from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import passes
 from scalediff.hosts.webui.checks import why_not_engine, why_not_img2img, why_not_job, why_not_size
 from scalediff.hosts.webui.conditioning import stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
+from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import base_images, base_size, own_scale
 from scalediff.hosts.webui.replace import original, replace
@@ -23,7 +23,6 @@ from scalediff.hosts.webui.vae import decode_where_tiled
 from scalediff.method.cascade import StagePlan
 from scalediff.method.geometry import PixelSize
 from scalediff.settings import infotext
-from scalediff.settings.job_record import JobRecord
 from scalediff.settings.planning import make_plan, shrunk_to_native
 
 
@@ -46,7 +45,8 @@ def install(p: Any, record: JobRecord) -> str | None:
     ) -> Tensor:
         """The host's arguments (processing.py:1759); gives the latent [B, C, h, w] that it decodes."""
         ordinary = original(p, "sample", sample)
-        reason = why_not_engine() or why_not_job(p, p.sampler_name, passes.demands_of(plan_of(p, record)))
+        demands = passes.demands_of(plan_of(p, record))
+        reason = why_not_engine() or why_not_job(p, record.adapter, p.sampler_name, demands)
         if reason is not None or shared.state.interrupted:
             infotext.remove(p.extra_generation_params)
             if reason is not None:
@@ -76,7 +76,7 @@ def _base(p: Any, record: JobRecord) -> PixelSize:
     own = _own_size(p)
     if not record.config.fit_init:
         return own
-    return shrunk_to_native(own, host_class().inspect(p.sd_model).native_size)
+    return shrunk_to_native(own, record.adapter.inspect(p.sd_model).native_size)
 
 
 def _own_size(p: Any) -> PixelSize:
@@ -93,7 +93,8 @@ def _why_not(p: Any, record: JobRecord) -> str | None:
     shrinks = record.config.fit_init
     if not plan.stages or (own_scale(p.init_images[0].size, plan.target, p.resize_mode) >= 1 and not shrinks):
         return _too_small(p, plan, shrinks=shrinks)
-    return why_not_job(p, p.sampler_name, passes.demands_of(plan)) or why_not_size(p, plan)
+    adapter = record.adapter
+    return why_not_job(p, adapter, p.sampler_name, passes.demands_of(plan)) or why_not_size(p, adapter, plan)
 
 
 def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
@@ -114,10 +115,10 @@ def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -
     plan = plan_of(p, record)
     own = (conditioning, unconditional)
     with stage_conditioning(p, record, plan, own, sampler_name=p.sampler_name) as conditionings:
-        host = host_class()(
+        host = record.adapter(
             p,
             record.config,
-            host_class().inspect(p.sd_model),
+            record.adapter.inspect(p.sd_model),
             plan,
             sampler_name=p.sampler_name,
             conditionings=conditionings,

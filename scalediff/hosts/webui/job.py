@@ -19,8 +19,9 @@ from typing import Any
 
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
-from scalediff.hosts.select import host_class
 from scalediff.hosts.webui import direct, hires, img2img, times
+from scalediff.hosts.webui.host import WebUIHost
+from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.hosts.webui.notes import refuse, tell
 from scalediff.hosts.webui.passes import add_jobs
 from scalediff.hosts.webui.replace import restore
@@ -28,7 +29,6 @@ from scalediff.hosts.webui.target import apply_target
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.infotext import NOTE_KEY
-from scalediff.settings.job_record import ATTRIBUTE, JobRecord
 from scalediff.settings.parameter import DIRECT
 
 __all__ = ["apply_target", "before_sampling", "clean", "count_stages", "install", "refuse", "uninstall"]
@@ -54,18 +54,17 @@ def uninstall(p: Any) -> None:
     p.__dict__.pop(ATTRIBUTE, None)
 
 
-def install(p: Any, config: ScaleDiffConfig) -> None:
+def install(p: Any, config: ScaleDiffConfig, adapter: type[WebUIHost]) -> None:
     """Replace the pass of `p` that enlarges, or ready it for Direct mode, or tell the user why not.
 
     By the kind of the job and not by the tab: other extensions run img2img jobs with the scripts of txt2img.
     """
-    host = host_class()
-    record = JobRecord(host.fit_to_model(p.sd_model, config))
+    record = JobRecord(adapter.fit_to_model(p.sd_model, config), adapter)
     if not isinstance(p, (StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img)):
         log.debug("nothing to do for a %s", type(p).__name__)
         return
     if getattr(p, "enable_hr", False):
-        host.prepare_job(p)
+        adapter.prepare_job(p)
     if record.config.mode == DIRECT:
         reason = direct.install(p, record)
     elif isinstance(p, StableDiffusionProcessingImg2Img):
@@ -78,7 +77,7 @@ def install(p: Any, config: ScaleDiffConfig) -> None:
     if reason is not None:
         refuse(p, reason)
         return
-    host.accept_job(p)
+    adapter.accept_job(p)
     setattr(p, ATTRIBUTE, record)
     record.write_infotext(p.extra_generation_params)
 

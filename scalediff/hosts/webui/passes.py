@@ -7,13 +7,13 @@ from modules import shared
 from torch import Tensor
 
 from scalediff.hosts.webui.host import WebUIHost
+from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import tell
 from scalediff.method import cascade
 from scalediff.method.cascade import CascadeResult, StagePlan, StageSettings
 from scalediff.method.geometry import CELL
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.job_record import JobRecord
 
 log = logging.getLogger("scalediff")
 

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from scalediff.cost.memory import weight_bytes
 from scalediff.cost.tiled_vae import choose_tile, memory_limit
+from scalediff.hosts.webui.job_record import ATTRIBUTE
 from scalediff.hosts.webui.memory import networks_of, vae_of
 from scalediff.method import seeding
 from scalediff.method.cascade import Stopped
 from scalediff.method.geometry import CELL, Cells
 from scalediff.settings import preferences
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.job_record import ATTRIBUTE
 from scalediff.settings.table import TILING_AUTO, TILING_OFF, TILING_ON
 from scalediff.vae.tiled import ChooseTile, Report, TiledVAE
 

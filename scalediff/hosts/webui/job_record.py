@@ -1,13 +1,16 @@
-"""The state of one job: its settings, and which of them its pictures are to name. Knows no host."""
+"""The state of one job: its settings, the adapter that serves it, and which settings its pictures are to name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import Value
+
+if TYPE_CHECKING:
+    from scalediff.hosts.webui.host import WebUIHost
 
 ATTRIBUTE = "_scalediff"  # where the job `p` carries its JobRecord
 # Settings of which only a run knows whether they changed anything: it says so by `JobRecord.mark_used`.
@@ -18,11 +21,12 @@ USE_KNOWN_BY_RUN = ("last_step_cut", "feature_reuse", "vae_tiling")
 class JobRecord:
     """One job's settings and what came of them. Lives on `p`: one script object serves many jobs.
 
-    `entries` are the infotext keys and values that its pictures are to carry, `used` the names (`Param.attr`)
-    of settings that a run has said to be used.
+    `adapter` is the host's class, whose objects run the passes. `entries` are the infotext keys and values that
+    its pictures are to carry, `used` the names (`Param.attr`) of settings that a run has said to be used.
     """
 
     config: ScaleDiffConfig
+    adapter: type[WebUIHost]
     entries: dict[str, Value] = field(init=False)
     used: set[str] = field(init=False, default_factory=set)
 
