@@ -1,7 +1,0 @@
-"""The core's tests run on one thread: they are small, and the machine may be busy with something else."""
-
-from __future__ import annotations
-
-import torch
-
-torch.set_num_threads(1)
