@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""names of number types, and what torch calls them"""
 HOST = Path(__file__).resolve().parent / "host"
 REPOSITORY = HOST.parent.parent
 log = logging.getLogger("pocket_webui")
@@ -58,6 +60,8 @@ def boot(
     headless: bool = True,
     *,
     checkpoint: str | Path | None = None,
+    precision: str = "fp32",
+    vae_precision: str | None = None,
     extensions: Sequence[str | Path] | None = None,
     data_dir: str | Path | None = None,
 ) -> Booted:
@@ -65,6 +69,7 @@ def boot(
 
     `headless`: script controls are made here, without gradio. Otherwise the page makes them.
     `checkpoint`: a .safetensors with a .yaml beside it, instead of the embedded one.
+    `precision`, `vae_precision`: fp32, bf16 or fp16 for the UNet, and for the VAE (default: the same).
     `extensions`: folders with scripts/*.py, instead of this repository.
     `data_dir`: where settings and images go; the first call decides. Default: the current folder.
     """
@@ -84,6 +89,7 @@ def boot(
     extra_networks.initialize()
     upscaler.load_upscalers()
     _choose_checkpoint(checkpoint)
+    set_precision(precision, vae_precision or precision)
     if headless:
         import headless_gradio
 
@@ -105,6 +111,15 @@ def _choose_checkpoint(checkpoint: str | Path | None) -> None:
         shared.opts.data["sd_model_checkpoint"] = path.name
     current = sd_models.model_data.sd_model
     if current is not None and current.filename != str(sd_models.select_checkpoint().filename):
+        sd_models.unload_model_weights()
+
+
+def set_precision(unet: str, vae: str) -> None:
+    """Number types (names in PRECISIONS) of UNet and VAE; a model that has others is loaded again when next read."""
+    import torch
+    from modules import sd_models, shared_init
+
+    if shared_init.set_precision(*(getattr(torch, PRECISIONS[name]) for name in (unet, vae))):
         sd_models.unload_model_weights()
 
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:  # it imports `modules`, which exists only after boot
 Generate = Callable[[dict[str, Any]], Image.Image]
 
 
-def start(checkpoint: Path | None = None) -> Api:
-    """Boots the host without a page; its API takes requests right away."""
-    booted = boot.boot(headless=True, checkpoint=checkpoint)
+def start(checkpoint: Path | None = None, precision: str = "fp32", vae_precision: str | None = None) -> Api:
+    """Boots the host without a page, with a model as `boot` takes it; its API takes requests right away."""
+    booted = boot.boot(headless=True, checkpoint=checkpoint, precision=precision, vae_precision=vae_precision)
     from pocket_webui.server.api import Api
 
     runners = {"txt2img": booted.txt2img, "img2img": booted.img2img}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pocket_webui.boot import PRECISIONS
 from pocket_webui.cli.limits import LARGEST, LARGEST_FACTOR, SMALLEST, UsageError
 from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
@@ -66,6 +67,15 @@ def _own_setting(param: Param) -> Callable[[str], object]:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help=".safetensors with a .yaml beside it (default: embedded)"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="number type of the UNet (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--vae-precision", choices=PRECISIONS, default=None, help="of the VAE (default: as --precision)"
     )
 
 

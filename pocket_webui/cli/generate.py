@@ -92,7 +92,7 @@ def generate(arguments: argparse.Namespace) -> bool:
     """
     output.check(arguments.out, arguments.batch, overwrite=arguments.overwrite)
     body = payload(arguments)
-    api = in_process.start(arguments.checkpoint)
+    api = in_process.start(arguments.checkpoint, arguments.precision, arguments.vae_precision)
     from modules import shared
 
     from pocket_webui.server.pictures import save_png

@@ -43,9 +43,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
         serve(
             port=arguments.port,
-            api_only=arguments.api_only,
             listen=arguments.listen,
+            api_only=arguments.api_only,
             checkpoint=arguments.checkpoint,
+            precision=arguments.precision,
+            vae_precision=arguments.vae_precision,
         )
         return DONE
     from pocket_webui.cli.generate import generate

@@ -16,15 +16,21 @@ LOCAL = "127.0.0.1"
 SHUTDOWN_SECONDS = 3
 
 
-def create_app(*, api_only: bool = False, checkpoint: Path | None = None) -> FastAPI:
-    """Boots the host and returns the application.
+def create_app(
+    *,
+    api_only: bool = False,
+    checkpoint: Path | None = None,
+    precision: str = "fp32",
+    vae_precision: str | None = None,
+) -> FastAPI:
+    """Boots the host, with a model as `boot` takes it, and returns the application.
 
     The page is built in either case, as in A1111: the API takes the scripts' defaults from it.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing leaves this machine
     from pocket_webui import boot
 
-    boot.boot(headless=False, checkpoint=checkpoint)
+    boot.boot(headless=False, checkpoint=checkpoint, precision=precision, vae_precision=vae_precision)
     # these import `modules`, which exists only after boot
     from pocket_webui.server import faults, listings
     from pocket_webui.server.api import Api
@@ -68,12 +74,17 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
-def serve(*, port: int, api_only: bool, listen: bool, checkpoint: Path | None = None) -> None:
-    """Serves until interrupted; on this machine only, unless `listen`. OSError if the port is taken."""
+def serve(*, port: int, listen: bool, **app: Any) -> None:
+    """Serves until interrupted; on this machine only, unless `listen`. OSError if the port is taken.
+
+    `app`: what `create_app` takes.
+    """
     host = "0.0.0.0" if listen else LOCAL
     if not port_is_free(host, port):
         raise OSError(f"port {port} is in use: choose another with --port")
-    app = create_app(api_only=api_only, checkpoint=checkpoint)
+    application = create_app(**app)
     shown = "0.0.0.0 (every network interface)" if listen else LOCAL
-    log.info("%s on http://%s:%d", "API" if api_only else "page and API", shown, port)
-    uvicorn.run(app, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS)
+    log.info("%s on http://%s:%d", "API" if app.get("api_only") else "page and API", shown, port)
+    uvicorn.run(
+        application, host=host, port=port, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS
+    )

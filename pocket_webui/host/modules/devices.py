@@ -1,4 +1,4 @@
-"""Mirrors modules/devices.py: device and number types. The pocket model always computes in fp32."""
+"""Mirrors modules/devices.py: device and number types. `shared_init.set_precision` sets the latter; fp32 until then."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ fp8 = False
 force_fp16 = False
 unet_needs_upcast = False
 dtype = dtype_vae = dtype_unet = dtype_inference = torch.float32
+"""of the host's own tensors, of both networks' weights, and what the UNet computes in"""
 
 
 def get_optimal_device_name() -> str:
@@ -48,14 +49,20 @@ def cond_cast_float(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def autocast(disable: bool = False) -> Any:
-    """Nothing to cast: weights and activations are fp32."""
-    return contextlib.nullcontext()
+    """The UNet's number type for what is computed inside; nothing is cast in fp32."""
+    if disable or dtype_inference == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype_inference)
 
 
 def without_autocast(disable: bool = False) -> Any:
-    """Switches off an autocast that a caller has switched on."""
-    if torch.is_autocast_enabled() and not disable:
-        return torch.autocast("cuda", enabled=False)
+    """Switches off an autocast that a caller has switched on.
+
+    On the CPU only the host's own: in fp32 one there is somebody else's, who means all of it (the benchmarks).
+    """
+    kind = "cuda" if dtype_inference == torch.float32 else device.type
+    if torch.is_autocast_enabled(kind) and not disable:
+        return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()
 
 

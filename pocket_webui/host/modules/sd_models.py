@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 from modules import devices, paths_internal, script_callbacks, sd_hijack, shared
+from pocket_webui.model import precision
 from pocket_webui.model.checkpoint import config_of, load_checkpoint
 
 log = logging.getLogger("pocket_webui")
@@ -122,7 +123,8 @@ def load_model(checkpoint_info: CheckpointInfo | None = None) -> Any:
         list_models()
     info = checkpoint_info or select_checkpoint()
     log.info("Loading weights from %s", info.filename)
-    sd_model: Any = load_checkpoint(info.filename, device=devices.device)
+    loaded = load_checkpoint(info.filename, device=devices.device)
+    sd_model: Any = precision.cast(loaded, unet=devices.dtype_unet, vae=devices.dtype_vae)
     sd_model.sd_model_hash = info.calculate_shorthash()
     sd_model.sd_model_checkpoint = sd_model.filename = info.filename
     sd_model.sd_checkpoint_info = info

@@ -1,8 +1,10 @@
-"""Mirrors modules/shared_init.py: fills `shared`, before the modules that read it are imported."""
+"""Mirrors modules/shared_init.py: fills `shared`, before the modules that read it are imported, and `devices`."""
 
 from __future__ import annotations
 
 import os
+
+import torch
 
 from modules import devices, options, shared, shared_items, shared_options, styles
 
@@ -27,3 +29,12 @@ def initialize() -> None:
     from modules import sd_models, sd_samplers
 
     shared_items.sd_models, shared_items.sd_samplers = sd_models, sd_samplers
+
+
+def set_precision(unet: torch.dtype, vae: torch.dtype) -> bool:
+    """Number types of what is loaded and computed from now on; True if they are others than before."""
+    before = (devices.dtype_unet, devices.dtype_vae)
+    devices.dtype = devices.dtype_unet = devices.dtype_inference = unet
+    devices.dtype_vae = vae
+    shared.cmd_opts.precision = "full" if unet == torch.float32 else "autocast"
+    return before != (unet, vae)
