@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import performance_parts as parts
+from benchmarks import wording
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -40,9 +40,9 @@ def attention_core(report: dict[str, Any]) -> str:
     """Our attention against its floor and the other ways to write it."""
     labels = ["ours / floor", "gather / ours", "slices / ours", "global / ours"]
     levels = {row["level"]: row["ratios"] for row in report["results"]}
-    calls = parts.whole_calls(report["results"])
+    calls = wording.whole_calls(report["results"])
     every = levels | {f"**{model}, whole call**": found for model, found in calls.items()}
-    rows = [[name, *(parts.spread(found.get(label)) for label in labels)] for name, found in every.items()]
+    rows = [[name, *(wording.spread(found.get(label)) for label in labels)] for name, found in every.items()]
     floors, sums = (
         [found["ours / floor"]["of_medians"] for found in group.values()] for group in (levels, calls)
     )
@@ -52,10 +52,10 @@ def attention_core(report: dict[str, Any]) -> str:
             "Floor: `scaled_dot_product_attention` on windows that lie ready in memory, the least that any "
             "way to compute windowed attention can take. Gather: the usual form, an index tensor. Slices: the plain "
             "loop. Whole call: the sum over all layers of the model, each level by its number of layers and heads.\n",
-            parts.table(["level", *labels], rows),
+            wording.table(["level", *labels], rows),
             f"\nGoal: at most {CORE_GOAL} times the floor. Reached at {_reached(floors)} levels, the largest is "
             f"{max(floors):.2f}; over the attention of a whole call, in {_reached(sums)} models.\n",
-            parts.machine(report),
+            wording.machine(report),
         )
     )
 
@@ -64,7 +64,7 @@ def unet_call(report: dict[str, Any]) -> str:
     """One call of the whole network: measured and predicted ratios, memory, cost per pixel."""
     results, carrier = report["results"], report["carrier"]
     windowed = ", ".join(f"{row['windowed']} at {row['scale']:g}x" for row in results)
-    measured, memory = parts.calls(results)
+    measured, memory = wording.calls(results)
     lines = [
         f"## {TITLES['unet_call']}\n",
         f"diffusers' `UNet2DConditionModel`, SDXL's topology with widths {carrier['widths']}, native side "
@@ -75,10 +75,10 @@ def unet_call(report: dict[str, Any]) -> str:
         "\nPeak memory of one call beside the weights, MiB:\n",
         memory,
         "\n" + _per_pixel(results),
-        parts.speeds(results),
+        wording.speeds(results),
         f"![Seconds of one call against the size of the canvas](images/{PLOT.name})\n",
-        parts.machine(report),
-        *parts.failures(results),
+        wording.machine(report),
+        *wording.failures(results),
     ]
     return "\n".join(lines)
 
@@ -86,7 +86,7 @@ def unet_call(report: dict[str, Any]) -> str:
 def flux_call(report: dict[str, Any]) -> str:
     """One call of FLUX's transformer: measured and predicted ratios, memory."""
     results, carrier = report["results"], report["carrier"]
-    measured, memory = parts.calls(results)
+    measured, memory = wording.calls(results)
     cut = ", fewer than FLUX's 19 and 38 to fit the memory" if report["cut"] else ""
     lines = [
         f"## {TITLES['flux_call']}\n",
@@ -98,9 +98,9 @@ def flux_call(report: dict[str, Any]) -> str:
         measured,
         "\nPeak memory of one call beside the weights, MiB:\n",
         memory,
-        "\n" + parts.speeds(results),
-        parts.machine(report),
-        *parts.failures(results),
+        "\n" + wording.speeds(results),
+        wording.machine(report),
+        *wording.failures(results),
     ]
     return "\n".join(lines)
 
@@ -113,7 +113,7 @@ def whole_run(report: dict[str, Any]) -> str:
         [
             row["name"],
             f"{row['seconds']:.2f}",
-            parts.spread({"of_medians": row["faster"], "middle_half": row["middle_half"]}),
+            wording.spread({"of_medians": row["faster"], "middle_half": row["middle_half"]}),
             *(f"{row['phases'][p]:.2f}" for p in phases),
         ]
         for row in results
@@ -123,10 +123,10 @@ def whole_run(report: dict[str, Any]) -> str:
             f"## {TITLES['whole_run']}\n",
             f"The pocket model, {report['steps']} steps, 128 to 512 px; seconds of the working thread, medians of "
             f"{report['rounds']} rounds. How good the pictures are: [quality.md](quality.md).\n",
-            parts.table(["recipe", "s", "times as fast", *phases], rows),
+            wording.table(["recipe", "s", "times as fast", *phases], rows),
             f"\nGoal: {RUN_GOAL} times as fast as the paper's recipe at no worse pictures. In this small model the VAE "
             "takes a far larger share of the time than in a real one, and nothing here makes it faster.\n",
-            parts.machine(report),
+            wording.machine(report),
         )
     )
 
@@ -149,9 +149,9 @@ def tiled_vae(report: dict[str, Any]) -> str:
             "Greatest and mean difference from the untiled result: of 255 for pictures, in standard deviations for "
             "latents. Plain tiles: each normalised by itself. The attention in the middle sees the whole picture here; "
             "in this VAE it forms all its scores at once, which is what the peak at 1024 px consists of.\n",
-            parts.table(heads, rows),
+            wording.table(heads, rows),
             "",
-            parts.machine(report),
+            wording.machine(report),
         )
     )
 

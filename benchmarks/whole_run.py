@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.call_rounds import ratio
-from benchmarks.quality_methods import PAPER, native_body
+from benchmarks.quality.methods import PAPER, native_body
 from benchmarks.timing import default_device, machine, now
 from benchmarks.unet_methods import gathered_windows
 from pocket_webui.in_process import Generate, generator

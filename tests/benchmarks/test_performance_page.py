@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import performance_parts as parts
+from benchmarks import wording
 
 
 def level(name: str, heads: int, **seconds: list[float]) -> dict:
@@ -17,7 +17,7 @@ def test_levels_are_weighted_by_layers_and_heads() -> None:
         level("SDXL 2048x2048, level /4", 20, ours=[1.0, 1.0], floor=[1.0, 1.0]),
         level("SD1.5 1024x1024, level /1", 8, ours=[1.0], floor=[1.0]),
     ]
-    found = parts.whole_calls(results)
+    found = wording.whole_calls(results)
     # 10 layers of 10 heads, of which 4 were measured, and 60 layers with all of theirs
     assert found["SDXL 2048x2048"]["ours / floor"]["of_medians"] == pytest.approx(
         (25 * 4 + 60) / (25 * 2 + 60)
@@ -43,14 +43,14 @@ def test_what_was_not_measured_is_a_dash_and_what_did_not_fit_says_so() -> None:
         call_row(8, seconds={"ours": [2.0]}, peak_bytes={"ours": 2**21}),
         call_row(16, failed={"direct": "OutOfMemoryError: CUDA out of memory.", "ours": "ValueError: 1"}),
     ]
-    measured, memory = parts.calls(rows)
+    measured, memory = wording.calls(rows)
     assert measured.splitlines()[2:] == [
         "| 4x | 2.50 (2.00-3.00) / 3.00 |",
         "| 8x | - |",
         "| 16x | out of memory |",
     ]
     assert memory.splitlines()[2:] == ["| 4x | 0 | 1 |", "| 8x | 2 | - |", "| 16x | - | - |"]
-    assert parts.against_prediction(rows[2], "ours") == "failed"
+    assert wording.against_prediction(rows[2], "ours") == "failed"
 
 
 def test_sizes_that_failed_for_one_reason_stand_together() -> None:
@@ -60,7 +60,7 @@ def test_sizes_that_failed_for_one_reason_stand_together() -> None:
         call_row(4, failed=why),
         call_row(8, failed=why | {"HiDiffusion": "ImportError: it"}),
     ]
-    assert parts.failures(rows) == [
+    assert wording.failures(rows) == [
         "direct could not be run at 4x, 8x: OutOfMemoryError: no\n",
         "HiDiffusion could not be run at 8x: ImportError: it\n",
     ]
@@ -72,11 +72,11 @@ def test_speed_of_the_direct_call_by_size() -> None:
         call_row(4, macs={"direct": 9e10}, seconds={"direct": [3.0]}),
         call_row(8, macs={"direct": 9e10}),
     ]
-    assert "20 at 1x, 30 at 4x;" in parts.speeds(rows)
-    assert parts.speeds(rows[1:]) == ""
+    assert "20 at 1x, 30 at 4x;" in wording.speeds(rows)
+    assert wording.speeds(rows[1:]) == ""
 
 
 def test_the_machine_is_named_with_its_load_where_known() -> None:
     found = {"device": "D", "threads": 1, "torch": "2"}
-    assert parts.machine({"machine": found}) == "*D, 1 thread(s), torch 2.*\n"
-    assert "load 3.5 on 2 cores" in parts.machine({"machine": found | {"load": 3.5, "cores": 2}})
+    assert wording.machine({"machine": found}) == "*D, 1 thread(s), torch 2.*\n"
+    assert "load 3.5 on 2 cores" in wording.machine({"machine": found | {"load": 3.5, "cores": 2}})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import quality_findings, quality_report
+from benchmarks.quality import findings, report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def main_table(summary: Any, factor: int) -> Any:
 
 def test_the_page_is_rendered_from_the_results(summary: Any) -> None:
     page = (ROOT / "docs" / "quality.md").read_text()
-    assert page == quality_report.render(summary, summary["sheets"])
+    assert page == report.render(summary, summary["sheets"])
     for _, path in summary["sheets"]:
         assert (ROOT / "docs" / path).is_file()
 
@@ -68,6 +68,6 @@ def test_findings_say_what_is_beyond_doubt_and_what_overlaps(summary: Any) -> No
     }
     for row in table["rows"]:
         row["metrics"]["repeated"] = [0.0, 0.0, 0.05]
-    text = quality_findings.findings({"tables": [table]})
+    text = findings.findings({"tables": [table]})
     assert "- default: whole: sliced W better, though the two intervals overlap." in text
     assert "- fast: whole: sliced W worse, with intervals that do not overlap." in text

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks import quality_attributes as attributes
-from benchmarks.quality_features import Features, Meter
-from benchmarks.quality_methods import FACTORS, NATIVE
-from benchmarks.quality_pyramid import calibrate
-from benchmarks.quality_run import picture_path, scene
+from benchmarks.quality import attributes
+from benchmarks.quality.features import Features, Meter
+from benchmarks.quality.methods import FACTORS, NATIVE
+from benchmarks.quality.pyramid import calibrate
+from benchmarks.quality.run import picture_path, scene
 from world.counter import count
 
 TRUTH, AGAIN, CODED = "truth", "truth_again", "truth_coded"
@@ -59,7 +59,7 @@ def load(folder: Path, method: str, factor: int, indices: list[int]) -> Features
 
 def meters(folder: Path) -> dict[int, dict[str, Any]]:
     """Scales and classifier by factor, made from rendered scenes once."""
-    path = folder / "meters.pickle"
+    path = folder / "calibration.pickle"
     if not path.exists():
         classifier = attributes.fit()
         made = {}

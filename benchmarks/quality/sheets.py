@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks.quality_measure import TRUTH, true_picture
-from benchmarks.quality_methods import METHODS, NATIVE
-from benchmarks.quality_run import made, picture_path, scene
-from benchmarks.quality_tables import LABELS
+from benchmarks.quality.measure import TRUTH, true_picture
+from benchmarks.quality.methods import METHODS, NATIVE
+from benchmarks.quality.run import made, picture_path, scene
+from benchmarks.quality.tables import LABELS
 
 SHEETS = {
     "quality.jpg": ("Methods at 4x", ("paper", "default", "fast", "direct", "latent_hires", "rgb_hires")),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.quality_cells import COLUMNS, DIFFERENCES, PAPER_NAMES, cell, difference, line, size
-from benchmarks.quality_findings import findings
+from benchmarks.quality.cells import COLUMNS, DIFFERENCES, PAPER_NAMES, cell, difference, line, size
+from benchmarks.quality.findings import findings
 
 INTRODUCTION = """# Quality on ground truth
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks.quality_methods import NATIVE
+from benchmarks.quality.methods import NATIVE
 from world.captions import COLOURS, GROUND_COLOURS, GROUNDS, OBJECTS, Caption, wide_captions
 from world.scene import draw
 from world.texture import whole

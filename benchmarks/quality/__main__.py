@@ -9,11 +9,10 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks import quality_report as report
-from benchmarks import quality_run as run
-from benchmarks.quality_methods import METHODS, find
-from benchmarks.quality_sheets import write
-from benchmarks.quality_summary import summarise
+from benchmarks.quality import report, run
+from benchmarks.quality.methods import METHODS, find
+from benchmarks.quality.sheets import write
+from benchmarks.quality.summary import summarise
 
 DOCS = run.REPOSITORY / "docs"
 RESULT = run.REPOSITORY / "benchmarks" / "results" / "quality.json"

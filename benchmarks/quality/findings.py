@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.quality_cells import COLUMNS, PAPER_NAMES, cell, difference, line, size
+from benchmarks.quality.cells import COLUMNS, PAPER_NAMES, cell, difference, line, size
 
 PAPER, OURS = "paper", ("default", "fast")
 COMPARED = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.quality_methods import FACTORS, METHODS
+from benchmarks.quality.methods import FACTORS, METHODS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The yardsticks of benchmarks/quality.py: each is shown something it must tell apart, and something it must not."""
+"""The yardsticks of benchmarks/quality: each is shown something it must tell apart, and something it must not."""
 
 import json
 
@@ -7,14 +7,13 @@ import pytest
 import torch
 from scipy import ndimage
 
-from benchmarks import quality_attributes as attributes
-from benchmarks import quality_distance as distance
-from benchmarks import quality_pyramid as pyramids
-from benchmarks.quality_features import seam_energy
-from benchmarks.quality_methods import METHODS, find, patchwise
-from benchmarks.quality_run import LINES, made, scene
-from benchmarks.quality_summary import orderings, verdict, wilson
-from benchmarks.quality_tables import LABELS, TABLES
+from benchmarks.quality import attributes, distance
+from benchmarks.quality import pyramid as pyramids
+from benchmarks.quality.features import seam_energy
+from benchmarks.quality.methods import METHODS, find, patchwise
+from benchmarks.quality.run import LINES, made, scene
+from benchmarks.quality.summary import orderings, verdict, wilson
+from benchmarks.quality.tables import LABELS, TABLES
 from benchmarks.unet_methods import patch_starts
 from world.captions import wide_captions
 from world.counter import count

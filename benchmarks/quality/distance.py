@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.quality_features import Features
-from benchmarks.quality_methods import NATIVE
-from benchmarks.quality_pyramid import LevelScale, distances
+from benchmarks.quality.features import Features
+from benchmarks.quality.methods import NATIVE
+from benchmarks.quality.pyramid import LevelScale, distances
 
 RESAMPLES, AXES = 200, 16  # few axes: 64 pictures must be enough for their covariance
 Z = 1.96

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.quality_attributes import Classifier, at_native
-from benchmarks.quality_methods import NATIVE
-from benchmarks.quality_pyramid import LevelScale, pyramid
+from benchmarks.quality.attributes import Classifier, at_native
+from benchmarks.quality.methods import NATIVE
+from benchmarks.quality.pyramid import LevelScale, pyramid
 from world.counter import count
 
 CELL = 8  # pixels of a latent cell

@@ -20,13 +20,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from benchmarks.quality_methods import FACTORS, METHODS, NATIVE, Method, native_body
+from benchmarks.quality.methods import FACTORS, METHODS, NATIVE, Method, native_body
 from pocket_webui.in_process import Generate, generator
 from world.captions import Caption, wide_captions
 
 LINES = "made.jsonl"
 FIRST_SEED = 1000
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 _STATE: dict[str, Any] = {}  # of a worker process: its generator and the folder
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import quality_measure as measuring
-from benchmarks.quality_attributes import SLOTS
-from benchmarks.quality_attributes import truth as true_attributes
-from benchmarks.quality_distance import AXES, RESAMPLES, Sample, metrics, principal_axes, weights
-from benchmarks.quality_methods import CFG, FACTORS, METHODS, NATIVE, SAMPLER, STEPS
-from benchmarks.quality_run import made, picture_path, scene
-from benchmarks.quality_tables import LABELS, TABLES, Table
+from benchmarks.quality import measure as measuring
+from benchmarks.quality.attributes import SLOTS
+from benchmarks.quality.attributes import truth as true_attributes
+from benchmarks.quality.distance import AXES, RESAMPLES, Sample, metrics, principal_axes, weights
+from benchmarks.quality.methods import CFG, FACTORS, METHODS, NATIVE, SAMPLER, STEPS
+from benchmarks.quality.run import made, picture_path, scene
+from benchmarks.quality.tables import LABELS, TABLES, Table
 
 RATES = ("repeated", "none")
 Rows = dict[str, dict[str, Sample]]
