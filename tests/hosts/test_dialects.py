@@ -113,6 +113,25 @@ def test_windowed_blocks_of_flux_are_counted_as_they_are_now(adapters, flux_modu
     assert host.windowed_now() == (0, 5)
 
 
+class IntegratedChromaTransformer2DModel(torch.nn.Module):
+    """backend/nn/chroma.py: as much as is looked at."""
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_chromas_attention_is_its_modules_own_or_flux_s(adapters, flux_module, monkeypatch, own):
+    """Forge's Chroma has blocks of its own; Neo's imports FLUX's blocks, and not their function."""
+    chroma = ModuleType("backend.nn.chroma")
+    if own:
+        chroma.attention, chroma.attention_function = flux_module.attention, flux_module.attention_function
+    monkeypatch.setitem(sys.modules, "backend.nn.chroma", chroma)
+    engine = flux_engine(True, 1.0)
+    engine.forge_objects.unet.model.diffusion_model = IntegratedChromaTransformer2DModel()
+    assert adapters.forge.inspect(engine).supported
+    function = adapters.forge.joint_attention("chroma")
+    assert function.places == [(chroma if own else flux_module, "attention")]
+    assert function.kernel == (chroma if own else flux_module, "attention_function")
+
+
 @pytest.mark.parametrize(("top", "exact"), [(1.0, False), (9999.0, True)])
 def test_flow_schedule_is_the_hosts_unless_it_counts_in_timesteps(adapters, top, exact):
     """Forge's "Automatic" gives FLUX 9999..0, as PredictionFlux.sigma hands its argument back."""

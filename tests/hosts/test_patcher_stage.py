@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import mini_forge
@@ -151,6 +152,80 @@ def test_an_exception_gives_the_model_its_noise_levels_back(stage):
     with pytest.raises(RuntimeError, match="out of memory"):
         fail()
     assert torch.equal(predictor.sigmas, before)
+
+
+class FlowLevels:
+    """The levels of Neo's flow models (backend/modules/k_prediction.py:151-164): no set_sigmas."""
+
+    prediction_type = "const"
+
+    def __init__(self):
+        self.set_parameters(shift=3.0)
+
+    def set_parameters(self, *, shift=None):
+        self.shift = shift or self.shift
+        t = torch.arange(1, 1001) / 1000
+        self.sigmas = self.shift * t / (1 + (self.shift - 1) * t)
+
+
+class OlderFlowLevels(FlowLevels):
+    """Forge's, which nothing can change but an assignment."""
+
+    set_parameters = None
+
+    def __init__(self):
+        FlowLevels.set_parameters(self, shift=3.0)
+        del self.shift
+
+
+@pytest.mark.parametrize("kind", [FlowLevels, OlderFlowLevels])
+def test_an_exception_gives_a_flow_model_its_noise_levels_back(stage, kind):
+    levels = kind()
+    stage.sd_model.forge_objects.unet.model.predictor = levels
+    known = dict(vars(levels))
+    type(stage.host).accept_job(stage.p)
+    FlowLevels.set_parameters(levels, shift=9.0)
+
+    def fail():
+        with stage.host.installed():
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail()
+    assert torch.equal(levels.sigmas, known["sigmas"])
+    assert getattr(levels, "shift", None) == known.get("shift", 9.0)
+
+
+def test_a_pass_has_its_own_time_shift(stage):
+    """Neo sets it first in each pass; other hosts' models have no such method."""
+    seen = []
+    type(stage.host).begin_pass(stage.p, 4.5)
+    stage.sd_model.set_shift = lambda *, shift: seen.append(shift)
+    for shift in (4.5, None):
+        type(stage.host).begin_pass(stage.p, shift)
+    assert seen == [4.5]
+
+
+def test_what_is_encoded_becomes_no_reference(stage, monkeypatch):
+    """Kontext's encode keeps the picture for the next prompt, Anima's puts it among those in use."""
+    in_use = ["the user's"]
+    arguments = SimpleNamespace(ref_latents=in_use)
+    monkeypatch.setitem(sys.modules, "backend.args", SimpleNamespace(dynamic_args=arguments))
+    stage.sd_model.ini_latent = None
+    with stage.host.encoding():
+        stage.sd_model.ini_latent = "ours"
+        in_use.clear()
+        arguments.ref_latents = ["ours"]
+    assert stage.sd_model.ini_latent is None
+    assert arguments.ref_latents is in_use
+    assert in_use == ["the user's"]
+
+
+def test_a_model_without_references_gets_none(stage):
+    before = dict(vars(stage.sd_model))
+    with stage.host.encoding():
+        pass
+    assert vars(stage.sd_model) == before
 
 
 def test_without_an_exception_the_noise_levels_are_the_hosts_business(stage):

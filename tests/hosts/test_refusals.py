@@ -47,13 +47,41 @@ def test_an_object_as_first_argument(host):
     ],
 )
 def test_a_sampler_that_cannot(host, monkeypatch, fields, word):
-    from modules import sd_samplers
-
     name = fields.get("hr_sampler_name") or fields["sampler_name"]
-    if name not in sd_samplers.all_samplers_map:  # the pocket has no such sampler: another one under its name
-        stand_in = sd_samplers.all_samplers_map["Euler"]._replace(name=name)
-        monkeypatch.setitem(sd_samplers.all_samplers_map, name, stand_in)
+    stand_in(monkeypatch, name, "timesteps" if name == "UniPC" else "k_diffusion")
     assert word in refused(host, True, **{"steps": 5, **fields})
+
+
+def stand_in(monkeypatch, name, kind):
+    """A sampler of this name where the pocket has none: another one of its kind."""
+    from modules import sd_samplers, sd_samplers_timesteps
+
+    if name in sd_samplers.all_samplers_map:
+        return
+    usual = sd_samplers.all_samplers_map["Euler" if kind == "k_diffusion" else "DDIM"]
+    new = usual._replace(name=name)
+    monkeypatch.setitem(sd_samplers.all_samplers_map, name, new)
+    if kind == "timesteps":
+        known = [*sd_samplers_timesteps.samplers_data_timesteps, new]
+        monkeypatch.setattr(sd_samplers_timesteps, "samplers_data_timesteps", known)
+
+
+def test_a_unipc_that_takes_sigmas_runs_any_number_of_steps(host, monkeypatch):
+    """Neo's is one of k-diffusion's (modules/sd_samplers_kdiffusion.py:30)."""
+    stand_in(monkeypatch, "UniPC", "k_diffusion")
+    processed = host.run(host.txt2img(True, sampler_name="UniPC", steps=4))
+    assert "ScaleDiff: True" in processed.infotexts[0]
+
+
+@pytest.mark.parametrize(("kind", "fits"), [("k_diffusion", True), ("timesteps", False)])
+def test_a_sampler_of_timesteps_does_not_fit_a_flow_model(host, monkeypatch, kind, fits):
+    from scalediff.hosts.webui.checks import why_not_job
+
+    stand_in(monkeypatch, "UniPC", kind)
+    flow = SimpleNamespace(supported=True, reason="", prediction="flow")
+    adapter = SimpleNamespace(inspect=lambda sd_model: flow)
+    reason = why_not_job(host.txt2img(), adapter, "UniPC", [(400, 4)])
+    assert reason is None if fits else "does not work with flow models" in reason
 
 
 def test_too_many_steps_for_tau(host):

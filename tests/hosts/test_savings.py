@@ -167,14 +167,17 @@ def test_too_few_steps_before_the_cut_are_refused_as_without_it(host: Any) -> No
 
 
 def test_settings_that_a_sampler_cannot_follow(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from modules import sd_samplers
+    from modules import sd_samplers, sd_samplers_timesteps
 
     from scalediff.hosts.webui.sampling import fit_to_sampler
 
     asked = ScaleDiffConfig(enabled=True, negative_share=0.5, last_step_cut=2)
     assert fit_to_sampler(asked, "Euler") == fit_to_sampler(asked, "no such sampler") == asked
     assert fit_to_sampler(asked, "DDIM CFG++") == replace(asked, negative_share=1.0)
-    monkeypatch.setattr(sd_samplers, "find_sampler_config", lambda name: SimpleNamespace(name="UniPC"))
+    unipc = SimpleNamespace(name="UniPC")
+    monkeypatch.setattr(sd_samplers, "find_sampler_config", lambda name: unipc)
+    assert fit_to_sampler(asked, "unipc") == asked, "a host whose UniPC takes a schedule of sigmas (Neo)"
+    monkeypatch.setattr(sd_samplers_timesteps, "samplers_data_timesteps", [unipc])
     assert fit_to_sampler(asked, "unipc") == replace(asked, last_step_cut=0)
 
 

@@ -12,12 +12,14 @@ from scalediff.hosts.patcher.transformer import AttentionFunction, find_attentio
 
 PREDICTIONS = {"epsilon": "eps", "eps": "eps", "v_prediction": "v", "const": "flow"}
 KERNEL = "attention_function"
-# Blocks call what their own module names: Chroma has imported FLUX's function by name.
+# Blocks call what their own module names: Forge's Chroma has blocks of its own, with FLUX's function imported by
+# name; Neo's (backend/nn/chroma.py:9) are FLUX's blocks, and its module lacks the function.
+FLUX = ("backend.nn.flux",)
 PLACES = {
-    "flux": ("backend.nn.flux", "flux", KERNEL),
-    "schnell": ("backend.nn.flux", "flux", KERNEL),
-    "chroma": ("backend.nn.chroma", "flux", KERNEL),
-    "sd3": ("backend.nn.mmditx", "sd3", None),
+    "flux": (FLUX, "flux", KERNEL),
+    "schnell": (FLUX, "flux", KERNEL),
+    "chroma": (("backend.nn.chroma", *FLUX), "flux", KERNEL),
+    "sd3": (("backend.nn.mmditx",), "sd3", None),
 }
 
 
@@ -59,8 +61,12 @@ class ForgeHost(PatcherHost):
         """The module of the family and the function in it, where this host has them."""
         if family not in PLACES:
             return None
-        module, method, kernel = PLACES[family]
-        return find_attention([(module, "attention")], method, (module, kernel) if kernel else None)
+        modules, method, kernel = PLACES[family]
+        found = (
+            find_attention([(module, "attention")], method, (module, kernel) if kernel else None)
+            for module in modules
+        )
+        return next((function for function in found if function is not None), None)
 
     @classmethod
     def noise_schedule(cls, sd_model: Any) -> Any:

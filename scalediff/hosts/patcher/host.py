@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from scalediff.hosts.patcher.kernel import chosen_attend
+from scalediff.hosts.patcher.levels import NoiseLevels
 from scalediff.hosts.patcher.models import PatcherModel, is_unet, map_transformer, map_unet, why_not_size
+from scalediff.hosts.patcher.references import references_kept
 from scalediff.hosts.patcher.transformer import (
     TOKEN,
     AttentionFunction,
@@ -38,7 +40,7 @@ from scalediff.models.windowed_transformer import token_grid as tokens_of
 from scalediff.models.windowed_unet import Shift
 
 SAME_MODULES = ["Use same choices"]
-LEVELS = "_scalediff_levels"  # on a job: what holds the model's noise levels, and the levels before the job
+LEVELS = "_scalediff_levels"  # on a job: the model's noise levels before it, a `NoiseLevels`
 # Family by the class of the network, in any of the hosts
 TRANSFORMERS = {
     "IntegratedFluxTransformer2DModel": "flux",
@@ -120,14 +122,29 @@ class PatcherHost(WebUIHost):
         An API request that gives that pass no CFG of its own gets the host's defaults, 1.0 (no negative
         prompt) and 3.5; its page always sends both.
         """
-        levels = cls.noise_schedule(p.sd_model)
-        setattr(p, LEVELS, (levels, getattr(levels, "sigmas", None)))
+        setattr(p, LEVELS, NoiseLevels(cls.noise_schedule(p.sd_model)))
         if not getattr(p, "is_api", False):
             return
         if getattr(p, "hr_cfg", None) == 1.0:
             p.hr_cfg = p.cfg_scale
         if getattr(p, "hr_distilled_cfg", None) == 3.5 and getattr(p, "distilled_cfg_scale", None):
             p.hr_distilled_cfg = p.distilled_cfg_scale
+
+    @classmethod
+    def begin_pass(cls, p: Any, shift: float | None) -> None:
+        """The time shift of a pass, where the host has one for the loaded model: it moves the noise levels.
+
+        (Neo modules/processing.py:1517 and 1969, backend/diffusion_engine/base.py:106.)
+        """
+        set_shift = getattr(p.sd_model, "set_shift", None)
+        if set_shift is not None and shift is not None:
+            set_shift(shift=shift)
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """What these hosts' editing models remember of a picture that they encode is forgotten."""
+        with references_kept(self.p.sd_model):
+            yield
 
     def unet(self) -> nn.Module:
         """The network behind the patcher."""
@@ -181,16 +198,10 @@ class PatcherHost(WebUIHost):
             with super().installed():
                 yield
         except BaseException:
-            self._put_levels_back()
+            levels = getattr(self.p, LEVELS, None)
+            if levels is not None and levels.holder is self.noise_schedule(self.p.sd_model):
+                levels.put_back()
             raise
-
-    def _put_levels_back(self) -> None:
-        noted, levels = getattr(self.p, LEVELS, (None, None))
-        if levels is None or noted is not self.noise_schedule(self.p.sd_model):
-            return
-        now = noted.sigmas
-        if not torch.equal(now, levels.to(now.device)):
-            noted.set_sigmas(levels.to(now.device))
 
     # --- attention
 

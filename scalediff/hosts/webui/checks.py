@@ -10,10 +10,8 @@ from typing import Any
 from modules import sd_samplers, sd_unet
 
 from scalediff.hosts.webui.host import WebUIHost
-from scalediff.hosts.webui.sampling import why_not_sampler
+from scalediff.hosts.webui.sampling import counts_in_timesteps, why_not_sampler
 from scalediff.method.cascade import StagePlan
-
-TIMESTEP_SAMPLERS = ("DDIM", "DDIM CFG++", "PLMS", "UniPC")
 
 # Scripts that call the host once per tile or per round: every call would be enlarged.
 OWN_LOOPS = (
@@ -85,7 +83,7 @@ def why_not_size(p: Any, adapter: type[WebUIHost], plan: StagePlan) -> str | Non
 def _why_not_together(p: Any, adapter: type[WebUIHost], sampler_name: str) -> str | None:
     """A sampler that counts in timesteps of a diffusion schedule, which a flow model has none of."""
     config = sd_samplers.find_sampler_config(sampler_name)
-    if config.name in TIMESTEP_SAMPLERS and adapter.inspect(p.sd_model).prediction == "flow":
+    if counts_in_timesteps(config.name) and adapter.inspect(p.sd_model).prediction == "flow":
         return f"the sampler {config.name} does not work with flow models; choose Euler"
     return None
 

@@ -8,12 +8,13 @@ beside upscaling and sampling is done here in its order (Automatic1111 processin
 from typing import Any
 
 from modules import devices, extra_networks, sd_samplers, shared
-from modules.processing import DecodedSamples, opt_f
+from modules.processing import DecodedSamples
 from torch import Tensor
 
-from scalediff.hosts.webui import passes
+from scalediff.hosts.webui import hires_infotext, passes
 from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size, why_not_stages
 from scalediff.hosts.webui.conditioning import Conditioning, stage_conditioning
+from scalediff.hosts.webui.first_pass import picture_of, size_of
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
@@ -48,13 +49,13 @@ def install(p: Any, record: JobRecord) -> str | None:
         subseed_strength: float,
         prompts: list[str],
     ) -> Any:
-        """The host's arguments: latent [B, C, h, w] and picture [B, 3, H, W] in [-1, 1], of which one may be None."""
+        """The host's arguments: latent [B, C, h, w] and picture (`first_pass`), of which one may be None."""
         ordinary = original(p, "sample_hr_pass", sample_hr_pass)
+        rgb = picture_of(decoded_samples)
         if shared.state.interrupted:
             infotext.remove(p.extra_generation_params)
-            return samples if samples is not None else _pictures(decoded_samples)
-        rgb = None if decoded_samples is None else decoded_samples[:, :3].float()
-        plan = plan_of(p, record, _base(samples, rgb))
+            return samples if samples is not None else _pictures(rgb)
+        plan = plan_of(p, record, size_of(samples, rgb))
         reason = _why_not_pass(p, record, plan, samples)
         if reason is not None:
             refuse(p, reason)
@@ -76,18 +77,10 @@ def plan_of(p: Any, record: JobRecord, base: PixelSize) -> StagePlan:
     return make_plan(base, target, record.config, **passes.steps_of(p))
 
 
-def _base(samples: Tensor | None, rgb: Tensor | None) -> PixelSize:
-    """Size of the first picture; an uploaded one need not have the size on the page."""
-    if samples is not None:
-        return samples.shape[3] * opt_f, samples.shape[2] * opt_f
-    assert rgb is not None
-    return rgb.shape[3] // opt_f * opt_f, rgb.shape[2] // opt_f * opt_f
-
-
-def _pictures(decoded: Tensor | None) -> Any:
-    """An uploaded picture [B, 3, H, W], interrupted before anything was done: handed on as it came."""
+def _pictures(rgb: Tensor | None) -> Any:
+    """An uploaded picture [B, 3, H, W] in [-1, 1], interrupted before anything was done: handed on as it came."""
     result = DecodedSamples()
-    result.extend([] if decoded is None else decoded[:, :3].float().cpu())
+    result.extend([] if rgb is None else rgb.cpu())
     return result
 
 
@@ -109,6 +102,8 @@ def _second_pass(
     p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | None, rgb: Tensor | None
 ) -> Any:
     """The host's second pass in the host's order, with the cascade in place of upscaling and sampling."""
+    record.adapter.begin_pass(p, getattr(p, "hr_distilled_cfg", None))
+    hires_infotext.complete(p)
     p.is_hr_pass = True
     try:
         p.sampler = sd_samplers.create_sampler(sampler_of(p), p.sd_model)

@@ -117,6 +117,15 @@ class WebUIHost(ABC):
     def accept_job(cls, p: Any) -> None:
         """Correct values of `p` that would spoil the stages; called once the job is accepted."""
 
+    @classmethod  # noqa: B027  # nor here
+    def begin_pass(cls, p: Any, shift: float | None) -> None:
+        """What the host does first in the pass that is replaced; `shift` is what its *Shift* slider says."""
+
+    @contextmanager
+    def encoding(self) -> Iterator[None]:
+        """Inside the `with` pictures are encoded that are none of the user's references."""
+        yield
+
     @abstractmethod
     def unet(self) -> nn.Module:
         """The network that is called once for each piece of a denoiser call."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from modules import devices, sd_samplers, shared
+from modules import devices, sd_samplers, sd_samplers_timesteps, shared
 from torch import Tensor, nn
 
 from scalediff.hosts.webui.rows import BatchRows
@@ -29,7 +29,7 @@ TWO_STEPS = ("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
 # would reach the first pass, too.
 HOST_KEYS = ("NGMS", "NGMS all steps")
 CFG_PLUS_PLUS = "CFG++"  # these samplers step along the negative prompt's own prediction
-UNIPC = "UniPC"  # takes the number of its times and where they start, no schedule
+UNIPC = "UniPC"  # where it counts in timesteps it takes their number and where they start, no schedule
 
 
 def why_not_sampler(name: str, steps: int, tau: int) -> str | None:
@@ -43,7 +43,7 @@ def why_not_sampler(name: str, steps: int, tau: int) -> str | None:
             "choose another sampler, for example DPM++ 2M"
         )
     needed = 2 if config.name in TWO_STEPS else 1
-    if config.name == UNIPC:
+    if _is_timed_unipc(config.name):
         needed = int(getattr(shared.opts, "uni_pc_order", 3))
     if steps < needed:
         return (
@@ -53,6 +53,18 @@ def why_not_sampler(name: str, steps: int, tau: int) -> str | None:
     if steps > tau:
         return f"{steps} steps do not fit below timestep {tau}; lower the steps or raise tau"
     return None
+
+
+def counts_in_timesteps(name: str) -> bool:
+    """True for the names whose samplers `is_timestep_sampler` holds for, in this host.
+
+    UniPC is one on Automatic1111 and Forge, and one of k-diffusion's on Neo.
+    """
+    return any(config.name == name for config in sd_samplers_timesteps.samplers_data_timesteps)
+
+
+def _is_timed_unipc(name: str) -> bool:
+    return name == UNIPC and counts_in_timesteps(name)
 
 
 def is_timestep_sampler(sampler: Any) -> bool:
@@ -100,7 +112,7 @@ def fit_to_sampler(config: ScaleDiffConfig, sampler_name: str) -> ScaleDiffConfi
     name = sampler.name if sampler else ""
     if CFG_PLUS_PLUS in name:
         config = replace(config, negative_share=1.0)
-    return replace(config, last_step_cut=0) if name == UNIPC else config
+    return replace(config, last_step_cut=0) if _is_timed_unipc(name) else config
 
 
 @contextmanager

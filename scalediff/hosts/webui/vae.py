@@ -139,7 +139,7 @@ def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
     cells = (rgb.shape[-2] // CELL, rgb.shape[-1] // CELL)
     # without a latent of the base there is nothing to give back
     report = progress(host, "encoding", stoppable=stage_index >= 0)
-    with devices.without_autocast(), tiles(p, host.config, cells, report=report):
+    with devices.without_autocast(), host.encoding(), tiles(p, host.config, cells, report=report):
         for seed, image in zip(p.seeds, rgb):
             with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae")):
                 latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model))
