@@ -69,5 +69,19 @@ def test_a_python_example(
     expect_picture(tmp_path / "flower.png")
 
 
+def test_the_three_ways_give_one_picture(
+    webui_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_in_shell(here(SHELL[0], webui_url), tmp_path)
+    pixels = []
+    for example in (None, *PYTHON):
+        if example is not None:
+            exec(compile(here(example, webui_url), "README.md", "exec"), {})
+        with Image.open(tmp_path / "flower.png") as picture:
+            pixels.append(picture.convert("RGB").tobytes())
+    assert pixels[0] == pixels[1] == pixels[2]
+
+
 def test_the_table_of_settings_is_the_one_of_the_parameters() -> None:
     assert readme_table() in README
