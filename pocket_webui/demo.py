@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pocket_webui.demo_sheet import Panel, contact_sheet
+from pocket_webui.contact_sheet import Panel, contact_sheet
 from world.counter import count
 
 NATIVE, FACTOR = 128, 4

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from modules import prompt_parser, sd_samplers_common, shared
-from modules.script_base import MaskBlendArgs
 from modules.script_callbacks import (
     AfterCFGCallbackParams,
     CFGDenoisedParams,
@@ -22,6 +21,7 @@ from modules.script_callbacks import (
     cfg_denoised_callback,
     cfg_denoiser_callback,
 )
+from modules.scripts.base import MaskBlendArgs
 from modules.shared import opts, state
 
 Conds = list[list[tuple[int, float]]]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 
 def schedule(prompt, steps=10, hires_steps=None, old=False):
-    from modules.prompt_schedule import get_learned_conditioning_prompt_schedules
+    from modules.prompt_parser.schedule import get_learned_conditioning_prompt_schedules
 
     return get_learned_conditioning_prompt_schedules([prompt], steps, hires_steps, old)[0]
 

@@ -160,8 +160,8 @@ def test_scripts_describe_their_arguments(pocket):
 def test_components_are_announced_by_id(pocket):
     from types import SimpleNamespace
 
-    from modules.script_runner import ScriptRunner
     from modules.scripts import Script
+    from modules.scripts.runner import ScriptRunner
 
     seen = []
 

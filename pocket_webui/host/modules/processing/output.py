@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from modules import images
-from modules.processing_result import Processed, create_infotext
-from modules.script_base import PostprocessImageArgs, PostProcessMaskOverlayArgs
+from modules.processing.result import Processed, create_infotext
+from modules.scripts.base import PostprocessImageArgs, PostProcessMaskOverlayArgs
 from modules.shared import opts
 
 

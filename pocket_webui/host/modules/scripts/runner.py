@@ -13,7 +13,7 @@ from typing import Any
 
 from modules import errors, shared
 from modules.api.models import ScriptArg, ScriptInfo
-from modules.script_base import AlwaysVisible, OnComponent, Script, scripts_data
+from modules.scripts.base import AlwaysVisible, OnComponent, Script, scripts_data
 
 
 @contextlib.contextmanager

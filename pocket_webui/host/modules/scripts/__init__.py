@@ -1,5 +1,4 @@
-"""Mirrors modules/scripts.py: finds, loads and runs scripts. The parts are in script_base and
-script_runner."""
+"""Mirrors modules/scripts.py: finds, loads and runs scripts. The parts are in base and runner."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from typing import Any
 
 from modules import errors, extensions, paths, script_callbacks, script_loading
 from modules.extensions import ScriptFile
-from modules.script_base import (
+from modules.scripts.base import (
     AlwaysVisible,
     MaskBlendArgs,
     OnComponent,
@@ -24,7 +23,7 @@ from modules.script_base import (
     ScriptClassData,
     scripts_data,
 )
-from modules.script_runner import ScriptRunner, wrap_call
+from modules.scripts.runner import ScriptRunner, wrap_call
 
 current_basedir = paths.script_path
 scripts_txt2img = ScriptRunner()

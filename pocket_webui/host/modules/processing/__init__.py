@@ -1,5 +1,5 @@
-"""Mirrors modules/processing.py: the job from prompt to images. Its classes are in processing_base, _txt2img,
-_img2img.
+"""Mirrors modules/processing.py: the job from prompt to images. Its classes are in base, txt2img and
+img2img.
 
 The order of script methods and callbacks is the host's.
 """
@@ -16,7 +16,6 @@ from torch import Tensor
 from modules import (
     devices,
     extra_networks,
-    processing_output,
     scripts,
     sd_hijack,
     sd_models,
@@ -25,11 +24,12 @@ from modules import (
     sd_unet,
     sd_vae,
 )
-from modules.processing_base import StableDiffusionProcessing
-from modules.processing_conds import txt2img_image_conditioning
-from modules.processing_img2img import StableDiffusionProcessingImg2Img, create_binary_mask
-from modules.processing_output import apply_overlay, uncrop
-from modules.processing_result import (
+from modules.processing import output
+from modules.processing.base import StableDiffusionProcessing
+from modules.processing.conds import txt2img_image_conditioning
+from modules.processing.img2img import StableDiffusionProcessingImg2Img, create_binary_mask
+from modules.processing.output import apply_overlay, uncrop
+from modules.processing.result import (
     DecodedSamples,
     Processed,
     create_infotext,
@@ -41,7 +41,7 @@ from modules.processing_result import (
     opt_f,
     program_version,
 )
-from modules.processing_txt2img import StableDiffusionProcessingTxt2Img
+from modules.processing.txt2img import StableDiffusionProcessingTxt2Img
 from modules.sd_hijack import model_hijack
 from modules.sd_samplers_common import approximation_indexes, decode_first_stage, images_tensor_to_samples
 from modules.shared import opts, state
@@ -83,7 +83,7 @@ def process_images_inner(p: StableDiffusionProcessing) -> Processed:
     _fill_in(p)
     if p.scripts is not None:
         p.scripts.process(p)
-    gallery = processing_output.Gallery()
+    gallery = output.Gallery()
     with torch.no_grad(), p.sd_model.ema_scope():
         with devices.autocast():
             p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
@@ -198,7 +198,7 @@ def _decode(p: Any, samples: Any) -> Tensor:
     return torch.stack(list(samples)).float().add(1.0).div(2.0).clamp(0.0, 1.0)
 
 
-def _finish_batch(p: Any, pixels: Any, n: int, gallery: processing_output.Gallery) -> None:
+def _finish_batch(p: Any, pixels: Any, n: int, gallery: output.Gallery) -> None:
     """Script hooks of a batch, then image by image into the gallery."""
     if p.scripts is not None:
         p.scripts.postprocess_batch(p, pixels, batch_number=n)
@@ -208,7 +208,7 @@ def _finish_batch(p: Any, pixels: Any, n: int, gallery: processing_output.Galler
         pixels = listed.images
     for i, image in enumerate(pixels):
         p.batch_index = i
-        gallery.add(p, processing_output.to_pil(image), i)
+        gallery.add(p, output.to_pil(image), i)
 
 
 def _slice_prompts_again(p: Any) -> None:

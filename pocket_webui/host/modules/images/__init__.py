@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageColor, ImageOps, PngImagePlugin
 
 from modules import script_callbacks, shared
-from modules.images_filename import FilenameGenerator, get_next_sequence_number, sanitize_filename_part
+from modules.images.filename import FilenameGenerator, get_next_sequence_number, sanitize_filename_part
 from modules.shared import opts
 
 log = logging.getLogger("pocket_webui")

@@ -13,9 +13,9 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from modules import devices, images, masking, sd_samplers
-from modules.processing_base import StableDiffusionProcessing
-from modules.processing_result import create_random_tensors, opt_f
-from modules.script_base import MaskBlendArgs
+from modules.processing.base import StableDiffusionProcessing
+from modules.processing.result import create_random_tensors, opt_f
+from modules.scripts.base import MaskBlendArgs
 from modules.sd_samplers_common import approximation_indexes, images_tensor_to_samples
 from modules.shared import opts
 

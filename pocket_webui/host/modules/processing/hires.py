@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from modules import devices, images, sd_models, sd_samplers, shared
-from modules.processing_result import create_infotext, opt_f
+from modules.processing.result import create_infotext, opt_f
 from modules.sd_samplers_common import approximation_indexes, images_tensor_to_samples
 from modules.shared import opts
 

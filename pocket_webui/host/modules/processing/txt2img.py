@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from modules import devices, extra_networks, processing_hires, sd_models, sd_samplers, shared
-from modules.processing_base import StableDiffusionProcessing, one_each
-from modules.processing_conds import empty_cache
-from modules.processing_result import decode_latent_batch
+from modules import devices, extra_networks, sd_models, sd_samplers, shared
+from modules.processing import hires
+from modules.processing.base import StableDiffusionProcessing, one_each
+from modules.processing.conds import empty_cache
+from modules.processing.result import decode_latent_batch
 from modules.shared import opts, state
 
 
@@ -69,21 +70,21 @@ class StableDiffusionProcessingTxt2Img(SecondPass, StableDiffusionProcessing):
         checkpoint."""
         if not self.enable_hr:
             return
-        self.hr_checkpoint_info = processing_hires.find_checkpoint(self.hr_checkpoint_name)
-        self.latent_scale_mode = processing_hires.find_latent_mode(self.hr_upscaler)
+        self.hr_checkpoint_info = hires.find_checkpoint(self.hr_checkpoint_name)
+        self.latent_scale_mode = hires.find_latent_mode(self.hr_upscaler)
         if self.hr_scheduler is None:
             self.hr_scheduler = self.scheduler
         self.calculate_target_resolution()
-        self.extra_generation_params.update(processing_hires.infotext(self))
+        self.extra_generation_params.update(hires.infotext(self))
         self._count_jobs()
 
     def calculate_target_resolution(self) -> None:
         """hr_upscale_to_x/y in pixels, and truncate_x/y in latent cells to cut off where both sides are
         given."""
-        self.hr_upscale_to_x, self.hr_upscale_to_y = processing_hires.enlarged_size(self)
+        self.hr_upscale_to_x, self.hr_upscale_to_y = hires.enlarged_size(self)
         if self.hr_resize_x and self.hr_resize_y:
-            self.truncate_x = (self.hr_upscale_to_x - self.hr_resize_x) // processing_hires.opt_f
-            self.truncate_y = (self.hr_upscale_to_y - self.hr_resize_y) // processing_hires.opt_f
+            self.truncate_x = (self.hr_upscale_to_x - self.hr_resize_x) // hires.opt_f
+            self.truncate_y = (self.hr_upscale_to_y - self.hr_resize_y) // hires.opt_f
 
     def _count_jobs(self) -> None:
         """Two jobs per batch instead of one, counted once per task."""
@@ -104,7 +105,7 @@ class StableDiffusionProcessingTxt2Img(SecondPass, StableDiffusionProcessing):
             made = self._from_noise(cond, uncond)
             first: tuple = (made, None if self.latent_scale_mode else self._decode(made))
         else:
-            first = processing_hires.given_first_pass(self)
+            first = hires.given_first_pass(self)
         devices.torch_gc()
         sd_models.reload_model_weights(info=self.hr_checkpoint_info)
         return first
@@ -134,11 +135,9 @@ class StableDiffusionProcessingTxt2Img(SecondPass, StableDiffusionProcessing):
             return samples
         self.is_hr_pass = True
         self.sampler = sd_samplers.create_sampler(self.second_sampler, self.sd_model)
-        enlarged, image_conditioning = processing_hires.upscale(
-            self, samples, decoded_samples, seeds, prompts
-        )
+        enlarged, image_conditioning = hires.upscale(self, samples, decoded_samples, seeds, prompts)
         state.nextjob()
-        samples = self._enhance(processing_hires.truncate(self, enlarged), image_conditioning)
+        samples = self._enhance(hires.truncate(self, enlarged), image_conditioning)
         self.sampler = None
         devices.torch_gc()
         decoded = decode_latent_batch(self.sd_model, samples, target_device=devices.cpu, check_for_nans=True)

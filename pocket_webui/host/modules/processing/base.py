@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from modules import devices, extra_networks, rng, shared
-from modules.processing_conds import Conditioning, empty_cache
+from modules.processing.conds import Conditioning, empty_cache
 from modules.shared import opts, state
 
 LEFT_OPEN = ("s_min_uncond", "s_churn", "s_tmin", "s_tmax", "s_noise")

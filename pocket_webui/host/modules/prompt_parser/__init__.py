@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from modules.prompt_schedule import get_learned_conditioning_prompt_schedules
+from modules.prompt_parser.schedule import get_learned_conditioning_prompt_schedules
 
 re_AND = re.compile(r"\bAND\b")  # noqa: N816 - the host's name
 _NUMBER = r"[-+]?(?=\.?\d)\d*\.?\d*"
