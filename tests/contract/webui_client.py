@@ -98,7 +98,8 @@ class Webui:
         self.needed = needed or {}
         self.defaults = {**DEFAULTS, **self.needed}
         self.http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False)
-        self.hires_fields = {**HIRES, **self._demanded_by_forge()}
+        chosen = {key: value for key, value in self.needed.items() if key in HIRES}
+        self.hires_fields = {**HIRES, **self._demanded_by_forge(), **chosen}
 
     def _demanded_by_forge(self) -> dict[str, Any]:
         """Forge fails on a request with Hires. fix that does not name the second pass's modules."""

@@ -199,11 +199,30 @@ def test_an_exception_gives_a_flow_model_its_noise_levels_back(stage, kind):
 def test_a_pass_has_its_own_time_shift(stage):
     """Neo sets it first in each pass; other hosts' models have no such method."""
     seen = []
-    type(stage.host).begin_pass(stage.p, 4.5)
+    with type(stage.host).replaced_pass(stage.p, 4.5):
+        assert seen == []
     stage.sd_model.set_shift = lambda *, shift: seen.append(shift)
     for shift in (4.5, None):
-        type(stage.host).begin_pass(stage.p, shift)
-    assert seen == [4.5]
+        with type(stage.host).replaced_pass(stage.p, shift):
+            assert seen == [4.5]
+
+
+def test_an_error_before_the_stages_gives_the_levels_back_too(stage):
+    """The picture is encoded first, which may exceed the memory."""
+    levels = stage.sd_model.forge_objects.unet.model.predictor = FlowLevels()
+    stage.sd_model.set_shift = levels.set_parameters
+    before = levels.sigmas
+    type(stage.host).accept_job(stage.p)
+
+    def fail():
+        with type(stage.host).replaced_pass(stage.p, 9.0):
+            assert not torch.equal(levels.sigmas, before)
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fail()
+    assert torch.equal(levels.sigmas, before)
+    assert levels.shift == 3.0
 
 
 def test_what_is_encoded_becomes_no_reference(stage, monkeypatch):

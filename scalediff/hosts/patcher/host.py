@@ -131,14 +131,17 @@ class PatcherHost(WebUIHost):
             p.hr_distilled_cfg = p.distilled_cfg_scale
 
     @classmethod
-    def begin_pass(cls, p: Any, shift: float | None) -> None:
-        """The time shift of a pass, where the host has one for the loaded model: it moves the noise levels.
+    @contextmanager
+    def replaced_pass(cls, p: Any, shift: float | None) -> Iterator[None]:
+        """The time shift of the pass, where the host has one for the loaded model: it moves the noise levels.
 
         (Neo modules/processing.py:1517 and 1969, backend/diffusion_engine/base.py:106.)
         """
-        set_shift = getattr(p.sd_model, "set_shift", None)
-        if set_shift is not None and shift is not None:
-            set_shift(shift=shift)
+        with cls._levels_put_back(p):
+            set_shift = getattr(p.sd_model, "set_shift", None)
+            if set_shift is not None and shift is not None:
+                set_shift(shift=shift)
+            yield
 
     @contextmanager
     def encoding(self) -> Iterator[None]:
@@ -189,17 +192,23 @@ class PatcherHost(WebUIHost):
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """As on other hosts; after an exception the model has its own noise levels again.
+        """As on other hosts; after an exception the model has its own noise levels again, in Direct mode too."""
+        with self._levels_put_back(self.p), super().installed():
+            yield
+
+    @classmethod
+    @contextmanager
+    def _levels_put_back(cls, p: Any) -> Iterator[None]:
+        """After an exception the model has the noise levels that it had before the job.
 
         For zero terminal SNR these hosts exchange them around `p.sample` and do not put them back when that
         raises (Forge modules/processing.py:985-997, reForge 1077-1096): every later picture would change.
         """
         try:
-            with super().installed():
-                yield
+            yield
         except BaseException:
-            levels = getattr(self.p, LEVELS, None)
-            if levels is not None and levels.holder is self.noise_schedule(self.p.sd_model):
+            levels = getattr(p, LEVELS, None)
+            if levels is not None and levels.holder is cls.noise_schedule(p.sd_model):
                 levels.put_back()
             raise
 

@@ -60,7 +60,8 @@ def install(p: Any, record: JobRecord) -> str | None:
         if reason is not None:
             refuse(p, reason)
             return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
-        return _second_pass(p, record, plan, samples, rgb)
+        with record.adapter.replaced_pass(p, getattr(p, "hr_distilled_cfg", None)):
+            return _second_pass(p, record, plan, samples, rgb)
 
     replace(p, "sample_hr_pass", sample_hr_pass)
     return None
@@ -102,7 +103,6 @@ def _second_pass(
     p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | None, rgb: Tensor | None
 ) -> Any:
     """The host's second pass in the host's order, with the cascade in place of upscaling and sampling."""
-    record.adapter.begin_pass(p, getattr(p, "hr_distilled_cfg", None))
     hires_infotext.complete(p)
     p.is_hr_pass = True
     try:

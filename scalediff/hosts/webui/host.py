@@ -117,9 +117,14 @@ class WebUIHost(ABC):
     def accept_job(cls, p: Any) -> None:
         """Correct values of `p` that would spoil the stages; called once the job is accepted."""
 
-    @classmethod  # noqa: B027  # nor here
-    def begin_pass(cls, p: Any, shift: float | None) -> None:
-        """What the host does first in the pass that is replaced; `shift` is what its *Shift* slider says."""
+    @classmethod
+    @contextmanager
+    def replaced_pass(cls, p: Any, shift: float | None) -> Iterator[None]:
+        """All that runs in place of a pass: what the host does first in it, and what it would not undo on an error.
+
+        `shift` is what the host's *Shift* slider says for the pass.
+        """
+        yield
 
     @contextmanager
     def encoding(self) -> Iterator[None]:

@@ -59,7 +59,8 @@ def install(p: Any, record: JobRecord) -> str | None:
                 subseed_strength=subseed_strength,
                 prompts=prompts,
             )
-        return _enlarge(p, record, conditioning, unconditional_conditioning)
+        with record.adapter.replaced_pass(p, getattr(p, "distilled_cfg_scale", None)):
+            return _enlarge(p, record, conditioning, unconditional_conditioning)
 
     replace(p, "sample", sample)
     return None
@@ -112,7 +113,6 @@ def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
 
 def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -> Tensor:
     """The latent [B, C, h, w] at the tab's size or that of the last finished stage; or pictures, already decoded."""
-    record.adapter.begin_pass(p, getattr(p, "distilled_cfg_scale", None))
     plan = plan_of(p, record)
     own = (conditioning, unconditional)
     with stage_conditioning(p, record, plan, own, sampler_name=p.sampler_name) as conditionings:
