@@ -61,7 +61,7 @@ def rotation(rope: Rope, *, grid: Cells, text_length: int, dim: int) -> Rotation
 
 
 def _from_table(rope: Tensor | Sequence[Tensor], *, grid: Cells, text_length: int, dim: int) -> _ByTable:
-    entries = _matrix_entries(rope, dim)
+    entries = matrix_entries(rope, dim)
     count = entries[0].shape[-2]
     image = grid[0] * grid[1]
     if count not in (image, text_length + image):
@@ -69,7 +69,7 @@ def _from_table(rope: Tensor | Sequence[Tensor], *, grid: Cells, text_length: in
             f"rope has {count} positions, but there are {text_length} text and "
             f"{grid[0]} x {grid[1]} = {image} image tokens"
         )
-    return _ByTable([_four_axes(entry)[:, :, count - image :] for entry in entries], grid)
+    return _ByTable([four_axes(entry)[:, :, count - image :] for entry in entries], grid)
 
 
 def axial_table(grid: Cells, axes: Sequence[int], *, theta: float = 10000.0, text_length: int = 0) -> Tensor:
@@ -196,7 +196,7 @@ def _rotate(x: Tensor, entries: list[Tensor]) -> Tensor:
     return out
 
 
-def _matrix_entries(rope: Tensor | Sequence[Tensor], dim: int) -> list[Tensor]:
+def matrix_entries(rope: Tensor | Sequence[Tensor], dim: int) -> list[Tensor]:
     """The entries (0,0), (0,1), (1,0), (1,1) of the matrices, each [..., N, D/2]."""
     half = dim // 2
     if not isinstance(rope, Tensor):
@@ -224,7 +224,7 @@ def _once(table: Tensor, dim: int) -> Tensor:
     return table[..., 0::2]
 
 
-def _four_axes(entry: Tensor) -> Tensor:
+def four_axes(entry: Tensor) -> Tensor:
     """[B or 1, heads or 1, N, D/2] of [..., N, D/2]; what is only expanded over samples or heads is 1."""
     if entry.ndim > 4:
         raise ValueError(f"rope has too many axes: {tuple(entry.shape)} for one entry of the matrices")

@@ -59,7 +59,7 @@ def by_rows(
     """
     out = torch.empty_like(q) if out is None else out
     q_map, out_map = (t.unflatten(2, layout.grid) for t in (q, out))
-    runs = list(_even_runs(layout.rows))
+    runs = list(even_runs(layout.rows))
     for column, keys, values in _strips(k, v, layout):
         for run in runs:
             place = (..., slice(run[0].start, run[-1].stop), slice(column.start, column.stop), slice(None))
@@ -208,7 +208,7 @@ def _copy(x: Tensor, layout: WindowLayout) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format if large else torch.preserve_format)
 
 
-def _even_runs(spans: Sequence[QuerySpan]) -> Iterator[list[QuerySpan]]:
+def even_runs(spans: Sequence[QuerySpan]) -> Iterator[list[QuerySpan]]:
     """Neighbours with patches of one length whose windows start at equal distances."""
     run: list[QuerySpan] = []
     for span in spans:

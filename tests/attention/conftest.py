@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import interpreter
 import torch
 
 torch.set_num_threads(1)
+interpreter.prepare()
