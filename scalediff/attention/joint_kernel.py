@@ -19,10 +19,34 @@ from scalediff.attention.tiles import (
     store_tile,
 )
 
-RUNTIME = (
-    "sqb sqh sqn skb skh skn svb svh svn sob soh son ste stb sth "
-    "H W T NP I0 J0 NC TOP LEFT HEADS scale".split()
-)  # not specialised, see `window_kernel`
+RUNTIME = [
+    "sqb",
+    "sqh",
+    "sqn",
+    "skb",
+    "skh",
+    "skn",
+    "svb",
+    "svh",
+    "svn",
+    "sob",
+    "soh",
+    "son",
+    "ste",
+    "stb",
+    "sth",
+    "H",
+    "W",
+    "T",
+    "NP",
+    "I0",
+    "J0",
+    "NC",
+    "TOP",
+    "LEFT",
+    "HEADS",
+    "scale",
+]  # not specialised, see `window_kernel`
 
 
 @triton.jit
@@ -140,7 +164,7 @@ def joint_windows(
         # wide as itself. The turned queries are carried by the loop: Triton then keeps them in shared memory,
         # where it would take 32 registers of each thread, and spill others, for a tile computed just before.
         columns, count = WW + 0 * W, T
-        for part in range(0, 2):
+        for part in range(2):
             acc1, acc2, best, total = attend_keys(
                 acc1, acc2, best, total, q1, q2, k_at, v_at, columns, count, skn * A, svn * A, scale,
                 WW, D, D1, D2, BN, RAGGED, WIDE,
@@ -163,7 +187,9 @@ def joint_windows(
             store_tile(o_at, acc1, acc2, total, rows, D, D1, D2)
 
 
-@triton.jit(do_not_specialize=["sob", "soh", "son", "H", "W", "T", "NP", "I0", "J0", "NC", "TOP", "LEFT", "HEADS"])
+@triton.jit(
+    do_not_specialize=["sob", "soh", "son", "H", "W", "T", "NP", "I0", "J0", "NC", "TOP", "LEFT", "HEADS"]
+)
 def text_mean(
     TEXT, O, OFFSETS, sob, soh, son, H, W, T, NP, I0, J0, NC, TOP, LEFT, HEADS,
     A: tl.constexpr, WH: tl.constexpr, WW: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, BT: tl.constexpr,
@@ -182,7 +208,7 @@ def text_mean(
     inside = t[:, None] * D + d[None, :]
     acc = tl.zeros([BT, DP], tl.float32)
     count = 0
-    for patch in range(0, NP):
+    for patch in range(NP):
         i, j = I0 + patch // NC, J0 + patch % NC
         row, row_end, key_row = patch_on_axis(i, top, H, WH)
         column, column_end, key_column = patch_on_axis(j, left, W, WW)

@@ -14,18 +14,33 @@ import torch
 from torch import Tensor
 
 from scalediff.attention.joint import check_shapes as check_joint
-from scalediff.attention.launch import Blocks, parts_of, reaches_far, require, run_in_blocks, strides_of
+from scalediff.attention.launch import (
+    Blocks,
+    dense_channels,
+    require_joint,
+    offsets_on,
+    on_device,
+    one_failure,
+    options,
+    parts_of,
+    reaches_far,
+    require,
+    run_in_blocks,
+    strides_of,
+)
 from scalediff.attention.launch import KernelUnavailable as KernelUnavailable
 from scalediff.attention.launch import available as available
-from scalediff.attention.launch import dense_channels, joint_obstacle, offsets_on, on_device, one_failure, options
 from scalediff.attention.patches import Patches, patches_of, sample_offsets
 from scalediff.attention.rotary import Rope
-from scalediff.attention.turns import Turns, turns_of
+from scalediff.attention.turns import turns_of
 from scalediff.attention.windows import check_shapes
 from scalediff.method.geometry import Cells, Offset
 
 LOG2E = 1.4426950408889634
-TOKENS, HEADS = 32, 8  # of one program that turns q and k; and of text tokens in one that takes their mean, half
+TOKENS, HEADS = (
+    32,
+    8,
+)  # of one program that turns q and k; and of text tokens in one that takes their mean, half
 
 
 def attend_windows(
@@ -108,8 +123,8 @@ def attend_joint(
     if text_rope is not None and rope is None:
         raise ValueError("text_rope says nothing without rope")
     require(q)
-    if reason := joint_obstacle():
-        raise KernelUnavailable(f"no kernel for joint attention here: {reason}")
+    with one_failure(q):
+        require_joint()
     batch, heads, tokens, dim = q.shape
     turns = None
     if rope is not None:
@@ -123,23 +138,33 @@ def attend_joint(
         return out
     most = heads
     if room is not None:
-        one = joint_bytes(batch, 1, tokens, dim, q.element_size(), patches, text_length, turned=rope is not None)
+        one = joint_bytes(
+            batch, 1, tokens, dim, q.element_size(), patches, text_length, turned=rope is not None
+        )
         most = min(heads, max(1, room // one))
     with one_failure(q), on_device(q):
         shifts = offsets_on(q.device, offsets) if len(offsets) > 1 else q
         for first in range(0, heads, most):
             part = slice(first, first + most)
-            own = [dense_channels(x[:, part]) for x in (q, k, v)]
+            own_q, own_k, own_v = (dense_channels(x[:, part]) for x in (q, k, v))
             table = None
             if turns is not None:
                 table = turns.table if turns.table.shape[2] == 1 else turns.table[:, :, part]
-                own[0], own[1] = _turned(own[0], own[1], table, halves=turns.halves)
-            _joint(out[:, part], *own, table, shifts, grid, patches, offsets, text_length)
+                own_q, own_k = _turned(own_q, own_k, table, halves=turns.halves)
+            _joint(out[:, part], own_q, own_k, own_v, table, shifts, grid, patches, offsets, text_length)
     return out
 
 
 def joint_bytes(
-    batch: int, heads: int, tokens: int, dim: int, element: int, patches: Patches, text_length: int, *, turned: bool
+    batch: int,
+    heads: int,
+    tokens: int,
+    dim: int,
+    element: int,
+    patches: Patches,
+    text_length: int,
+    *,
+    turned: bool,
 ) -> int:
     """Bytes that `attend_joint` takes beside its arguments and result, for `tokens` of text and image together."""
     copies = 2 * tokens if turned else 0
@@ -153,7 +178,12 @@ def _turned(q: Tensor, k: Tensor, table: Tensor, *, halves: bool) -> tuple[Tenso
     batch, heads, tokens, dim = q.shape
     turned = [torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(2)]
     unit, strides = strides_of(q, k)
-    words = not halves and q.element_size() == 2 and unit == 8 and all(x.storage_offset() % 2 == 0 for x in (q, k))
+    words = (
+        not halves
+        and q.element_size() == 2
+        and unit == 8
+        and all(x.storage_offset() % 2 == 0 for x in (q, k))
+    )
     if words:  # strides in units of 8 channels are units of 4 words
         q, k, unit = q.view(torch.int32), k.view(torch.int32), 4
     per_sample, per_head = (size > 1 for size in table.shape[1:3])
@@ -177,10 +207,19 @@ def _joint(
     batch, heads, _, dim = q.shape
     texts = torch.empty(batch, patches.count, heads, text, dim, dtype=q.dtype, device=q.device)
     unit, strides = strides_of(q, k, v, out)
-    steps = (0, 0, 0)
+    steps = [0, 0, 0]
     if table is not None:
-        steps = (table.stride(0), *(0 if table.shape[axis] == 1 else table.stride(axis) for axis in (1, 2)))
-    place = (*grid, text, patches.count, patches.first_row, patches.first_column, patches.columns, *offsets[0], heads)
+        steps = [table.stride(0), *(0 if table.shape[axis] == 1 else table.stride(axis) for axis in (1, 2))]
+    place = (
+        *grid,
+        text,
+        patches.count,
+        patches.first_row,
+        patches.first_column,
+        patches.columns,
+        *offsets[0],
+        heads,
+    )
     common = _common(patches, offsets, dim, unit, reaches_far(grid, patches.window, k, v))
     keys = patches.window[0] * patches.window[1]
 

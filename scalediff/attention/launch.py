@@ -24,12 +24,15 @@ log = logging.getLogger("scalediff")
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MOST_CHANNELS = 160  # of a head: more would not leave room for keys in shared memory
-LEAST_CAPABILITY = (8, 0)  # Ampere: older cards lack bf16 and asynchronous copies, and newer Tritons leave them out
+LEAST_CAPABILITY = (
+    8,
+    0,
+)  # Ampere: older cards lack bf16 and asynchronous copies, and newer Tritons leave them out
 MOST_ROWS = 65535  # samples times heads: the second axis of a CUDA grid
 INT32 = 1 << 31
 
 
-class KernelUnavailable(RuntimeError):
+class KernelUnavailable(RuntimeError):  # noqa: N818 - it says what is so, as StopIteration does
     """The kernel cannot do this here; another way to attend can."""
 
 
@@ -189,11 +192,10 @@ def _triton_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def joint_obstacle() -> str:
-    """Why the kernel for text and image cannot run, "" if it can."""
+def require_joint() -> None:
+    """KernelUnavailable where this Triton cannot compile the kernel for text and image."""
     if _triton_version() < (2, 2):  # an assertion in its compiler would end the whole process: never try
-        return "Triton 2.1 cannot compile it"
-    return ""
+        raise KernelUnavailable("no kernel for joint attention here: Triton 2.1 cannot compile it")
 
 
 def options() -> dict[str, bool]:

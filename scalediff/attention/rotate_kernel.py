@@ -48,7 +48,7 @@ def turn_pair(
     tl.store(y_at + HALF + i, (c * x0 + e * x1).to(y_at.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize="sqb sqh sqn skb skh skn ste stb sth N HEADS".split())
+@triton.jit(do_not_specialize=["sqb", "sqh", "sqn", "skb", "skh", "skn", "ste", "stb", "sth", "N", "HEADS"])
 def rotate(
     Q, K, QT, KT, TABLE, sqb, sqh, sqn, skb, skh, skn, ste, stb, sth, N, HEADS,
     A: tl.constexpr, D: tl.constexpr, HP: tl.constexpr, BT: tl.constexpr, GROUP: tl.constexpr,

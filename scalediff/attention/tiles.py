@@ -132,7 +132,24 @@ def attend_keys(
         for s in range(full, count, BN):
             tokens = ((s + n) // WW) * W + (s + n) % WW
             acc1, acc2, best, total = attend_block(
-                acc1, acc2, best, total, q1, q2, K, V, tokens, s + n < count, skn, svn, scale, D, D1, D2, True, WIDE
+                acc1,
+                acc2,
+                best,
+                total,
+                q1,
+                q2,
+                K,
+                V,
+                tokens,
+                s + n < count,
+                skn,
+                svn,
+                scale,
+                D,
+                D1,
+                D2,
+                True,
+                WIDE,
             )
     return acc1, acc2, best, total
 

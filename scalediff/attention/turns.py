@@ -43,7 +43,9 @@ def turns_of(
     ValueError where they do not fit. Functions are asked anew each time; the latest tables are kept while they
     live and are not written to.
     """
-    given = [part for form in (rope, text_rope) for part in (form if isinstance(form, (tuple, list)) else [form])]
+    given = [
+        part for form in (rope, text_rope) for part in (form if isinstance(form, (tuple, list)) else [form])
+    ]
     tables = [part for part in given if isinstance(part, Tensor)]
 
     def make() -> Turns:
@@ -91,13 +93,17 @@ def _entries(rope: Rope, ids: Tensor, dim: int, halves: bool) -> tuple[Tensor, b
         return _asked(rope, ids, dim, halves)
     if not isinstance(rope, Tensor) and len(rope) == 2 and all(table.shape[-1] == dim for table in rope):
         # twice in a row, which `matrix_entries` reads, or one half after the other
-        second, first = ([table[..., part] for table in rope] for part in (slice(dim // 2, None), slice(dim // 2)))
+        second, first = (
+            [table[..., part] for table in rope] for part in (slice(dim // 2, None), slice(dim // 2))
+        )
         if (halves or not _in_a_row(rope)) and all(torch.equal(a, b) for a, b in zip(first, second)):
             rope, halves = (first[0], first[1]), True
         elif halves:
             raise ValueError("rope lists its angles twice in a row, which is not a pairing by halves")
     entries = [four_axes(entry) for entry in matrix_entries(rope, dim)]
-    return torch.stack([entry.to(torch.promote_types(entry.dtype, torch.float32)) for entry in entries]), halves
+    return torch.stack(
+        [entry.to(torch.promote_types(entry.dtype, torch.float32)) for entry in entries]
+    ), halves
 
 
 def _in_a_row(tables: Sequence[Tensor]) -> bool:

@@ -8,10 +8,30 @@ import triton.language as tl
 from scalediff.attention.tiles import attend_keys, load_tile, own_offset, patch_on_axis, store_tile
 
 # Ints are not specialised: by default Triton compiles anew for a value of 1 and for multiples of 16, and a
-# shifted grid brings new offsets with each layer. Alignment follows from A, see `launch.Strides`.
-RUNTIME = (
-    "sqb sqh sqn skb skh skn svb svh svn sob soh son H W I0 J0 NC TOP LEFT HEADS scale".split()
-)
+# shifted grid brings new offsets with each layer. Alignment follows from A, see `launch.strides_of`.
+RUNTIME = [
+    "sqb",
+    "sqh",
+    "sqn",
+    "skb",
+    "skh",
+    "skn",
+    "svb",
+    "svh",
+    "svn",
+    "sob",
+    "soh",
+    "son",
+    "H",
+    "W",
+    "I0",
+    "J0",
+    "NC",
+    "TOP",
+    "LEFT",
+    "HEADS",
+    "scale",
+]
 
 
 @triton.jit(do_not_specialize=RUNTIME)
