@@ -17,7 +17,6 @@ from scalediff.attention.joint import check_shapes as check_joint
 from scalediff.attention.launch import (
     Blocks,
     dense_channels,
-    require_joint,
     offsets_on,
     on_device,
     one_failure,
@@ -25,6 +24,7 @@ from scalediff.attention.launch import (
     parts_of,
     reaches_far,
     require,
+    require_joint,
     run_in_blocks,
     strides_of,
 )

@@ -54,7 +54,7 @@ BLOCKS = {
     128: Blocks(128, 64, 8, 3),
     160: Blocks(64, 64, 4, 3),
 }
-FULL_PRECISION = Blocks(64, 32, 4, 2)  # fp32: no tensor cores, twice the memory
+FULL_PRECISION = Blocks(64, 32, 8, 2)  # fp32: no tensor cores, twice the memory
 
 
 def blocks_for(dim: int, dtype: torch.dtype, *, queries: int) -> Iterator[Blocks]:
@@ -69,11 +69,15 @@ def blocks_for(dim: int, dtype: torch.dtype, *, queries: int) -> Iterator[Blocks
     fitted = 16
     while fitted < min(queries, best.queries):
         fitted *= 2
-    best = replace(best, queries=fitted, warps=min(best.warps, max(2, fitted // 16)))
+    best = replace(
+        best, queries=fitted, warps=min(best.warps, max(2, fitted // 16 if dtype != torch.float32 else 8))
+    )
     yield best
+    if dim > 128:  # fewer keys, not fewer stages: registers are short as well
+        yield replace(best, keys=best.keys // 2)
     for stages in range(best.stages - 1, 0, -1):
-        yield replace(best, stages=stages)
-    yield replace(best, keys=best.keys // 2, stages=1)
+        yield replace(best, stages=stages, keys=best.keys // (2 if dim > 128 else 1))
+    yield replace(best, keys=best.keys // 4 if dim > 128 else best.keys // 2, stages=1)
 
 
 def parts_of(dim: int) -> tuple[int, int]:
