@@ -8,6 +8,7 @@ have another way to attend.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def attend_windows(
 
         unit, strides = strides_of(q, k, v, out)
         shifts = offsets_on(q.device, offsets) if len(offsets) > 1 else q
-        common = _common(patches, offsets, dim, unit, reaches_far(grid, patches.window, k, v))
+        common = _common(patches, len(offsets) > 1, dim, unit, reaches_far(grid, patches.window, k, v))
 
         def run(blocks: Blocks) -> None:
             each = -(-patches.queries // blocks.queries)
@@ -220,7 +221,7 @@ def _joint(
         *offsets[0],
         heads,
     )
-    common = _common(patches, offsets, dim, unit, reaches_far(grid, patches.window, k, v))
+    common = _common(patches, len(offsets) > 1, dim, unit, reaches_far(grid, patches.window, k, v))
     keys = patches.window[0] * patches.window[1]
 
     def run(blocks: Blocks) -> None:
@@ -241,7 +242,8 @@ def _joint(
         )  # fmt: skip
 
 
-def _common(patches: Patches, offsets: tuple[Offset, ...], dim: int, unit: int, wide: bool) -> dict[str, Any]:
+@lru_cache(maxsize=256)
+def _common(patches: Patches, own_offsets: bool, dim: int, unit: int, wide: bool) -> dict[str, Any]:
     """What both kernels are compiled for."""
     first, second = parts_of(dim)
     return {
@@ -251,11 +253,12 @@ def _common(patches: Patches, offsets: tuple[Offset, ...], dim: int, unit: int, 
         "D": dim,
         "D1": first,
         "D2": second,
-        "OWN_OFFSETS": len(offsets) > 1,
+        "OWN_OFFSETS": own_offsets,
         "WIDE": wide,
     }
 
 
+@lru_cache(maxsize=64)
 def _blocks(blocks: Blocks) -> dict[str, Any]:
     return {
         "BM": blocks.queries,

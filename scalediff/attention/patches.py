@@ -66,6 +66,8 @@ def _patches_on_axis(length: int, window: int, *, offset: int) -> tuple[int, int
 
 def sample_offsets(offset: Offset | Sequence[Offset], batch: int) -> tuple[Offset, ...]:
     """One (top, left) pair where all samples share it, else one for each; ValueError as `samples_by_offset`."""
+    if len(offset) == 2 and isinstance(offset[0], int) and isinstance(offset[1], int):
+        return ((offset[0], offset[1]),)  # what nearly all layers ask
     groups = samples_by_offset(offset, batch)
     if len(groups) == 1:
         return tuple(groups)
