@@ -8,7 +8,8 @@ from torch import nn
 from scalediff.cost.counts import Work, unit_work, vae_work
 from scalediff.cost.memory import PICTURE_BYTES, element_bytes, vae_activations
 from scalediff.method.geometry import Cells
-from scalediff.vae.layers import ATTENTION_WINDOW, Layers
+from scalediff.vae.attention import ATTENTION_WINDOW
+from scalediff.vae.layers import Layers
 from scalediff.vae.layout import TILE_SIDES, spans
 
 SPARE = 0.1  # of a GPU's free memory: for workspaces, and because freed blocks do not fit together

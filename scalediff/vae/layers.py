@@ -14,16 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scalediff.attention.windows import neighborhood_attention
 from scalediff.models.replacing import Replacement, Replacing
-from scalediff.models.units import Unit, changes_size, is_vae_attention, vae_units
+from scalediff.models.units import Unit, changes_size, vae_units
+from scalediff.vae.attention import MiddleAttention, is_plain
 
 Forward = Callable[[Tensor], Tensor]
 """A network's forward for one map: [1, C, h, w] -> [1, C', h', w']."""
 Patches = list[tuple[nn.Module, Replacement]]
-# Cells that a position of the middle attention sees, per side: the whole picture up to 2048 px. Its cost grows
-# with the square of the area: there it equals that of all convolutions, at 4096 px it would be four times that.
-ATTENTION_WINDOW = (256, 256)
 
 
 @dataclass(frozen=True)
@@ -93,12 +90,11 @@ class Layers:
     ) -> Iterator[Forward]:
         """Inside the `with`: the stretch as a function of [1, C, h * scale_in, w * scale_in], in this thread only.
 
-        `forward` is the network's, `patches` are in force too. The attention in the middle sees a window of
-        ATTENTION_WINDOW.
+        `forward` is the network's, `patches` are in force too, and the attention in the middle is `attention`'s.
         """
         units, inside, here = self._units, self.units(stretch), threading.get_ident()
         replaced: Patches = [*(patches or []), *((unit.module, _hand_on) for unit in units[: stretch.first])]
-        replaced += [(unit.module, _Attention(unit.module)) for unit in inside if _is_plain(unit.module)]
+        replaced += [(unit.module, MiddleAttention(unit.module)) for unit in inside if is_plain(unit.module)]
         replaced += [(unit.module, _leave) for unit in units[stretch.last : stretch.last + 1]]
 
         def run(x: Tensor) -> Tensor:
@@ -145,24 +141,3 @@ def _hand_on(previous: Callable[..., Tensor], x: Tensor, *args: Any) -> Tensor:
 
 def _leave(previous: Callable[..., Tensor], x: Tensor, *args: Any) -> Tensor:
     raise _LeftError(x)
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """Whether the module is the attention of ldm, sgm and SD3, by the names of its layers."""
-    return is_vae_attention(module) and all(hasattr(module, name) for name in ("norm", "k", "v", "proj_out"))
-
-
-class _Attention:
-    """Replacement for that attention's forward: a fused kernel, in windows where the picture is large."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def __call__(self, previous: Callable[..., Tensor], x: Tensor) -> Tensor:
-        module, grid = self._module, (x.shape[-2], x.shape[-1])
-        normed = module.norm(x)
-        q, k, v = (
-            layer(normed).flatten(2).transpose(1, 2)[:, None] for layer in (module.q, module.k, module.v)
-        )
-        out = neighborhood_attention(q, k, v, grid, ATTENTION_WINDOW)
-        return x + module.proj_out(out[:, 0].transpose(1, 2).unflatten(2, grid))

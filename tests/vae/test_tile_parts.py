@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.live_bytes import LiveBytes
 from scalediff.cost.memory import vae_activations
 from scalediff.cost.tiled_vae import choose_tile, memory_limit, tiled_work
-from scalediff.vae import layers
+from scalediff.vae import attention
 from scalediff.vae.layers import Layers
 from scalediff.vae.layout import FEATHER, LEAST_TILE, TILE_SIDES, Feathered, Kept, next_tile, spans, tiles
 from scalediff.vae.norms import MeasuredError, PictureNorms
@@ -112,7 +112,7 @@ def test_the_attention_is_windowed_only_above_its_window(monkeypatch):
             return float((vae.decoder(x) - whole).abs().max() / whole.std())
 
     exact = off()
-    monkeypatch.setattr(layers, "ATTENTION_WINDOW", (16, 16))
+    monkeypatch.setattr(attention, "ATTENTION_WINDOW", (16, 16))
     assert exact < 1e-4 < 0.01 < off()
 
 
