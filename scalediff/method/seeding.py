@@ -22,6 +22,19 @@ def generator(seed: int, *, stage: int, purpose: str, layer: int = 0, step: int 
     return torch.Generator("cpu").manual_seed(number)
 
 
+def global_generators(device: torch.device) -> list[torch.Generator]:
+    """Torch's own generators that unseeded draws on the CPU and on `device` take their numbers from."""
+    found = [torch.default_generator]
+    backend = getattr(torch, device.type, None)  # torch.cuda, torch.xpu, torch.mps
+    numbered = getattr(backend, "default_generators", ())
+    if device.type != "cpu" and numbered:
+        index = device.index if device.index is not None else backend.current_device()  # type: ignore[union-attr]
+        found.append(numbered[index])
+    elif device.type == "mps":
+        found.append(torch.mps._get_default_mps_generator())
+    return found
+
+
 def shift_offsets(seeds: Sequence[int], patch: Cells, *, stage: int, layer: int, step: int) -> list[Offset]:
     """Random (top, left) shifts of the query grid, one per image, uniform in 0..patch; in tokens (App. B.1)."""
     return [

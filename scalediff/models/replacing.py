@@ -17,7 +17,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from types import MethodType, ModuleType, TracebackType
+from types import FunctionType, MethodType, ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from torch import nn
@@ -99,6 +99,21 @@ def is_replaced(holder: Holder, name: str = "forward") -> bool:
     return any(link.live for link in _own_links(vars(holder).get(name)))
 
 
+def put_by_others(holder: nn.Module, name: str = "forward") -> str | None:
+    """Where the function comes from that somebody else has put in place of the module's own method; None without one.
+
+    On the module or on its class, below whatever is ours. The own method put on the module as it is, as extensions
+    leave it when they go, is nobody's.
+    """
+    present = vars(holder).get(name)
+    for link in _own_links(present):
+        present = link.below
+    own = getattr(type(holder), name, None)
+    if present is None or (isinstance(present, MethodType) and present.__func__ is own):
+        return None if _is_of_its_class(type(holder), name) else _origin(own)
+    return _origin(present)
+
+
 class _Link:
     """One replaced function. Once released it only passes calls on and refers to nobody's data."""
 
@@ -170,6 +185,26 @@ def _living(function: Function | None) -> Function | None:
             return link.function
         function = link.below
     return function
+
+
+def _is_of_its_class(owner: type, name: str) -> bool:
+    """Whether a class's method was written beside the class; torch's decorators are looked through."""
+    base = next((base for base in owner.__mro__ if name in vars(base)), None)
+    if base is None:
+        return True
+    method = vars(base)[name]
+    while isinstance(method, FunctionType) and str(method.__globals__.get("__name__")).startswith("torch."):
+        if not hasattr(method, "__wrapped__"):
+            return True  # torch's own
+        method = method.__wrapped__
+    # functools.wraps copies the names of what it wraps, but not the globals
+    named = method.__globals__.get("__name__") if isinstance(method, FunctionType) else method.__module__
+    return bool(named == base.__module__)
+
+
+def _origin(function: Any) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _as_function(link: _Link, signature: inspect.Signature | None) -> Function:

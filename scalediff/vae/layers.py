@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scalediff.models.replacing import Replacement, Replacing
+from scalediff.models.replacing import Replacement, Replacing, put_by_others
 from scalediff.models.units import Unit, changes_size, vae_units
 from scalediff.vae.attention import MiddleAttention, is_plain
 
@@ -50,7 +50,7 @@ class Layers:
     `middle` are the layers at latent resolution, small enough to be run on a whole picture; `above` the others
     in stretches for tiles, none of which ends at the picture's resolution, where a stored map would be large.
     `scale` is pixels per latent cell. Raises ValueError for another network, or one that wraps around at the
-    borders of the picture (the hosts' Tiling).
+    borders of the picture (the hosts' Tiling, or an extension's).
     """
 
     def __init__(self, part: nn.Module) -> None:
@@ -63,6 +63,11 @@ class Layers:
             raise ValueError(f"{type(part).__name__} is not one run of layers at latent resolution")
         if any(getattr(module, "padding_mode", "zeros") != "zeros" for module in part.modules()):
             raise ValueError("its pictures wrap around at their borders")
+        if any(
+            isinstance(module, nn.Conv2d) and put_by_others(module, "_conv_forward")
+            for module in part.modules()
+        ):
+            raise ValueError("somebody else has replaced its convolutions")
         self._units = units if self.decodes else units[::-1]
         count = len(units)
         inside, outside = (0, border), (border, count)

@@ -16,19 +16,22 @@ of which a run spends little.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scalediff.method.geometry import Cells
-from scalediff.models.replacing import Replacement, Replacing
+from scalediff.models.replacing import Replacement, Replacing, put_by_others
 from scalediff.vae.layers import Forward, Layers, Stretch
 from scalediff.vae.layout import Feathered, Kept, Tile, next_tile, tiles
 from scalediff.vae.norms import MeasuredError, PictureNorms
 
 log = logging.getLogger("scalediff")
+_of_thread = threading.local()
 
 ChooseTile = Callable[[nn.Module, Cells], "int | None"]
 """Called as choose(encoder_or_decoder, (h, w) of the latent): side of a tile in latent cells, None untiled."""
@@ -41,22 +44,38 @@ class TiledVAE(Replacing):
 
     Where memory does not suffice for the whole picture, it is tiled after all; where it does not suffice for a
     tile, smaller ones are taken, and where none is left, the error goes to the caller. A network whose layers are
-    not known runs as it is. Shapes are those of the VAE's own halves: a picture [B, 3, H, W] and what belongs to its
-    latent [B, C, h, w]; the pictures of a batch are tiled one after the other.
+    not known runs as it is, and so does one whose forward is somebody else's (`taken_by`).
+
+    All this in the thread that enters: the hosts decode previews in another while a picture is being made, which
+    sees the VAE as it was. Of several that are active in a thread the last one counts. Shapes are those of the VAE's
+    own halves: a picture [B, 3, H, W] and what belongs to its latent [B, C, h, w]; the pictures of a batch are tiled
+    one after the other.
     """
 
     def __init__(self, vae: Any, choose: ChooseTile, *, report: Report | None = None) -> None:
         self._choose = choose
         self._report = report
+        self._thread: int | None = None
         parts = [getattr(vae, name, None) for name in ("encoder", "decoder")]
         super().__init__(
-            (part, "forward", self._replacement(part)) for part in parts if isinstance(part, nn.Module)
+            (part, "forward", self._replacement(part))
+            for part in parts
+            if isinstance(part, nn.Module) and _is_free(part)
         )
+
+    def install(self) -> None:
+        """Replace the forwards for this thread."""
+        self._thread = threading.get_ident()
+        super().install()
 
     def _replacement(self, part: nn.Module) -> Replacement:
         def forward(previous: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             def whole(given: Tensor) -> Tensor:
-                return previous(given, *args, **kwargs)
+                with _running(part):
+                    return previous(given, *args, **kwargs)
+
+            if threading.get_ident() != self._thread or _is_running(part):
+                return previous(x, *args, **kwargs)
 
             try:
                 layers = Layers(part)
@@ -92,6 +111,13 @@ class TiledVAE(Replacing):
             log.info("the VAE ran out of memory: going on with tiles of %d latent cells", tile)
 
 
+def taken_by(part: nn.Module) -> str | None:
+    """Whose forward is in place of that of an `encoder` or `decoder`, so that its layers are not ours to run alone."""
+    if getattr(part, "_compiled_call_impl", None) is not None:
+        return "torch.compile"
+    return put_by_others(part)
+
+
 def tiled(layers: Layers, forward: Forward, x: Tensor, *, tile: int, report: Report | None = None) -> Tensor:
     """What the network's `forward` makes of one picture or latent `x` [1, C, h, w], in tiles of `tile` latent cells.
 
@@ -110,6 +136,28 @@ def tiled(layers: Layers, forward: Forward, x: Tensor, *, tile: int, report: Rep
     for stretch in layers.above:
         x = run.stretch(stretch, x, size)
     return x if layers.decodes else run.whole(x)
+
+
+def _is_free(part: nn.Module) -> bool:
+    taker = taken_by(part)
+    if taker is not None:
+        log.debug("the VAE is not tiled: the forward of its %s is %s", type(part).__name__, taker)
+    return taker is None
+
+
+def _is_running(part: nn.Module) -> bool:
+    """Whether a forward of ours is on its way to the network's own, in this thread."""
+    return id(part) in vars(_of_thread).get("parts", ())
+
+
+@contextmanager
+def _running(part: nn.Module) -> Iterator[None]:
+    before = vars(_of_thread).get("parts", ())
+    _of_thread.parts = (*before, id(part))
+    try:
+        yield
+    finally:
+        _of_thread.parts = before
 
 
 class _Tiles:

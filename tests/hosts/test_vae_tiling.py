@@ -195,6 +195,49 @@ def test_an_error_between_tiles_leaves_nothing_behind(host, monkeypatch):
     assert host.shared.state.textinfo is None
 
 
+class TestTilesOfAnotherExtension:
+    """Its forwards sit on both halves, as multidiffusion-upscaler's Tiled VAE puts them there."""
+
+    @pytest.fixture
+    def theirs(self, host):
+        vae, calls = host.model.first_stage_model, []
+
+        def put_on(half):
+            before = half.forward
+
+            def forward(x):
+                calls.append(x.shape)
+                return before(x)
+
+            half.forward = forward
+
+        put_on(vae.encoder)
+        put_on(vae.decoder)
+        yield calls
+        del vae.encoder.forward, vae.decoder.forward
+
+    def test_they_decode_and_the_user_is_told(self, host, stretches, theirs):
+        processed = run(host, "On")
+        assert stretches == []
+        assert theirs
+        assert "VAE tiling: On" not in processed.infotexts[0]
+        assert "VAE tiling was left out: another extension" in processed.infotexts[0]
+
+    @pytest.mark.parametrize("tiling", ["Auto", "Off"])
+    def test_nobody_asked_so_nobody_is_told(self, host, stretches, theirs, tiling):
+        host.shared.opts.data[preferences.CEILING_OPTION] = 0.001
+        processed = run(host, tiling)
+        assert stretches == []
+        assert theirs
+        assert "another extension" not in processed.infotexts[0]
+
+    def test_the_estimate_counts_without_our_tiles(self, host, theirs):
+        from scalediff.hosts.webui import vae as webui_vae
+
+        choose = webui_vae.tile_chooser(host.model, ScaleDiffConfig(vae_tiling="On"))
+        assert choose(host.model.first_stage_model.decoder, (32, 32)) is None
+
+
 class TestHostsThatTile:
     """Forge and its kin: their own flag, up only while a picture of ours is decoded."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import logging
@@ -9,9 +10,10 @@ import types
 import weakref
 
 import pytest
+import torch
 from torch import nn
 
-from scalediff.models.replacing import Replacing
+from scalediff.models.replacing import Replacing, put_by_others
 
 
 class Double(nn.Module):
@@ -279,3 +281,34 @@ def test_stale_globals_do_not_pile_up():
     with Replacing([(host, "f", lambda previous: "second " + previous())]):
         assert host.f() == "second host"
     assert host.f() == "host"
+
+
+class TestWhoseForwardItIs:
+    def test_the_own_one_is_nobodys(self) -> None:
+        module = Double()
+        assert put_by_others(module) is None
+        assert put_by_others(nn.Conv2d(1, 1, 1), "_conv_forward") is None
+        with Replacing([(module, "forward", adding(1))]), Replacing([(module, "forward", adding(2))]):
+            assert put_by_others(module) is None
+        module.forward = module.forward  # type: ignore[method-assign]  # what is left when they take theirs back
+        assert put_by_others(module) is None
+
+    def test_somebodys_lies_on_the_module_or_below_ours(self) -> None:
+        module = Double()
+        wrap(module, 1)
+        with Replacing([(module, "forward", adding(1))]):
+            assert str(put_by_others(module)).endswith("wrap.<locals>.<lambda>")
+
+    def test_somebodys_lies_on_the_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        spaces: dict = {"__name__": "their_extension", "functools": functools, "own": nn.Linear.forward}
+        exec("@functools.wraps(own)\ndef theirs(self, x):\n    return own(self, x)", spaces)
+        monkeypatch.setattr(nn.Linear, "forward", spaces["theirs"])
+        assert put_by_others(nn.Linear(1, 1)) is not None
+
+    def test_a_decorator_of_torchs_is_nobodys(self) -> None:
+        class Quiet(nn.Module):
+            @torch.no_grad()
+            def forward(self, x: int) -> int:
+                return x
+
+        assert put_by_others(Quiet()) is None

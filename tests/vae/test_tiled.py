@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scalediff.vae import tiled
 from scalediff.vae.layers import Layers
-from scalediff.vae.tiled import TiledVAE, is_out_of_memory
+from scalediff.vae.tiled import TiledVAE, is_out_of_memory, taken_by
 
 CELLS = (17, 25)  # with tiles of 16: neither full nor equal ones
 
@@ -145,19 +145,129 @@ def test_stopped_between_tiles_all_is_undone(vae, part, after):
     assert torch.equal(getattr(vae, part)(x), before)
 
 
+def in_another_thread(work) -> None:
+    def quietly() -> None:
+        with torch.no_grad():
+            work()
+
+    thread = threading.Thread(target=quietly)
+    thread.start()
+    thread.join()
+
+
 def test_another_thread_sees_the_vae_as_it_was(vae):
-    x = source("decoder", (8, 8))
+    """As for a live preview, which is decoded while a picture is: it's neither tiled nor can it be stopped."""
+    x = source("decoder")
+    expected, seen, reporting = vae.decoder(x), [], set()
+
+    def report(done: int, total: int) -> None:
+        reporting.add(threading.get_ident())
+        if not seen:
+            in_another_thread(lambda: seen.append(vae.decoder(x)))
+
+    result = in_tiles(vae, "decoder", x, report=report)
+    assert torch.equal(seen[0], expected)
+    assert reporting == {threading.get_ident()}
+    assert furthest(result, expected) < 1e-4
+    assert forwards(vae) == {}
+
+
+def test_two_threads_may_tile_one_vae(vae):
+    x = source("decoder")
     expected, seen = vae.decoder(x), []
-    forward = type(vae.decoder).forward
 
     def report(done: int, total: int) -> None:
         if not seen:
-            thread = threading.Thread(target=lambda: seen.append(forward(vae.decoder, x)))
-            thread.start()
-            thread.join()
+            in_another_thread(lambda: seen.append(in_tiles(vae, "decoder", x)))
 
-    in_tiles(vae, "decoder", source("decoder"), report=report)
-    assert torch.equal(seen[0], expected)
+    result = in_tiles(vae, "decoder", x, report=report)
+    assert furthest(result, expected) < 1e-4
+    assert torch.equal(seen[0], result)
+    assert forwards(vae) == {}
+
+
+def test_both_active_before_either_decodes(vae):
+    x, barrier, seen = source("decoder"), threading.Barrier(2, timeout=60), []
+
+    def job() -> None:
+        with torch.no_grad(), TiledVAE(vae, lambda half, size: 16):
+            barrier.wait()
+            seen.append(vae.decoder(x))
+            barrier.wait()
+
+    threads = [threading.Thread(target=job) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 2
+    assert torch.equal(*seen)
+    assert forwards(vae) == {}
+
+
+def test_the_inner_of_two_in_one_thread_counts(vae):
+    x, told = source("decoder"), []
+    outer = TiledVAE(vae, lambda half, size: 24, report=lambda done, total: told.append("outer"))
+    inner = TiledVAE(vae, lambda half, size: 16, report=lambda done, total: told.append("inner"))
+    with outer, inner:
+        result = vae.decoder(x)
+    assert set(told) == {"inner"}
+    assert torch.equal(result, in_tiles(vae, "decoder", x))
+
+
+class TilesOfTheirs:
+    """What multidiffusion-upscaler's Tiled VAE puts on a half: small maps go through, large ones layer by layer."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net, self.calls = net, 0
+        if not hasattr(net, "original_forward"):
+            net.original_forward = net.forward
+        net.forward = self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if max(x.shape[-2:]) <= 12:
+            return self.net.original_forward(x)
+        left, right = x.tensor_split(2, dim=-1)
+        return torch.cat([self.net.original_forward(left), self.net.original_forward(right)], dim=-1)
+
+    def leave(self) -> None:
+        self.net.forward = self.net.original_forward
+
+
+def test_a_half_that_somebody_else_runs_is_left_to_them(vae, caplog):
+    x, whole = source("decoder"), vae.decoder(source("decoder"))
+    theirs = TilesOfTheirs(vae.decoder)
+    expected = vae.decoder(x)
+    with caplog.at_level("DEBUG", logger="scalediff"):
+        assert torch.equal(in_tiles(vae, "decoder", x), expected)
+    assert "TilesOfTheirs" in caplog.text
+    assert theirs.calls == 2
+    assert vae.decoder.__dict__["forward"] is theirs
+    assert furthest(in_tiles(vae, "encoder", source("encoder")), vae.encoder(source("encoder"))) < 1e-4
+    theirs.leave()
+    assert taken_by(vae.decoder) is None
+    told: list[int] = []
+    result = in_tiles(vae, "decoder", x, report=lambda done, total: told.append(done))
+    assert told
+    assert furthest(result, whole) < 1e-4
+
+
+def test_a_forward_of_somebody_elses_on_the_class_is_left_to_them(vae, monkeypatch):
+    monkeypatch.setattr(type(vae.decoder), "forward", lambda self, x: x * 2)
+    x = source("decoder")
+    assert torch.equal(in_tiles(vae, "decoder", x), x * 2)
+
+
+def test_convolutions_that_somebody_replaced_run_whole(vae):
+    """Extensions that let pictures wrap around in one direction only put their own on every convolution."""
+    for module in vae.modules():
+        if isinstance(module, nn.Conv2d):
+            module._conv_forward = lambda x, weight, bias, m=module: nn.Conv2d._conv_forward(
+                m, x, weight, bias
+            )
+    x = source("decoder")
+    assert torch.equal(in_tiles(vae, "decoder", x), vae.decoder(x))
 
 
 @pytest.mark.parametrize(

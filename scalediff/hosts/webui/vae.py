@@ -25,19 +25,24 @@ from scalediff.cost.memory import weight_bytes
 from scalediff.cost.tiled_vae import choose_tile, memory_limit
 from scalediff.hosts.webui.job_record import ATTRIBUTE
 from scalediff.hosts.webui.memory import networks_of, vae_of
+from scalediff.hosts.webui.notes import tell
 from scalediff.method import seeding
 from scalediff.method.cascade import Stopped
 from scalediff.method.geometry import CELL, Cells
 from scalediff.settings import preferences
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.table import TILING_AUTO, TILING_OFF, TILING_ON
-from scalediff.vae.tiled import ChooseTile, Report, TiledVAE
+from scalediff.vae.tiled import ChooseTile, Report, TiledVAE, taken_by
 
 # Where the flag is that makes their VAE tile always: Forge backend/memory_management.py:212 (read in
 # backend/patcher/vae.py:129), reForge ldm_patched/modules/model_management.py:356 (read in sd.py:776).
 MEMORY_MODULES = ("backend.memory_management", "ldm_patched.modules.model_management")
 FLAG = "VAE_ALWAYS_TILED"
 HOSTS_TILE = 64  # their tiles, in latent cells
+OTHERS_TILE = (
+    "ScaleDiff's VAE tiling was left out: another extension ({}) runs the VAE in its own way. Switch that off, or set "
+    "VAE tiling to Off"
+)
 
 
 def tiling_mode(config: ScaleDiffConfig) -> str:
@@ -47,6 +52,17 @@ def tiling_mode(config: ScaleDiffConfig) -> str:
 
 def tile_chooser(sd_model: Any, config: ScaleDiffConfig) -> ChooseTile:
     """Which tiles the VAE of the host's model takes for a size, as the policy and the memory are now."""
+    asked, tiling_host = _asked_for(sd_model, config), _tiling_host()
+
+    def choose(part: nn.Module, latent_size: Cells) -> int | None:
+        taken = tiling_host is None and taken_by(part) is not None
+        return None if taken else asked(part, latent_size)
+
+    return choose
+
+
+def _asked_for(sd_model: Any, config: ScaleDiffConfig) -> ChooseTile:
+    """As `tile_chooser`, whoever else tiles."""
     wanted = tiling_mode(config)
     always, tiling_host = wanted == TILING_ON, _tiling_host()
 
@@ -79,6 +95,7 @@ def tiles(
         return nullcontext()
     choose = tile_chooser(p.sd_model, config)
     if tiling_host is None:
+        _note_others(p, config, cells)
         return TiledVAE(vae_of(p.sd_model), choose, report=_marking_use(p, report))
     if choose(_decoder(p.sd_model), cells) is None:
         return nullcontext()
@@ -141,9 +158,21 @@ def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
     report = progress(host, "encoding", stoppable=stage_index >= 0)
     with devices.without_autocast(), host.encoding(), tiles(p, host.config, cells, report=report):
         for seed, image in zip(p.seeds, rgb):
-            with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae")):
+            with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae"), devices.device):
                 latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model))
     return torch.cat(latents).float()
+
+
+def _note_others(p: Any, config: ScaleDiffConfig, latent_size: Cells) -> None:
+    """Tell the user where the tiles that are asked for are another extension's business."""
+    if tiling_mode(config) != TILING_ON:
+        return
+    asked = _asked_for(p.sd_model, config)
+    for half in _halves(p.sd_model):
+        taker = taken_by(half)
+        if taker is not None and asked(half, latent_size) is not None:
+            tell(p, OTHERS_TILE.format(taker))
+            return
 
 
 def _marking_use(p: Any, report: Report | None) -> Report:
@@ -190,12 +219,18 @@ def _halves(sd_model: Any) -> list[nn.Module]:
 
 
 @contextmanager
-def _seeded(source: torch.Generator) -> Iterator[None]:
-    """Torch's global generators start from the seed of `source` inside the `with` and are put back after it.
+def _seeded(source: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Torch's generators of the CPU and of `device` start from the seed of `source` inside the `with`.
 
-    The host's encoder draws from them, and some of its forms cannot be asked for the mean instead.
+    The host's encoder draws from them, and some of its forms cannot be asked for the mean instead. Those of other
+    devices are left alone, and so is the choice of the current one: the host may work on the second.
     """
-    cuda = [torch.cuda.current_device()] if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(source.initial_seed())
+    generators = seeding.global_generators(device)
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(source.initial_seed())
         yield
+    finally:
+        for generator, state in zip(generators, states):
+            generator.set_state(state)
