@@ -122,7 +122,7 @@ def sigma_of_timestep(alphas_cumprod: Tensor, tau: float) -> float:
     last = len(alphas_cumprod) - 1
     if not 0 <= tau <= last:
         raise ValueError(f"tau must be from 0 to {last}, got {tau!r}")
-    abar = torch.as_tensor(alphas_cumprod).detach().to("cpu", torch.float64)
+    abar = torch.as_tensor(alphas_cumprod).detach().cpu().double()  # in two steps: a Mac's GPU has no float64
     logs = ((1 - abar) / abar).log() / 2
     below, fraction = int(tau), tau - int(tau)
     if fraction == 0:  # not 0 * inf where a zero-SNR schedule ends at infinity
@@ -132,7 +132,7 @@ def sigma_of_timestep(alphas_cumprod: Tensor, tau: float) -> float:
 
 def _levels(full: Tensor | Sequence[float]) -> Tensor:
     """The levels above 0 of a schedule as float64 on the CPU."""
-    levels = torch.as_tensor(full).detach().to("cpu", torch.float64).flatten()
+    levels = torch.as_tensor(full).detach().cpu().double().flatten()
     if not bool(torch.isfinite(levels).all()):
         raise ValueError("the host's schedule holds numbers that are not finite")
     levels = levels[levels > 0]

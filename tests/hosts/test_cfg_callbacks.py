@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalediff.method.guidance import StructureGuidance
 
@@ -16,7 +17,8 @@ def parts(booted):
     generator = torch.Generator().manual_seed(1)
     x0, eps, reference = (torch.randn(3, 4, 16, 24, generator=generator) for _ in range(3))
     timesteps = torch.tensor([1.0, 250.0, 399.5])
-    alpha = webui_guidance.alpha_bar(booted.shared.sd_model.alphas_cumprod, timesteps).float()
+    logs = webui_guidance.log_alphas(booted.shared.sd_model.alphas_cumprod)
+    alpha = webui_guidance.alpha_bar(logs, timesteps).float()
     guidance = StructureGuidance(reference, 0.125, 0.8, sigma_start=1.5, prediction="eps")
     signal, noise = alpha.sqrt().view(-1, 1, 1, 1), (1 - alpha).sqrt().view(-1, 1, 1, 1)
     return SimpleNamespace(
@@ -50,7 +52,8 @@ def test_eps_path_keeps_dtype_and_input(parts):
 
 def test_fractional_timesteps_lie_between_their_neighbours(parts, booted):
     table = booted.shared.sd_model.alphas_cumprod
-    exact, half = parts.module.alpha_bar(table, torch.tensor([399.0, 400.0])), parts.alpha[2]
+    logs = parts.module.log_alphas(table)
+    exact, half = parts.module.alpha_bar(logs, torch.tensor([399.0, 400.0])), parts.alpha[2]
     torch.testing.assert_close(exact.float(), table[399:401].float())
     assert exact[1] < half < exact[0]
 
@@ -110,3 +113,83 @@ def test_timestep_samplers_show_eps(parts, callbacks, booted):
         guided = call(None, callbacks.p, parts.x, parts.timesteps, parts.eps.clone(), Denoiser)
     expected = parts.module.guide_eps(parts.x, parts.eps, parts.alpha, parts.guidance)
     torch.testing.assert_close(guided, expected)
+
+
+class OnAMac(torch.Tensor):
+    """A tensor on a device without float64: it can be fetched, but not converted there."""
+
+    fetched = 0
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.Tensor.double or any(arg is torch.float64 for arg in (*args, *kwargs.values())):
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support it"
+            )
+        result = super().__torch_function__(func, types, args, kwargs)
+        if func is torch.Tensor.cpu:
+            cls.fetched += 1
+            return result.as_subclass(torch.Tensor)
+        return result
+
+
+def test_a_device_without_float64_guides_timestep_samplers_as_well(parts, callbacks, booted):
+    from modules.sd_samplers_timesteps import CFGDenoiserTimesteps
+
+    table = booted.shared.sd_model.alphas_cumprod.as_subclass(OnAMac)
+
+    class Denoiser(CFGDenoiserTimesteps):
+        def __init__(self):
+            self.__dict__["alphas"] = table
+
+        def __setattr__(self, name, value):
+            self.__dict__[name] = value
+
+    OnAMac.fetched = 0
+    with callbacks.registered(), callbacks.using(parts.guidance):
+        for _ in range(3):
+            guided = call(None, callbacks.p, parts.x, parts.timesteps, parts.eps.clone(), Denoiser)
+    assert OnAMac.fetched == 1, "the table is fetched once a stage, not in each step"
+    torch.testing.assert_close(
+        guided, parts.module.guide_eps(parts.x, parts.eps, parts.alpha, parts.guidance)
+    )
+
+
+class NoFloat64(TorchDispatchMode):
+    """Torch's meta device stands for one without float64."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and (result.device.type, result.dtype) == ("meta", torch.float64):
+            raise TypeError("no float64 on this device")
+        return result
+
+
+def test_nothing_is_sent_to_the_device_in_float64(parts):
+    x, eps = parts.x.to("meta"), parts.eps.to("meta")
+    with NoFloat64():
+        assert parts.module.guide_eps(
+            x, eps, parts.alpha.double(), lambda x0, sigma: x0 * sigma.view(-1, 1, 1, 1)
+        ).is_meta
+
+
+@pytest.mark.parametrize("place", ["guidance", "rows"])
+def test_an_error_leaves_the_sampler_in_the_step_in_which_it_happens(parts, callbacks, place, monkeypatch):
+    def failing(*args):
+        raise ZeroDivisionError("in the middle of a step")
+
+    if place == "rows":
+        monkeypatch.setattr(callbacks.rows, "expect", failing)
+    steps, sigma = [], torch.tensor([0.3, 0.9, 1.5])
+
+    def sample():
+        with callbacks.registered(), callbacks.using(failing if place == "guidance" else parts.guidance):
+            for step in range(5):
+                steps.append(step)
+                call(None, callbacks.p, parts.x, sigma, parts.x0)
+
+    with pytest.raises(ZeroDivisionError, match="in the middle"):
+        sample()
+    assert steps == [0]
+    assert not callbacks.following

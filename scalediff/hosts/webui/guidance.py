@@ -19,13 +19,20 @@ from scalediff.hosts.webui.rows import BatchRows
 Guidance = Callable[[Tensor, Tensor], Tensor]  # x0 [B, C, H, W] and sigma [B] to the guided x0
 
 
-def alpha_bar(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
-    """alphas_cumprod `[T]` at a timestep that may be fractional (UniPC): linear in the logarithm. fp64."""
-    table = alphas_cumprod.double().clamp_min(1e-12).log()
-    t = timestep.to(table.device).double().clamp(0, len(table) - 1)
+def log_alphas(alphas_cumprod: Tensor) -> Tensor:
+    """The logarithms of alphas_cumprod `[T]`, fp64 on the CPU: not every device has that type (Macs have not)."""
+    return alphas_cumprod.detach().cpu().double().clamp_min(1e-12).log()
+
+
+def alpha_bar(logs: Tensor, timestep: Tensor) -> Tensor:
+    """alphas_cumprod, as `log_alphas` gives them, at timesteps `[B]` that may be fractional (UniPC): `[B]`, as `logs`.
+
+    Linear in the logarithm.
+    """
+    t = timestep.detach().cpu().double().clamp(0, len(logs) - 1)
     low = t.floor().long()
-    high = (low + 1).clamp(max=len(table) - 1)
-    return torch.lerp(table[low], table[high], t - low).exp()
+    high = (low + 1).clamp(max=len(logs) - 1)
+    return torch.lerp(logs[low], logs[high], t - low).exp()
 
 
 def noise_level(alpha: Tensor) -> Tensor:
@@ -38,11 +45,19 @@ def guide_eps(x: Tensor, eps: Tensor, alpha: Tensor, guidance: Guidance) -> Tens
 
     x0 = (x - sqrt(1 - abar) eps) / sqrt(abar); only the change of x0 is carried back: eps keeps its digits.
     """
-    signal = alpha.to(x.device).sqrt().float().view(-1, 1, 1, 1)
-    noise = (1 - alpha.to(x.device)).sqrt().float().view(-1, 1, 1, 1)
+    signal = alpha.sqrt().float().to(x.device).view(-1, 1, 1, 1)
+    noise = (1 - alpha).sqrt().float().to(x.device).view(-1, 1, 1, 1)
     x0 = (x.float() - noise * eps.float()) / signal
-    change = guidance(x0, noise_level(alpha).to(x.device).float()) - x0
+    change = guidance(x0, noise_level(alpha).float().to(x.device)) - x0
     return (eps.float() - signal / noise.clamp_min(1e-6) * change).to(eps.dtype)
+
+
+class _HaltedError(BaseException):
+    """Leaves the sampler after an error of ours: the host only logs an Exception of a callback, and samples on."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class GuidanceCallbacks:
@@ -57,8 +72,10 @@ class GuidanceCallbacks:
         self.shows_eps = shows_eps
         self.guidance: Guidance | None = None
         self.following = False
-        self.error: Exception | None = None
         self._seen: tuple[Tensor, Tensor, Any] | None = None
+        self._logs: tuple[Any, Tensor] | None = (
+            None  # a denoiser's alphas and what `log_alphas` makes of them
+        )
 
     @contextmanager
     def registered(self) -> Iterator["GuidanceCallbacks"]:
@@ -74,38 +91,43 @@ class GuidanceCallbacks:
 
     @contextmanager
     def using(self, guidance: Guidance | None) -> Iterator[None]:
-        """Follow the rows inside the `with` and apply `guidance`, if any.
-
-        Its errors, which the host only logs, are raised at the end.
-        """
-        self.guidance, self.following, self.error = guidance, True, None
+        """Follow the rows inside the `with` and apply `guidance`, if any. An error of theirs ends it at once."""
+        self.guidance, self.following = guidance, True
         try:
             yield
+        except _HaltedError as halted:
+            raise halted.error from None
         finally:
-            self.guidance, self.following, self._seen = None, False, None
-        if self.error is not None:
-            raise self.error
+            self.guidance, self.following, self._seen, self._logs = None, False, None, None
 
     def _before(self, params: Any) -> None:
         self._seen = None
         if not self.following or params.denoiser.p is not self.p:
             return
+        try:
+            self.rows.expect(params.x)
+        except Exception as error:
+            raise _HaltedError(error) from error
         batch = self.rows.batch
-        self.rows.expect(params.x)
         self._seen = params.x[-batch:], params.sigma[-batch:], params.denoiser
 
     def _after(self, params: Any) -> None:
         seen, self._seen = self._seen, None
-        if seen is None or self.guidance is None or self.error is not None:
+        if seen is None or self.guidance is None:
             return
         try:
             params.x = self._guided(params.x, *seen)
         except Exception as error:
-            self.error = error
+            raise _HaltedError(error) from error
 
     def _guided(self, prediction: Tensor, x: Tensor, sigma: Tensor, denoiser: Any) -> Tensor:
         assert self.guidance is not None
         if self.shows_eps and isinstance(denoiser, CFGDenoiserTimesteps):
-            alpha = alpha_bar(denoiser.alphas, sigma)
-            return guide_eps(x, prediction, alpha, self.guidance)
+            return guide_eps(x, prediction, alpha_bar(self._logs_of(denoiser), sigma), self.guidance)
         return self.guidance(prediction, sigma).to(prediction.dtype)
+
+    def _logs_of(self, denoiser: Any) -> Tensor:
+        """Fetched from the device once a stage: it would wait for the device in every step."""
+        if self._logs is None or self._logs[0] is not denoiser.alphas:
+            self._logs = denoiser.alphas, log_alphas(denoiser.alphas)
+        return self._logs[1]
