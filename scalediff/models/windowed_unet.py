@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from scalediff.attention.strips import Attend
@@ -36,7 +38,8 @@ class WindowedAttention(Replacing):
     0..patch tokens inclusive; `rows` says which image each batch row belongs to, as a list or as a
     function of the batch size (default: row modulo number of images). context_filter(x) -> (context_k,
     context_v) is where a host applies hypernetworks. attend(q, k, v) is the attention kernel; `upcast` runs
-    it in fp32. `room`: bytes that a layer may take beside its q, k, v and result, None for any number.
+    it in fp32, under autocast too. `room`: bytes that a layer may take beside its q, k, v and result, None for
+    any number.
 
     Raises ValueError for a model that is not supported and a window without a cell; a layer's call raises it where
     `rows` names no image.
@@ -133,7 +136,9 @@ class WindowedAttention(Replacing):
             q, k, v = q.float(), k.float(), v.float()
             if room is not None:  # q, k, v and the result have grown
                 room = max(0, room - 4 * q.numel() * (q.element_size() - narrow))
-        out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=self._attend, room=room)
+        # autocast would bring them down to half precision again
+        with _without_autocast(q.device) if self._upcast else nullcontext():
+            out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=self._attend, room=room)
         return _project_out(attn.to_out, out.transpose(1, 2).flatten(2).to(dtype))
 
     def _offsets(self, index: int, x: Tensor, grid: Cells) -> Sequence[Offset]:
@@ -149,6 +154,13 @@ class WindowedAttention(Replacing):
         if reason not in self.fallbacks:
             log.info("%s runs its own attention: %s", layer.name, reason)
         self.fallbacks[reason] += 1
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    try:
+        return torch.autocast(device.type, enabled=False)
+    except RuntimeError:  # a device that has none in this release of torch
+        return nullcontext()
 
 
 def _project_out(to_out: nn.Module, x: Tensor) -> Tensor:

@@ -211,6 +211,28 @@ def test_upcast_and_kernel(unet: nn.Module, upcast: bool, expected: torch.dtype)
     assert dtypes == {expected}
 
 
+@pytest.mark.parametrize(("upcast", "expected"), [(False, torch.bfloat16), (True, torch.float32)])
+def test_upcast_windows_run_in_fp32_under_autocast(
+    unet: nn.Module, upcast: bool, expected: torch.dtype
+) -> None:
+    """Autocast lowers the arguments of torch's attention, whatever type they are handed over in."""
+    results = set()
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        result = nn.functional.scaled_dot_product_attention(q, k, v)
+        results.add(result.dtype)
+        return result
+
+    with (
+        WindowedAttention(inspect(unet), WINDOW, attend=attend, upcast=upcast),
+        torch.autocast("cpu", dtype=torch.bfloat16),
+    ):
+        unet(latent(1, 4, 20, 12), words(1))
+        after = torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype
+    assert results == {expected}
+    assert after == torch.bfloat16  # it is on again
+
+
 @pytest.mark.parametrize("upcast", [False, True])
 def test_room_counts_what_fp32_copies_take(
     unet: nn.Module, upcast: bool, monkeypatch: pytest.MonkeyPatch
