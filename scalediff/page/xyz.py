@@ -17,11 +17,15 @@ DIGITS = 6  # ranges are made by repeated addition: 0.30000000000000004 is 0.3
 
 
 def add_axes() -> None:
-    """Add the axes to the host's plot, once; nothing where the host has no plot. For `on_before_ui`."""
+    """Add the axes to the host's plot, in place of any that were there: those may be an older version's.
+
+    Nothing where the host has no plot. For `on_before_ui`.
+    """
     plot = _plot_module()
-    if plot is None or any(option.label.startswith(PREFIX) for option in plot.axis_options):
+    if plot is None:
         return
-    plot.axis_options.extend(_axis(plot, param) for param in PARAMS)
+    others = [option for option in plot.axis_options if not option.label.startswith(PREFIX)]
+    plot.axis_options[:] = [*others, *(_axis(plot, param) for param in PARAMS)]
 
 
 def overridden(p: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:

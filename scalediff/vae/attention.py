@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from scalediff.attention.memory import is_fused
 from scalediff.attention.windows import neighborhood_attention
+from scalediff.method.geometry import Cells
 from scalediff.models.units import is_vae_attention
 
 # Cells that a position sees, per side: the whole picture up to 2048 px. The cost of seeing everything grows
@@ -33,7 +34,7 @@ class MiddleAttention:
 
     def __call__(self, previous: Callable[..., Tensor], x: Tensor) -> Tensor:
         grid = (x.shape[-2], x.shape[-1])
-        out = _attended(*self._projected(x), grid)
+        out = _attended(grid, *self._projected(x))
         return x + self._module.proj_out(out[:, 0].transpose(1, 2).unflatten(2, grid))
 
     def _projected(self, x: Tensor) -> list[Tensor]:
@@ -62,7 +63,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
-def _attended(q: Tensor, k: Tensor, v: Tensor, grid: tuple[int, int]) -> Tensor:
+def _attended(grid: Cells, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if grid[0] <= ATTENTION_WINDOW[0] and grid[1] <= ATTENTION_WINDOW[1]:
         return attend(q, k, v)  # without the copies that windows need
     return neighborhood_attention(q, k, v, grid, ATTENTION_WINDOW, attend=attend)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from scalediff.method.seeding import generator, shift_offsets
+from scalediff.method.seeding import generator, global_generators, shift_offsets
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAW = (
@@ -66,3 +66,15 @@ def test_shifts_reach_both_ends_and_nothing_else() -> None:
     assert {top for top, _ in drawn} == {0, 1, 2}
     assert {left for _, left in drawn} == {0, 1, 2, 3}
     assert len(set(drawn)) == 12
+
+
+def test_the_global_generators_are_those_of_the_device_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = (torch.Generator(), torch.Generator())
+    monkeypatch.setattr(torch.cuda, "default_generators", cards)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    cpu = torch.default_generator
+    assert global_generators(torch.device("cpu")) == [cpu]
+    assert global_generators(torch.device("cuda:1")) == [cpu, cards[1]]
+    assert global_generators(torch.device("cuda")) == [cpu, cards[0]]
+    monkeypatch.setattr(torch.cuda, "default_generators", ())  # nothing has run on a GPU yet
+    assert global_generators(torch.device("cuda:1")) == [cpu]

@@ -94,6 +94,6 @@ def _counted(network: nn.Module) -> Iterator[NetworkCalls]:
 
 def _now() -> float:
     """Seconds, when the device has done what it was given."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    if devices.device.type == "cuda":  # by its number: the current one may be another
+        torch.cuda.synchronize(devices.device)
     return time.perf_counter()
