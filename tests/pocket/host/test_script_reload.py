@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_modules_scripts import in_a_fresh_process
+from test_script_loading import in_a_fresh_process
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # Loads the extension, changes its files, and loads it again, as Reload UI does. Prints what is in force each time.
 PROGRAM = """
 import os, sys
