@@ -13,11 +13,13 @@ TARGETS = {"2x": (2 * BASE, 2 * BASE), "4x": (4 * BASE, 4 * BASE), "odd": (BASE 
 def test_staged_to_the_size_of_the_tab(
     webui: Webui, base_picture: np.ndarray, target: tuple[int, int]
 ) -> None:
+    """At the size of the ordinary picture: Neo rounds what a request asks for to whole steps of 64 px."""
     width, height = target
-    made = webui.img2img(base_picture, width=width, height=height, alwayson_scripts=scalediff())
+    size = {"width": width, "height": height}
+    made = webui.img2img(base_picture, **size, alwayson_scripts=scalediff())
     assert made.note == ""
     assert made.ours
-    assert made.size == (width, height)
+    assert made.size == (width, height) or made.size == webui.img2img(base_picture, **size, steps=1).size
     assert made.image.std() > 1
 
 

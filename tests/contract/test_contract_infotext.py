@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 import webuiapi
-from webui_client import BASE, HIRES, TITLE, Webui, difference, scalediff
+from webui_client import BASE, HIRES, TITLE, Webui, difference, read_infotext, scalediff
 
 # A1111 itself answers 500 to an infotext with a hires pass unless these fields are named: it reads
 # "Use same sampler" out of the missing key and takes that for a sampler's name.
@@ -42,12 +42,58 @@ def test_an_ordinary_infotext_does_not_switch_us_on(webui: Webui) -> None:
     assert difference(again.image, stock.image) == 0
 
 
+# A request's fields by the keys of the infotext, as the hosts read them when a picture is pasted.
+FIELDS: dict[str, str] = {
+    "Prompt": "prompt",
+    "Negative prompt": "negative_prompt",
+    "Steps": "steps",
+    "Sampler": "sampler_name",
+    "Schedule type": "scheduler",
+    "CFG scale": "cfg_scale",
+    "Distilled CFG Scale": "distilled_cfg_scale",
+    "Seed": "seed",
+    "Size-1": "width",
+    "Size-2": "height",
+    "Denoising strength": "denoising_strength",
+    "Hires upscale": "hr_scale",
+    "Hires upscaler": "hr_upscaler",
+    "Hires steps": "hr_second_pass_steps",
+    "Hires sampler": "hr_sampler_name",
+    "Hires schedule type": "hr_scheduler",
+    "Hires CFG Scale": "hr_cfg",
+    "Hires Distilled CFG Scale": "hr_distilled_cfg",
+    "Hires prompt": "hr_prompt",
+    "Hires negative prompt": "hr_negative_prompt",
+}
+
+
+def test_the_keys_of_both_passes_make_the_picture_again(webui: Webui) -> None:
+    """Hosts write those of the second pass in `init`, or in the pass that is replaced."""
+    chosen = {
+        "hr_sampler_name": "Euler a",
+        "hr_second_pass_steps": 3,
+        "hr_prompt": "a blue box",
+        "hr_negative_prompt": "a tree",
+    }
+    made = webui.hires(**chosen, denoising_strength=0.65, alwayson_scripts=scalediff())
+    read = {FIELDS[key]: value for key, value in read_infotext(webui, made).items() if key in FIELDS}
+    needed = ("hr_upscaler", "denoising_strength", *chosen)
+    assert not [name for name in needed if name not in read]
+    said = {name: value for name, value in read.items() if not str(value).startswith("Use same")}
+    forced = {"enable_hr": True, "hr_additional_modules": webui.hires_fields.get("hr_additional_modules")}
+    again = webui.generate(
+        "txt2img", {**said, **forced, "save_images": False, "alwayson_scripts": scalediff()}
+    )
+    assert difference(again.image, made.image) == 0
+    assert again.infotext == made.infotext
+
+
 def test_the_client_library_from_the_package_index(webui: Webui) -> None:
     where = urlsplit(webui.url)
     client = webuiapi.WebUIApi(host=where.hostname, port=where.port)
     known = inspect.signature(client.txt2img).parameters
     result = client.txt2img(
-        **{name: value for name, value in webui.defaults.items() if name in known},
+        **{name: value for name, value in webui.defaults.items() if name in known and name not in HIRES},
         enable_hr=True,
         hr_scale=2,
         hr_upscaler=webuiapi.HiResUpscaler.Latent,

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 TITLE = "ScaleDiff"
 NOTE = "ScaleDiff note"
@@ -84,6 +85,14 @@ def to_base64(pixels: np.ndarray) -> str:
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, format="PNG")
     return base64.b64encode(sink.getvalue()).decode()
+
+
+def read_infotext(webui: Webui, made: Answer) -> dict[str, Any]:
+    """The first picture's infotext as the host reads it back from a file."""
+    sink, text = io.BytesIO(), PngInfo()
+    text.add_text("parameters", made.infotext)
+    Image.fromarray(made.image).save(sink, format="PNG", pnginfo=text)
+    return webui.post("png-info", {"image": base64.b64encode(sink.getvalue()).decode()})["parameters"]
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
