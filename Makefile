@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VENV3 := .venv-gradio3
 
-.PHONY: demo serve test lint types check-python train bench quality bench-repetition clean
+.PHONY: demo serve test lint types check-python train bench bench-gpu quality bench-repetition clean
 
 demo: $(VENV)/.runtime  ## one prompt: native, direct 4x, latent hires fix 4x, ScaleDiff 4x -> outputs/demo.png
 	$(PY) -m pocket_webui.demo
@@ -28,12 +28,16 @@ train: $(VENV)/.runtime  ## makes the pocket checkpoint again, from nothing (abo
 	$(PY) -m training
 
 bench: $(VENV)/.bench  ## attention, one UNet and one FLUX call, a whole run, the tiled VAE, side by side -> docs/performance.md
-	$(PY) -m benchmarks.attention_core --seconds 240
-	$(PY) -m benchmarks.unet_call
-	$(PY) -m benchmarks.flux_call
+	$(PY) -m benchmarks.attention_core --device cpu --seconds 240
+	$(PY) -m benchmarks.unet_call --device cpu
+	$(PY) -m benchmarks.flux_call --device cpu
 	$(PY) -m benchmarks.whole_run
 	$(PY) -m benchmarks.tiled_vae
 	$(PY) -m benchmarks.performance --take outputs
+
+bench-gpu: $(VENV)/.bench $(VENV)/.dev  ## the same on a GPU, the real models' shapes, at most 7 minutes -> outputs/gpu
+	PYTHON=$(abspath $(PY)) benchmarks/gpu.sh outputs/gpu
+	$(PY) -m benchmarks.performance --gpu outputs/gpu/gpu.json
 
 quality: $(VENV)/.runtime  ## every method against the true distribution; resumable, many hours of processor time
 	$(PY) -m benchmarks.quality

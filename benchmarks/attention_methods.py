@@ -6,9 +6,11 @@ windows themselves) and returns a function without arguments that does the work 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +18,27 @@ from einops import rearrange
 from torch import Tensor
 
 from scalediff.attention import joint_neighborhood_attention, neighborhood_attention
-from scalediff.method.geometry import Cells, QuerySpan, fitted_window, merged_spans, patch_length, query_spans
+from scalediff.attention.rule import BackendChoice, backend_of
+from scalediff.method.geometry import (
+    Cells,
+    Offset,
+    QuerySpan,
+    fitted_window,
+    merged_spans,
+    patch_length,
+    query_spans,
+)
 
 Call = Callable[[], Tensor]
+Table = tuple[Tensor, Tensor]  # (cos, sin), each [text + H*W, D], every angle twice in a row
 
 
 @dataclass(frozen=True)
 class Problem:
-    """q, k, v [B, heads, text + H*W, D] on a grid (H, W) with windows (h, w), in tokens."""
+    """q, k, v [B, heads, text + H*W, D] on a grid (H, W) with windows (h, w), in tokens.
+
+    `offset` shifts the query grid. With `rope` q and k are not turned yet, and turning them is part of the work.
+    """
 
     q: Tensor
     k: Tensor
@@ -31,6 +46,8 @@ class Problem:
     grid: Cells
     window: Cells
     text: int = 0
+    offset: Offset = (0, 0)
+    rope: Table | None = None
 
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v of the image as [B, heads, H, W, D]."""
@@ -54,26 +71,75 @@ class Problem:
         return fitted_window(self.grid[0], self.window[0]), fitted_window(self.grid[1], self.window[1])
 
 
-def ours(problem: Problem) -> Call:
-    """The extension's own path."""
+def ours(problem: Problem, *, choice: BackendChoice = "auto") -> Call:
+    """The extension's own path, by its rule; `choice` is what the user can ask for on the settings page."""
     p = problem
     if p.text:
-        return lambda: joint_neighborhood_attention(p.q, p.k, p.v, p.grid, p.window, text_length=p.text)
-    return lambda: neighborhood_attention(p.q, p.k, p.v, p.grid, p.window)
+        return lambda: joint_neighborhood_attention(
+            p.q,
+            p.k,
+            p.v,
+            p.grid,
+            p.window,
+            text_length=p.text,
+            rope=p.rope,
+            offset=p.offset,
+            choice=choice,
+        )
+    return lambda: neighborhood_attention(p.q, p.k, p.v, p.grid, p.window, offset=p.offset, choice=choice)
+
+
+def backend(problem: Problem, *, choice: BackendChoice = "auto") -> str:
+    """What the extension's rule takes for this problem."""
+    p = problem
+    return backend_of(p.q, p.k, p.v, attend=None, room=None, choice=choice, with_text=bool(p.text))
+
+
+def kernel(problem: Problem) -> Call | None:
+    """Our own GPU kernel, asked directly; None where it cannot run or does not exist."""
+    module, p = own_kernel(), problem
+    if module is None or not module.available(p.q.device, p.q.dtype, p.q.shape[-1]):
+        return None
+    place: dict[str, object] = {"offset": p.offset}
+    attend = module.attend_windows
+    if p.text:
+        attend = module.attend_joint
+        place |= {"text_length": p.text, "rope": p.rope}
+    return partial(attend, p.q, p.k, p.v, p.grid, p.window, **place)
+
+
+def own_kernel() -> ModuleType | None:
+    """`scalediff.attention.kernel` where there is one: imported by name, as the product does it."""
+    try:
+        return importlib.import_module("scalediff.attention.kernel")
+    except ImportError:
+        return None
+
+
+def batched(problem: Problem) -> Call | None:
+    """What runs on a GPU without Triton; None where that is one call per patch."""
+    if backend(problem, choice="host") != "batched":
+        return None
+    return ours(problem, choice="host")
 
 
 def whole(problem: Problem) -> Call:
-    """Global attention, as the model has it at this size."""
+    """Global attention, as the model has it at this size; with a table q and k are turned as models do it."""
     p = problem
-    return lambda: F.scaled_dot_product_attention(p.q, p.k, p.v)
+    if p.rope is None:
+        return lambda: F.scaled_dot_product_attention(p.q, p.k, p.v)
+    table = p.rope
+    return lambda: F.scaled_dot_product_attention(rotated(p.q, table), rotated(p.k, table), p.v)
 
 
 def slices(problem: Problem, *, joined: bool = False) -> Call | None:
-    """The plain loop: for each patch slice its queries and its window, attend, write back. None with text.
+    """The plain loop: for each patch slice its queries and its window, attend, write back.
+
+    None with text and for a shifted grid.
 
     `joined`: neighbouring patches that see one window go together, as they do in the extension's own path.
     """
-    if problem.text:
+    if problem.text or problem.offset != (0, 0):
         return None
     q, k, v = problem.maps()
     rows, columns = problem.spans()
@@ -100,12 +166,15 @@ def slices(problem: Problem, *, joined: bool = False) -> Call | None:
 
 
 def gather(problem: Problem) -> Call | None:
-    """Windows fetched by an index tensor, all in one attention call; None on a ragged grid.
+    """Windows fetched by an index tensor, all in one attention call; None on a ragged or shifted grid.
 
-    Keys and values are copied about four times, the text once for each patch.
+    None too where q and k are still to be turned. Keys and values are copied about four times, the text once for
+    each patch.
     """
     (height, width), (high, wide) = problem.grid, problem.size()
-    if height % patch_length(high) or width % patch_length(wide):
+    if height % patch_length(high) or width % patch_length(wide) or problem.offset != (0, 0):
+        return None
+    if problem.rope is not None:
         return None
     count = len(window_index(problem.grid, problem.window, problem.q.device))
     texts = [
@@ -137,7 +206,8 @@ def gathered(problem: Problem, texts: Sequence[Tensor] = ()) -> Tensor:
 def floor(problem: Problem) -> Call:
     """Attention alone: queries and windows lie ready in memory, results stay where they fall.
 
-    One call for each size of patch; a grid that the patches divide has one.
+    One call for each size of patch; a grid that the patches divide has one. A shifted grid has as many queries,
+    each with as many keys: its floor is that of the grid that is not shifted.
     """
     ready = [tuple(torch.cat(parts).contiguous() for parts in zip(*group)) for group in _windows(problem)]
 
@@ -154,7 +224,18 @@ METHODS: dict[str, Callable[[Problem], Call | None]] = {
     "gather": gather,
     "slices": slices,
     "global": whole,
+    "kernel": kernel,
+    "batched": batched,
+    "patches": partial(ours, choice="patches"),
 }
+
+
+def rotated(x: Tensor, table: Sequence[Tensor]) -> Tensor:
+    """x [..., D] turned by (cos, sin), all of it in fp32 at once: the usual way to write it."""
+    cos, sin = table
+    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-second, first], dim=-1).flatten(-2)
+    return (x.float() * cos + turned * sin).to(x.dtype)
 
 
 def _windows(problem: Problem) -> list[list[tuple[Tensor, Tensor, Tensor]]]:

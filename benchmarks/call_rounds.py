@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,11 +15,12 @@ from torch import nn
 from tqdm import tqdm
 
 from benchmarks.live_bytes import peak_bytes
-from benchmarks.timing import default_device, timed
+from benchmarks.timing import default_device, timed, write_json
 
 SLOWEST_CALLS = 3  # rounds at least, however long they take
 # Short calls are repeated for about so long in all, but not more often than that.
 ENOUGH_SECONDS, ENOUGH_ROUNDS = 30.0, 15
+GPU_ENOUGH_SECONDS = 3.0  # where time is dear and calls are even
 Scope = Callable[[], AbstractContextManager[Any]]
 
 
@@ -36,10 +36,11 @@ def in_turn(
     memory: dict[str, int] = {}
     failed: dict[str, str] = {}
     order = random.Random(0)
+    enough = GPU_ENOUGH_SECONDS if device.type == "cuda" else ENOUGH_SECONDS
     for round_ in range(
         max(rounds, ENOUGH_ROUNDS) + 1
     ):  # the first warms up, and is where memory is measured
-        if round_ > rounds and sum(map(sum, seconds.values())) > ENOUGH_SECONDS:
+        if round_ > rounds and sum(map(sum, seconds.values())) > enough:
             break
         names = [name for name in ways if name not in failed]
         for name in tqdm(order.sample(names, len(names)), desc=f"{title}, round {round_}", leave=False):
@@ -105,10 +106,10 @@ def arguments(name: str, about: str | None, methods: Sequence[str]) -> argparse.
 
 def write_each(path: Path, head: Mapping[str, Any], rows: Iterator[dict[str, Any]]) -> None:
     """Write `head` and the rows so far after each row, and print its ratios: an interrupted run loses one size."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = []
+    done: list[dict[str, Any]] = []
     for row in rows:
         done.append(row)
-        path.write_text(json.dumps({**head, "results": done}, indent=1))
+        write_json(path, {**head, "results": done})
         said = {name: round(found["of_medians"], 2) for name, found in row["ratios"].items()}
-        print(f"{row['scale']:g}x: {said}", flush=True)
+        batch = f", batch {row['batch']}" if "batch" in row else ""
+        print(f"{row['scale']:g}x{batch}: {said}", flush=True)

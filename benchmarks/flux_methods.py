@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.attention_methods import Problem, gathered, window_index
+from benchmarks.attention_methods import Problem, Table, gathered, rotated, window_index
 from benchmarks.unet_methods import patchwise
 from scalediff.attention.joint import joint_neighborhood_attention
 from scalediff.method.geometry import Cells
 
-Table = tuple[Tensor, Tensor]  # (cos, sin), each [text + H*W, D], every angle twice in a row
 Core = Callable[[Tensor, Tensor, Tensor, Table], Tensor]
 Scope = Callable[[Any, Cells, Cells], AbstractContextManager[Any]]
 PATCH_BATCH = 1  # as the paper times MultiDiffusion on FLUX (4.1)
@@ -138,14 +137,6 @@ def gather_core(grid: Cells, window: Cells) -> Core:
         return gathered(Problem(q, k, v, grid, window, text), texts)
 
     return core
-
-
-def rotated(x: Tensor, table: tuple[Tensor, ...]) -> Tensor:
-    """x [..., D] turned by (cos, sin), all of it in fp32 at once: the usual way to write it."""
-    cos, sin = table
-    first, second = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-second, first], dim=-1).flatten(-2)
-    return (x.float() * cos + turned * sin).to(x.dtype)
 
 
 def image_ids(grid: Cells) -> Tensor:

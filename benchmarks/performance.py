@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import wording
+from benchmarks import performance_gpu, wording
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -23,8 +23,13 @@ def render(results: Path = RESULTS) -> str:
     """The page. A benchmark whose file is missing is named as not run."""
     page = [
         "# Performance\n",
-        "Rendered by `python -m benchmarks.performance` from `benchmarks/results/`; `make bench` measures again. Every "
-        "figure is a ratio of medians taken in turn in one process; in brackets the middle half of the rounds.\n",
+        "Rendered by `python -m benchmarks.performance` from `benchmarks/results/`; `benchmarks/gpu.sh` measures again "
+        "on a GPU, `make bench` on a CPU. Everything that is compared was timed in turn in one process.\n",
+        "## On a GPU\n",
+        performance_gpu.render(performance_gpu.entries(results)),
+        "## On a CPU\n",
+        "On one thread, with fewer heads or narrow models: this says nothing of a GPU. Every figure is a ratio of "
+        "medians; in brackets the middle half of the rounds.\n",
     ]
     for name in SOURCES:
         path = results / f"{name}.json"
@@ -32,7 +37,7 @@ def render(results: Path = RESULTS) -> str:
         if path.exists():
             page.append(section(json.loads(path.read_text())))
         else:
-            page.append(f"## {TITLES[name]}\n\nNot run.\n")
+            page.append(f"### {TITLES[name]}\n\nNot run.\n")
     return "\n".join(page)
 
 
@@ -48,7 +53,7 @@ def attention_core(report: dict[str, Any]) -> str:
     )
     return "\n".join(
         (
-            f"## {TITLES['attention_core']}\n",
+            f"### {TITLES['attention_core']}\n",
             "Floor: `scaled_dot_product_attention` on windows that lie ready in memory, the least that any "
             "way to compute windowed attention can take. Gather: the usual form, an index tensor. Slices: the plain "
             "loop. Whole call: the sum over all layers of the model, each level by its number of layers and heads.\n",
@@ -66,7 +71,7 @@ def unet_call(report: dict[str, Any]) -> str:
     windowed = ", ".join(f"{row['windowed']} at {row['scale']:g}x" for row in results)
     measured, memory = wording.calls(results)
     lines = [
-        f"## {TITLES['unet_call']}\n",
+        f"### {TITLES['unet_call']}\n",
         f"diffusers' `UNet2DConditionModel`, SDXL's topology with widths {carrier['widths']}, native side "
         f"{carrier['side']} latent cells, random weights. Attention layers that ran in windows: {windowed}. Times of "
         "each method over ours; behind the slash what the counted multiply-adds predict. What a method does to the "
@@ -89,7 +94,7 @@ def flux_call(report: dict[str, Any]) -> str:
     measured, memory = wording.calls(results)
     cut = ", fewer than FLUX's 19 and 38 to fit the memory" if report["cut"] else ""
     lines = [
-        f"## {TITLES['flux_call']}\n",
+        f"### {TITLES['flux_call']}\n",
         f"diffusers' `FluxTransformer2DModel`, {carrier['double']} double and {carrier['single']} single blocks{cut}, "
         f"{carrier['heads']} heads of {carrier['dim']} channels, native side {carrier['side']} tokens, "
         f"{carrier['text']} tokens of text, random weights, {report['dtype'].removeprefix('torch.')}. Width, side and "
@@ -120,7 +125,7 @@ def whole_run(report: dict[str, Any]) -> str:
     ]
     return "\n".join(
         (
-            f"## {TITLES['whole_run']}\n",
+            f"### {TITLES['whole_run']}\n",
             f"The pocket model, {report['steps']} steps, 128 to 512 px; seconds of the working thread, medians of "
             f"{report['rounds']} rounds. How good the pictures are: [quality.md](quality.md).\n",
             wording.table(["recipe", "s", "times as fast", *phases], rows),
@@ -145,7 +150,7 @@ def tiled_vae(report: dict[str, Any]) -> str:
     heads = ["half", "tile, cells", "ours off by", "plain tiles off by", "memory, MB", "tiled / untiled time"]
     return "\n".join(
         (
-            f"## {TITLES['tiled_vae']}\n",
+            f"### {TITLES['tiled_vae']}\n",
             "Greatest and mean difference from the untiled result: of 255 for pictures, in standard deviations for "
             "latents. Plain tiles: each normalised by itself. The attention in the middle sees the whole picture here; "
             "in this VAE it forms all its scores at once, which is what the peak at 1024 px consists of.\n",
@@ -215,8 +220,13 @@ def _per_pixel(results: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.performance", description=__doc__)
     parser.add_argument("--take", type=Path, help="folder with new JSON files that replace the kept ones")
+    parser.add_argument(
+        "--gpu", type=Path, help="a gpu.json of `benchmarks/gpu.sh` to keep as a further entry"
+    )
     args = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
+    if args.gpu:
+        print(performance_gpu.keep(args.gpu, RESULTS))
     if args.take:
         for name in SOURCES:
             if (args.take / f"{name}.json").exists():

@@ -1,13 +1,14 @@
-"""One UNet call at 1x, 2x and 4x the native size: direct, ours, the paper's usual form, MultiDiffusion, HiDiffusion.
+"""One UNet call at 1x to 4x the native size: direct, ours, the paper's usual form, MultiDiffusion, HiDiffusion.
 
 The carrier has SDXL's topology (three levels, transformers of depth 0, 2, 10) with random weights: the full
-model on a GPU, on a CPU a narrow one with a small native size. Times are taken in turn in one process and
+model in fp16 on a GPU, alone and in a batch of two (a picture with its negative prompt), on a CPU a narrow one
+with a small native size. Times are taken in turn in one process and
 given as ratios of medians; beside each stands the ratio that the counted multiply-adds predict.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -62,18 +63,22 @@ NARROW = Carrier(widths=(32, 64, 128), depths=(1, 2, 10), side=48, head=32, text
 SDXL = Carrier(widths=(320, 640, 1280), depths=(1, 2, 10), side=128, head=64, text=2048)
 
 
-def measure(unet: Any, scale: float, names: list[str], *, rounds: int) -> dict[str, Any]:
-    """Seconds of each method at `scale` times the native side, in turn, its peak memory, and the counts beside."""
+def measure(unet: Any, scale: float, names: Sequence[str], *, rounds: int, batch: int = 1) -> dict[str, Any]:
+    """Seconds of each method at `scale` times the native side, in turn, its peak memory, and the counts beside.
+
+    Counts are those of one picture, whatever the batch.
+    """
     side = round(native(unet) * scale)
     place = place_of(unet)
-    x = torch.randn(1, 4, side, side, **place)
-    text = torch.randn(1, TEXT_TOKENS, unet.config.cross_attention_dim, **place)
+    x = torch.randn(batch, 4, side, side, **place)
+    text = torch.randn(batch, TEXT_TOKENS, unet.config.cross_attention_dim, **place)
     ways = {name: partial(METHODS[name], unet) for name in names}
     found = in_turn(
-        ways, lambda: _call(unet, x, text), device=place["device"], rounds=rounds, title=f"{scale:g}x"
+        ways, lambda: call(unet, x, text), device=place["device"], rounds=rounds, title=f"{scale:g}x"
     )
     windowed = windowed_calls(unet, x, text) if "ours" in found["seconds"] else 0
-    return {"scale": scale, "side": side, **found, "macs": predicted(unet, side), "windowed": windowed}
+    about = {"scale": scale, "side": side, "batch": batch}
+    return about | found | {"macs": predicted(unet, side), "windowed": windowed}
 
 
 def predicted(unet: Any, side: int) -> dict[str, int]:
@@ -94,18 +99,22 @@ def predicted(unet: Any, side: int) -> dict[str, int]:
 def windowed_calls(unet: Any, x: Tensor, text: Tensor) -> int:
     """How many attention layers ran in windows in one call of ours."""
     with ours(unet) as inside:
-        _call(unet, x, text)
+        call(unet, x, text)
     return inside.calls
 
 
-def _call(unet: Any, x: Tensor, text: Tensor) -> Tensor:
+def call(unet: Any, x: Tensor, text: Tensor) -> Tensor:
+    """Noise predicted for x [B, 4, h, w] and text [B, tokens, width]."""
     sizes = {"text_embeds": x.new_zeros(1, POOLED), "time_ids": x.new_zeros(1, TIME_IDS)}
     return unet(x, torch.tensor(981, device=x.device), text, added_cond_kwargs=sizes).sample
 
 
 def main() -> None:
     parser = arguments("unet_call", __doc__, list(METHODS))
-    parser.add_argument("--scales", type=float, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument(
+        "--scales", type=float, nargs="+", help="1 2 4 8, on a GPU what the goals ask for first"
+    )
+    parser.add_argument("--batches", type=int, nargs="+", help="1, on a GPU 2 and 1")
     parser.add_argument(
         "--all-up-to", type=float, help="larger sizes are run with ours alone; 4 on a CPU, else 8"
     )
@@ -116,11 +125,14 @@ def main() -> None:
     with made_on(torch.device(args.device), dtype):
         unet: Any = carrier.build()
     all_up_to = args.all_up_to or (8 if cuda else 4)
+    scales = args.scales or ([2, 4, 1.5, 1] if cuda else [1, 2, 4, 8])
+    batches = args.batches or ([2, 1] if cuda else [1])
 
     def rows() -> Iterator[dict[str, Any]]:
-        for scale in args.scales:
+        for scale in scales:
             names = args.methods if scale <= all_up_to else ["ours"]
-            yield measure(unet, scale, names, rounds=args.rounds)
+            for batch in batches:
+                yield measure(unet, scale, names, rounds=args.rounds, batch=batch)
 
     head = {"machine": machine(args.device), "dtype": str(dtype), "carrier": asdict(carrier)}
     write_each(args.json, head, rows())

@@ -1,31 +1,39 @@
 """A whole run from the native size to 4x in the pocket WebUI, by phase: the paper's recipe, ours, ours with savings.
 
-All runs have the same caption, seed, sampler and number of steps. They are made in turn in one process; times are
-those of the one working thread, on a GPU those of the wall clock with the device waited for.
+    python -m benchmarks.whole_run [--rounds 3] [--json FILE]
+    python -m benchmarks.whole_run --device cuda [--sides 2048 4096] [--seconds 45] [--json FILE]
+
+With --device not the pocket model runs but one of SDXL's real shape with random weights, in fp16 on a GPU: see
+`whole_run_parts`. In the pocket all runs have the same caption, seed, sampler and number of steps. They are made in
+turn in one process; times are those of the one working thread, on a GPU those of the wall clock with the device
+waited for.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
-from benchmarks.call_rounds import ratio
+from benchmarks import sd_vae, whole_run_parts
+from benchmarks.call_rounds import made_on, ratio
 from benchmarks.quality.methods import PAPER, native_body
-from benchmarks.timing import default_device, machine, now
+from benchmarks.timing import default_device, machine, now, write_json
+from benchmarks.unet_call import NARROW, SDXL
 from benchmarks.unet_methods import gathered_windows
-from pocket_webui.in_process import Generate, generator
 from scalediff.settings.table import FAST
 from world.captions import wide_captions
+
+if TYPE_CHECKING:  # a machine with a GPU need not have what the pocket needs
+    from pocket_webui.in_process import Generate
 
 FIRST, LAST = "first pass", "last decoding"
 
@@ -142,9 +150,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.whole_run", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=50, help="50, 20 and 20, as in the paper")
+    parser.add_argument("--device", help="SDXL's real shape on this device instead of the pocket's model")
+    parser.add_argument(
+        "--sides", type=int, nargs="+", help="of pictures, px, with --device: 2 and 4 times the native"
+    )
+    parser.add_argument("--seconds", type=float, default=45.0, help="about how long to measure with --device")
     parser.add_argument("--json", type=Path, default=Path("outputs/whole_run.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.device:
+        with torch.inference_mode():
+            on_device(args.device, args.sides, seconds=args.seconds, path=args.json)
+        return
+    from pocket_webui.in_process import generator
+
     runs = measure(generator(), args.rounds, args.steps)
     report = {
         "machine": machine(default_device()),
@@ -152,10 +171,28 @@ def main() -> None:
         "rounds": args.rounds,
         "results": summary(runs),
     }
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(report, indent=1))
+    write_json(args.json, report)
     for row in report["results"]:
         print(f"{row['name']}: {row['seconds']:.2f} s, {row['faster']:.2f} times as fast as the first")
+
+
+def on_device(name: str, sides: list[int] | None, *, seconds: float, path: Path) -> None:
+    """SDXL's shape (a narrow one on a CPU), written after every round."""
+    device = torch.device(name)
+    cuda = device.type == "cuda"
+    dtype = torch.float16 if cuda else torch.float32
+    with made_on(device, dtype):
+        unet = (SDXL if cuda else NARROW).build()
+        vae = (sd_vae.REAL if cuda else sd_vae.NARROW).build()
+    rig = whole_run_parts.Rig(unet, vae)
+    head = {"machine": machine(name), "dtype": str(dtype), "native": rig.native}
+    head |= {"base_steps": whole_run_parts.BASE_STEPS, "stage_steps": whole_run_parts.STAGE_STEPS}
+    found: dict[str, Any] = {}
+    for found in whole_run_parts.measure(rig, sides or [2 * rig.native, 4 * rig.native], seconds=seconds):
+        write_json(path, head | found)
+    for row in found["results"]:
+        said = f"{row['seconds']:.2f} s" if "seconds" in row else row["failed"]
+        print(f"{row['method']}, {row['side']} px: {said}")
 
 
 if __name__ == "__main__":

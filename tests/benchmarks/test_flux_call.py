@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks import flux_call
+from benchmarks.attention_methods import rotated
 from benchmarks.flux_call import FLUX, NARROW, Carrier, call_inputs, measure, predicted
 from benchmarks.flux_methods import (
     METHODS,
@@ -18,7 +19,6 @@ from benchmarks.flux_methods import (
     attending,
     gather_core,
     image_ids,
-    rotated,
     windows_core,
 )
 from scalediff.attention.rotary import axial_table
