@@ -127,7 +127,7 @@
         const parts = Object.keys(used)
             .filter((name) => name in defaults && name !== "preset")
             .filter((name) => name !== "tau" || !asked.stage_tau)
-            .filter((name) => used[name] !== (name in asked ? asked[name] : defaults[name]))
+            .filter((name) => !(name in asked) && used[name] !== defaults[name])
             .map((name) => `${name.replaceAll("_", " ")} ${used[name]}`);
         return parts.length ? ` Preset: ${parts.join(", ")}.` : "";
     }

@@ -62,8 +62,9 @@ class ScaleDiffScript(scripts.Script):
         return built.components
 
     def before_process(self, p, *args):
+        job.take_back(p)
         with contextlib.suppress(ValueError):  # `process` tells the user
-            job.apply_target(p, xyz.overridden(p, read_arguments(args)))
+            job.prepare(p, xyz.overridden(p, read_arguments(args)), host_class())
 
     def process(self, p, *args):
         job.clean(p)
@@ -82,7 +83,7 @@ class ScaleDiffScript(scripts.Script):
         job.before_sampling(p)
 
     def postprocess(self, p, processed, *args):
-        job.uninstall(p)
+        job.finish(p)
 
 
 script_callbacks.on_before_ui(xyz.add_axes)

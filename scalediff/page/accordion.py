@@ -21,18 +21,30 @@ class Page:
     infotext_fields: list[tuple[Any, Callable[[dict], Any]]] = field(default_factory=list)
     paste_field_names: list[str] = field(default_factory=list)
 
-    def add(self, param: Param, component: Any) -> None:
-        """Append the component of `param`."""
+    def add(self, param: Param, component: Any, tab: str) -> None:
+        """Append the component of `param` on a tab."""
         self.components.append(component)
-        self.infotext_fields.append((component, lambda parameters: pasted(param, parameters)))
+        self.infotext_fields.append((component, lambda parameters: pasted(param, parameters, tab)))
         self.paste_field_names.append(param.infotext_key)
+
+    def add_place(self, param: Param, place: Any, tab: str) -> None:
+        """The hidden block that a control lies in is shown when a pasted picture sets the control.
+
+        The block's own field: a host's API takes the fields of components for the values of arguments.
+        """
+        import gradio as gr
+
+        def shown(parameters: dict[str, Any]) -> Any:
+            return gr.update(visible=pasted(param, parameters, tab) != param.default)
+
+        self.infotext_fields.append((place, shown))
 
 
 def build(elem_id: Callable[[str], str], tab: str) -> Page:
     """Make the components of a tab ("txt2img" or "img2img") inside whatever block is open.
 
-    No side effects: the API builds them once more. What another tab shows is made, too, but hidden: the order
-    of the arguments is the same everywhere. `elem_id` turns a short name into the host's full element id: the
+    No side effects: the API builds them once more. What another tab shows is made, too, but in a hidden block: the
+    order of the arguments is the same everywhere. `elem_id` turns a short name into the host's full element id: the
     script object's method.
     """
     import gradio as gr
@@ -40,22 +52,31 @@ def build(elem_id: Callable[[str], str], tab: str) -> Page:
     enable, *rest = PARAMS
     page = Page()
     with ExitStack() as open_blocks:
-        _open_accordion(open_blocks, page, enable, elem_id)
+        _open_accordion(open_blocks, page, enable, elem_id, tab)
         plain = sorted((param for param in rest if not param.advanced), key=lambda param: not param.on_top)
         advanced = [param for param in rest if param.advanced]
-        made = {param.attr: _component(param, elem_id, tab) for param in plain}
+        made = {param.attr: _placed(param, elem_id, tab) for param in plain}
         # no input of a job: it is not among the components that are returned
         gr.HTML(_line(rest), elem_id=elem_id("estimate"))
         if advanced:
             with gr.Accordion(ADVANCED, open=False, elem_id=elem_id("advanced")):
-                made.update({param.attr: _component(param, elem_id, tab) for param in advanced})
+                made.update({param.attr: _placed(param, elem_id, tab) for param in advanced})
     for param in rest:
-        page.add(param, made[param.attr])
+        page.add(param, made[param.attr][0], tab)
+    for param in rest:
+        place = made[param.attr][1]
+        if place is not None:
+            page.add_place(param, place, tab)
     return page
 
 
-def pasted(param: Param, parameters: dict[str, Any]) -> Any:
-    """The value a pasted picture has for `param`; the default where it says nothing, or nonsense."""
+def pasted(param: Param, parameters: dict[str, Any], tab: str) -> Any:
+    """The value a pasted picture has for `param`; the default where it says nothing, or nonsense.
+
+    Nor is set what changes nothing on the tab.
+    """
+    if tab not in param.works_in:
+        return param.default
     try:
         return param.parse(parameters.get(param.infotext_key, param.default))
     except ValueError:
@@ -68,7 +89,9 @@ def _line(params: Iterable[Param]) -> str:
     return f'<div class="scalediff-line" aria-live="polite" data-defaults="{defaults}"></div>'
 
 
-def _open_accordion(open_blocks: ExitStack, page: Page, enable: Param, elem_id: Callable[[str], str]) -> None:
+def _open_accordion(
+    open_blocks: ExitStack, page: Page, enable: Param, elem_id: Callable[[str], str], tab: str
+) -> None:
     """Open the accordion whose state is the enable value; without InputAccordion it holds a checkbox."""
     import gradio as gr
 
@@ -78,16 +101,28 @@ def _open_accordion(open_blocks: ExitStack, page: Page, enable: Param, elem_id: 
         pass  # a WebUI from before 1.6
     else:
         accordion = InputAccordion(bool(enable.default), label=enable.label, elem_id=elem_id(enable.attr))
-        page.add(enable, open_blocks.enter_context(accordion))
+        page.add(enable, open_blocks.enter_context(accordion), tab)
         return
     open_blocks.enter_context(gr.Accordion(enable.label, open=False, elem_id=elem_id("accordion")))
     page.add(
         enable,
         gr.Checkbox(bool(enable.default), label=f"Enable {enable.label}", elem_id=elem_id(enable.attr)),
+        tab,
     )
 
 
-def _component(param: Param, elem_id: Callable[[str], str], tab: str) -> Any:
+def _placed(param: Param, elem_id: Callable[[str], str], tab: str) -> tuple[Any, Any]:
+    """The control, and the hidden block of its own that it lies in where the tab does not show it unasked."""
+    import gradio as gr
+
+    if tab in param.tabs:
+        return _component(param, elem_id), None
+    with gr.Column(visible=False, elem_id=elem_id(f"{param.attr}_place")) as place:
+        component = _component(param, elem_id)
+    return component, place
+
+
+def _component(param: Param, elem_id: Callable[[str], str]) -> Any:
     """The control for the parameter's kind of value, with its help text."""
     import gradio as gr
 
@@ -96,7 +131,6 @@ def _component(param: Param, elem_id: Callable[[str], str], tab: str) -> Any:
         "label": param.label,
         "info": param.help,
         "elem_id": elem_id(param.attr),
-        "visible": tab in param.tabs,
     }
     if param.kind is bool:
         return gr.Checkbox(**common)

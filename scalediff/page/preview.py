@@ -56,7 +56,8 @@ class HostModel:
     the settings as they suit this model and the stages' sampler, by name. `skips_uncond`: a guidance scale of 1
     halves the work. `paired`: both predictions of guidance are made in one call. `evaluations` are the model calls
     per step of a sampler by name. `times` are what earlier runs took, this model's under `key`. `tiles` says which
-    tiles the VAE takes under given settings.
+    tiles the VAE takes under given settings. `why_not` says why a run would refuse a plan under given settings with
+    the stages' sampler.
     """
 
     network: Any
@@ -69,6 +70,7 @@ class HostModel:
     times: StepTimes | None = None
     key: str = ""
     tiles: Callable[[ScaleDiffConfig], ChooseTile] | None = None
+    why_not: Callable[[StagePlan, ScaleDiffConfig, str], str | None] = lambda plan, config, sampler: None
 
 
 def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
@@ -162,6 +164,9 @@ def _cost_and_note(
         return None, NO_MODEL
     if not model.model_map.supported:
         return None, model.model_map.reason
+    reason = model.why_not(plan, config, _stage_sampler(values))
+    if reason is not None:
+        return None, reason
     native_size = model.model_map.native_size
     measured: dict[str, Any] = {"vae": model.vae, "times": model.times, "key": model.key}
     try:

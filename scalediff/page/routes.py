@@ -60,6 +60,7 @@ def loaded_model() -> preview.HostModel | None:
     from modules import devices, sd_models, sd_samplers, shared
 
     from scalediff.hosts.select import host_class
+    from scalediff.hosts.webui.checks import why_not_plan
     from scalediff.hosts.webui.memory import vae_of
     from scalediff.hosts.webui.sampling import fit_to_sampler
     from scalediff.hosts.webui.times import TIMES, speed_key
@@ -86,6 +87,7 @@ def loaded_model() -> preview.HostModel | None:
         times=TIMES,
         key=speed_key(model, devices.device),
         tiles=lambda config: tile_chooser(model, config),
+        why_not=lambda plan, config, sampler: why_not_plan(model, host, plan, config, sampler),
     )
 
 

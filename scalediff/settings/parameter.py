@@ -18,8 +18,8 @@ STAGED, DIRECT = MODES = ("Stages", "Direct")
 class Param:
     """One setting. Labels and infotext keys are public: saved pages and pictures refer to them.
 
-    A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces, or
-    free, up to `longest` characters. Where `percent` is set an entry may also be one such as 50%.
+    A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces or commas,
+    or free, up to `longest` characters. Where `percent` is set an entry may also be one such as 50%.
     """
 
     attr: str
@@ -38,6 +38,7 @@ class Param:
     on_top: bool = False  # before the others on the page; the order of arguments is the table's
     longest: int = LONGEST_TEXT
     tabs: tuple[str, ...] = TABS  # where the page shows it; the API takes it everywhere
+    works_in: tuple[str, ...] = TABS  # where it changes anything
     modes: tuple[str, ...] = MODES  # where it takes effect
 
     @property
@@ -52,7 +53,7 @@ class Param:
             numbers = f"whole numbers from {low} to {high}" + (
                 " or shares such as 50%" if self.percent else ""
             )
-            return f"empty or up to {MOST_ENTRIES} {numbers} with spaces between them"
+            return f"empty or up to {MOST_ENTRIES} {numbers} with spaces or commas between them"
         if self.kind is str:
             return f"empty or a text of up to {self.longest} characters"
         noun = "a whole number" if self.kind is int else "a number"
@@ -74,7 +75,7 @@ class Param:
 
     def _as_text(self, value: Any) -> str | None:
         """The text in its one spelling; None where it is not allowed."""
-        if not isinstance(value, str) or len(value) > self.longest:
+        if not isinstance(value, str) or len(value) > self.longest or _has_surrogates(value):
             return None
         if self.choices:
             return next((choice for choice in self.choices if choice.lower() == value.strip().lower()), None)
@@ -105,6 +106,11 @@ def shown(value: Any) -> str:
     except ValueError:  # an integer with more digits than Python is willing to print
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+
+
+def _has_surrogates(text: str) -> bool:
+    """Whether there is half of a character in it, as JSON may hold: no file, picture or answer can be made of it."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _as_bool(value: Any) -> bool | None:

@@ -26,7 +26,7 @@ def make_plan(
     `steps` are those of the whole first pass, `stage_steps` those that the Hires panel asks for, 0 for none.
     Raises ValueError as `cascade.plan_stages`.
     """
-    delivered = (target[0] // CELL * CELL, target[1] // CELL * CELL)
+    delivered = (max(target[0] // CELL, 1) * CELL, max(target[1] // CELL, 1) * CELL)
     count = len(cascade.stage_sizes(base, delivered, factor=config.stage_factor))
     pairs = stage_values(config, count, steps=steps, stage_steps=stage_steps)
     return cascade.plan_stages(

@@ -186,6 +186,7 @@ PARAMS: tuple[Param, ...] = (
         default=False,
         advanced=True,
         tabs=("img2img",),
+        works_in=("img2img",),
         modes=(STAGED,),
         help="Start from the native size of the model where the init image is larger: slower, and its details "
         "are drawn anew.",

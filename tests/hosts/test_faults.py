@@ -115,7 +115,10 @@ def test_stopped_in_the_first_stage_gives_the_first_picture(host, ordinary, monk
     p = host.txt2img(True)
     processed = host.run(p)
     assert np.array_equal(processed.pixels[0], first)
-    assert "ScaleDiff" not in processed.infotexts[0]
+    said = "ScaleDiff was stopped before its first stage was finished: the picture is 64x64."
+    assert said in p.comments
+    (plain,) = host.without_us(enable_hr=False).infotexts
+    assert without_note(processed.infotexts[0], said) == plain
     assert_clean(host, p, ordinary, monkeypatch)
 
 
@@ -125,8 +128,43 @@ def test_stopped_in_the_second_stage_gives_the_first_stage(host, ordinary, monke
     p = host.txt2img(True, hr_scale=4.0)
     processed = host.run(p)
     assert processed.pixels[0].shape == (128, 128, 3)
-    assert "ScaleDiff: True" in processed.infotexts[0]
+    said = "ScaleDiff was stopped after stage 1 of 2: the picture is 128x128."
+    assert said in processed.comments
+    text = without_note(processed.infotexts[0], said)
     assert_clean(host, p, ordinary, monkeypatch)
+    whole = host.run(host.txt2img(True, hr_scale=2.0))
+    assert text == whole.infotexts[0], "pasted back it makes this picture"
+    assert np.array_equal(processed.pixels[0], whole.pixels[0])
+
+
+def without_note(text, said):
+    """An infotext without our note, which it must have."""
+    note = f', ScaleDiff note: "{said}"'
+    assert note in text, text
+    return text.replace(note, "")
+
+
+def test_a_target_that_was_not_reached_is_not_named(host, monkeypatch):
+    layers = sum(name.endswith("attn1") for name, _ in host.model.model.diffusion_model.named_modules())
+    interrupt_at(monkeypatch, host, 2 * layers + 1)
+    p = host.txt2img({"enabled": True, "target": "4x"}, enable_hr=False, denoising_strength=None)
+    (text,) = host.run(p).infotexts
+    assert "Hires upscale: 2.0," in text
+    assert "ScaleDiff target" not in text
+    assert not p.enable_hr, "the job is as it came"
+    assert p.hr_scale == 2.0
+
+
+def test_a_skipped_batch_is_followed_by_whole_ones(host, monkeypatch):
+    layers = sum(name.endswith("attn1") for name, _ in host.model.model.diffusion_model.named_modules())
+    interrupt_at(monkeypatch, host, 2 * layers + 1, "skipped")
+    processed = host.run(host.txt2img(True, hr_scale=4.0, n_iter=2))
+    first, second = processed.infotexts[-2:]
+    assert [pixels.shape[0] for pixels in processed.pixels] == [128, 256]
+    assert "Hires upscale: 2.0" in first
+    assert "stopped after stage 1 of 2" in first
+    assert "Hires upscale: 4.0" in second
+    assert "stopped" not in second
 
 
 def test_stopped_in_the_first_pass_gives_what_the_host_has(host, monkeypatch):
@@ -145,7 +183,9 @@ def test_stopped_in_the_first_pass_gives_what_the_host_has(host, monkeypatch):
     monkeypatch.setattr(host.processing.StableDiffusionProcessingTxt2Img, "sample", sample_and_stop)
     processed = host.run_scalediff()
     assert processed.pixels[0].shape == (64, 64, 3)
-    assert "ScaleDiff" not in processed.infotexts[0]
+    assert "ScaleDiff: True" not in processed.infotexts[0]
+    assert "Hires" not in processed.infotexts[0]
+    assert "stopped before its first stage was finished: the picture is 64x64" in processed.comments
 
 
 def test_a_copy_of_a_finished_job_runs_on_its_own(host):

@@ -76,7 +76,12 @@ def test_without_a_subject_in_the_prompt_the_picture_is_the_same(
     gated = run(host, subject_gate=1.0, fields=fields, **settings)
     assert not gates
     assert np.array_equal(plain.pixels[0], gated.pixels[0])
-    assert plain.infotexts[0] == gated.infotexts[0]
+    (said,) = gated.comments.splitlines()
+    assert said.startswith("ScaleDiff made the picture without the subject gate: ")
+    if settings == {"gate_subject": "planet"}:
+        assert "the prompt lacks its subject 'planet'" in said
+    assert f', ScaleDiff note: "{said}"' in gated.infotexts[0]
+    assert plain.infotexts[0] == gated.infotexts[0].replace(f', ScaleDiff note: "{said}"', "")
 
 
 def test_without_a_subject_in_the_picture_it_is_the_same(
@@ -88,7 +93,9 @@ def test_without_a_subject_in_the_picture_it_is_the_same(
     assert len(gates) == 1
     assert gates[0].calls == 0
     assert np.array_equal(plain.pixels[0], gated.pixels[0])
-    assert plain.infotexts[0] == gated.infotexts[0]
+    said = "ScaleDiff made the picture without the subject gate: no subject in the picture"
+    assert gated.comments.startswith(said)
+    assert said in gated.infotexts[0]
 
 
 def test_the_subject_may_be_named(host: Any, gates: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

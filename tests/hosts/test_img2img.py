@@ -277,6 +277,9 @@ def test_stopped_within_a_step_gives_the_last_finished_stage(host, monkeypatch, 
     assert len(calls) == 1, "one step, and no more, after the button"
     assert processed.pixels[0].shape == (size, size, 3)
     assert ("ScaleDiff: True" in processed.infotexts[0]) == (stage == 2)
+    assert f"Size: {size}x{size}," in processed.infotexts[0]
+    assert f"the picture is {size}x{size}" in processed.comments
+    assert f"the picture is {size}x{size}" in processed.infotexts[0]
     if stage == 2:
         monkeypatch.setattr(WebUIHost, "denoise", denoise)
         whole = host.run(host.img2img(True, **{**fields, "width": 128, "height": 128})).pixels[0]

@@ -196,6 +196,36 @@ def test_a_wrong_field_is_named_with_value_and_range(client: TestClient, body: A
     assert words in refused(client, body)
 
 
+@pytest.mark.parametrize("mode", ["Stages", "Direct"])
+def test_the_estimate_knows_what_a_run_would_refuse(
+    client: TestClient, host: Any, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    from modules import sd_samplers, sd_unet
+
+    for name in ("DPM adaptive", "Euler"):
+        stand_in = sd_samplers.all_samplers_map["Euler"]._replace(name=name)
+        monkeypatch.setitem(sd_samplers.all_samplers_map, name, stand_in)
+    job = {"width": 128, "height": 128, "steps": 5, "settings": {"mode": mode}}
+
+    def note(**fields: Any) -> Any:
+        answer = client.post(ESTIMATE, json={**job, **fields}).json()
+        assert (answer["ratio"] is None) == (answer["note"] is not None)
+        return answer["note"]
+
+    assert note(sampler_name="Euler") is None
+    assert note(sampler_name="an old name") is None, "the host translates it"
+    staged = mode == "Stages"
+    assert ("DPM adaptive" in (note(sampler_name="DPM adaptive") or "")) == staged
+    steps = note(hr_sampler_name="Euler", hr_second_pass_steps=4, settings={"tau": 3, "mode": mode})
+    assert ("do not fit below timestep 3" in (steps or "")) == staged
+    monkeypatch.setattr(host.model, "depth_model", object(), raising=False)
+    assert "second picture" in note()
+    monkeypatch.setattr(host.model, "depth_model", None)
+    assert note() is None
+    monkeypatch.setattr(sd_unet, "current_unet", object())
+    assert "compiled UNet" in note()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=JSON

@@ -55,7 +55,26 @@ def test_a_wrong_text_is_answered_where_it_is_typed(txt2img: WebuiTab) -> None:
     txt2img.open_hires(2)
     txt2img.open_advanced()
     txt2img.ours("stage_tau").locator("input, textarea").first.fill("400 x")
-    txt2img.expect_line("whole numbers from 1 to 999 with spaces between them, got '400 x'")
+    txt2img.expect_line("whole numbers from 1 to 999 with spaces or commas between them, got '400 x'")
+
+
+def test_a_text_in_another_spelling_is_not_said_to_be_the_presets(txt2img: WebuiTab) -> None:
+    txt2img.open_hires(4)
+    txt2img.open_advanced()
+    txt2img.ours("stage_tau").locator("input, textarea").first.fill("400,300")
+    txt2img.expect_line("8+6 steps")
+    assert "Preset" not in txt2img.ours("estimate").inner_text()
+
+
+def test_what_the_tab_does_not_show_is_shown_once_a_paste_has_set_it(txt2img: WebuiTab) -> None:
+    txt2img.open_advanced()
+    assert not txt2img.ours("upscale_prompt").is_visible()
+    txt2img.paste(f"{PASTED}, ScaleDiff prompt: a wall, ScaleDiff shrink init: True")
+    txt2img.open_advanced()
+    expect_text = txt2img.ours("upscale_prompt").locator("input, textarea").first
+    expect_text.wait_for(state="visible")
+    assert expect_text.input_value() == "a wall"
+    assert not txt2img.ours("fit_init").is_visible(), "it changes nothing here"
 
 
 def test_a_pasted_picture_sets_the_controls_and_the_line(txt2img: WebuiTab) -> None:

@@ -34,7 +34,7 @@ def built(with_accordion: None, blocks: gr.Blocks) -> page.Page:
 
 def test_one_component_per_setting_in_table_order(built: page.Page) -> None:
     assert [c.label for c in built.components] == [param.label for param in PARAMS]
-    assert len(built.infotext_fields) == len(built.components)
+    assert [field[0] for field in built.infotext_fields[: len(PARAMS)]] == built.components
     assert built.paste_field_names == [param.infotext_key for param in PARAMS]
 
 
@@ -103,7 +103,7 @@ def test_pasting_reads_text_and_falls_back_to_the_default(built: page.Page, inde
     assert component is built.components[index]
     other = another(param)
     assert other != param.default
-    assert read({param.infotext_key: str(other)}) == other
+    assert read({param.infotext_key: str(other)}) == (other if "txt2img" in param.works_in else param.default)
     assert read({}) == param.default
     free_text = param.kind is str and not param.choices and not param.entries
     assert read({param.infotext_key: "nonsense"}) == ("nonsense" if free_text else param.default)
@@ -113,8 +113,32 @@ def test_pasting_reads_text_and_falls_back_to_the_default(built: page.Page, inde
 def test_a_tab_shows_its_own_settings(with_accordion: None, blocks: gr.Blocks, tab: str) -> None:
     built = page.build(elem_id, tab)
     rest = list(zip(PARAMS, built.components))[1:]  # the first is the accordion's hidden checkbox
-    assert [component.visible for _, component in rest] == [tab in param.tabs for param, _ in rest]
-    assert not all(component.visible for _, component in rest) or tab == "img2img"
+    assert [all(block.visible for block in around(component)) for _, component in rest] == [
+        tab in param.tabs for param, _ in rest
+    ]
+
+
+def around(component: Any) -> list[Any]:
+    """The component and the blocks that it lies in."""
+    found = [component]
+    while getattr(found[-1], "parent", None) is not None:
+        found.append(found[-1].parent)
+    return found
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_what_a_paste_sets_is_shown(with_accordion: None, blocks: gr.Blocks, tab: str) -> None:
+    built = page.build(elem_id, tab)
+    fields = {component._id: read for component, read in built.infotext_fields}
+    for param, component in list(zip(PARAMS, built.components))[1:]:
+        pasted = {param.infotext_key: str(another(param))}
+        hidden = [block for block in around(component) if not block.visible]
+        assert len(hidden) == (tab not in param.tabs)
+        for place in hidden:
+            taken = fields[component._id](pasted) != param.default
+            assert taken == (tab in param.works_in)
+            assert fields[place._id](pasted)["visible"] == taken
+            assert not fields[place._id]({})["visible"]
 
 
 @pytest.mark.parametrize("index", range(len(PARAMS)), ids=IDS)

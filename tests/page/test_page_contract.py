@@ -73,7 +73,7 @@ def elem_id(name: str) -> str:
 
 def paste(parameters: dict[str, Any]) -> list[Any]:
     """The values that the controls have after a paste, in the order of the arguments."""
-    return [page.pasted(param, parameters) for param in PARAMS]
+    return [page.pasted(param, parameters, "img2img") for param in PARAMS]
 
 
 def effective(config: ScaleDiffConfig) -> ScaleDiffConfig:

@@ -27,6 +27,7 @@ from scalediff.hosts.patcher.transformer import (
     with_wrapper,
 )
 from scalediff.hosts.patcher.unet import PatcherWindows, windowed_layers
+from scalediff.hosts.webui import changes
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.memory import attention_room
 from scalediff.hosts.webui.sampling import no_refiner
@@ -126,9 +127,9 @@ class PatcherHost(WebUIHost):
         if not getattr(p, "is_api", False):
             return
         if getattr(p, "hr_cfg", None) == 1.0:
-            p.hr_cfg = p.cfg_scale
+            changes.change(p, hr_cfg=p.cfg_scale)
         if getattr(p, "hr_distilled_cfg", None) == 3.5 and getattr(p, "distilled_cfg_scale", None):
-            p.hr_distilled_cfg = p.distilled_cfg_scale
+            changes.change(p, hr_distilled_cfg=p.distilled_cfg_scale)
 
     @classmethod
     @contextmanager

@@ -7,12 +7,15 @@ real sizes).
 from collections.abc import Iterable
 from typing import Any
 
-from modules import sd_samplers, sd_unet
+from modules import sd_models, sd_samplers, sd_unet
 
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.sampling import counts_in_timesteps, why_not_sampler
 from scalediff.method.cascade import StagePlan
+from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.parameter import STAGED
 
+ANY_STEPS = 999  # as many as suit every sampler, at the highest tau
 # Scripts that call the host once per tile or per round: every call would be enlarged.
 OWN_LOOPS = (
     "sd upscale",
@@ -28,9 +31,14 @@ OWN_LOOPS = (
 TILERS = ("tiled diffusion",)
 
 
-def why_not_engine() -> str | None:
-    """An engine that runs in place of the model; the host switches it only after `process`."""
-    if sd_unet.current_unet is None:
+def why_not_engine(*, begun: bool = True) -> str | None:
+    """An engine that runs in place of the model; before the job has `begun`, the one that the host will switch on."""
+    if begun:
+        engine = sd_unet.current_unet
+    else:  # Automatic1111 modules/sd_unet.py, called after `process`
+        choose = getattr(sd_unet, "get_unet_option", None)
+        engine = choose() if choose is not None else sd_unet.current_unet
+    if engine is None:
         return None
     return (
         "a compiled UNet (for example TensorRT) is active and its attention cannot be reached; "
@@ -40,9 +48,18 @@ def why_not_engine() -> str | None:
 
 def why_not_model(p: Any, adapter: type[WebUIHost]) -> str | None:
     """The model that is loaded now."""
-    if getattr(p.sd_model, "cond_stage_key", None) == "edit" or hasattr(p.sd_model, "depth_model"):
+    return why_not_loaded(p.sd_model, adapter)
+
+
+def why_not_loaded(sd_model: Any, adapter: type[WebUIHost]) -> str | None:
+    """A host's model that no job can be enlarged with."""
+    # Automatic1111 gives every model a `depth_model`, None, when it is short of memory (modules/lowvram.py)
+    if (
+        getattr(sd_model, "cond_stage_key", None) == "edit"
+        or getattr(sd_model, "depth_model", None) is not None
+    ):
         return "this model needs a second picture as its condition; use a text-to-image checkpoint"
-    model_map = adapter.inspect(p.sd_model)
+    model_map = adapter.inspect(sd_model)
     return None if model_map.supported else model_map.reason
 
 
@@ -54,8 +71,47 @@ def why_not_job(
         why_not_tilers(p)
         or why_not_stages(sampler_name, stages)
         or why_not_model(p, adapter)
-        or _why_not_together(p, adapter, sampler_name)
+        or why_not_together(p.sd_model, adapter, sampler_name)
     )
+
+
+def why_not_without_model(p: Any, sampler_name: str) -> str | None:
+    """What can be said of a job whose model is not loaded yet: other scripts, and samplers that never work."""
+    return why_not_tilers(p) or why_not_sampler(sampler_name, ANY_STEPS, ANY_STEPS)
+
+
+def model_is_known(p: Any, adapter: type[WebUIHost]) -> bool:
+    """Whether the model that is loaded before `process` is the one that the job will have."""
+    model = adapter.current(sd_models.model_data)
+    if model is None or "sd_model_checkpoint" in (getattr(p, "override_settings", None) or {}):
+        return False
+    try:
+        chosen = sd_models.select_checkpoint()
+    except Exception:  # the host has none: it says so itself
+        return False
+    loaded = getattr(model, "sd_checkpoint_info", None)
+    return loaded is not None and getattr(chosen, "filename", None) == loaded.filename
+
+
+def why_not_plan(
+    sd_model: Any, adapter: type[WebUIHost], plan: StagePlan, config: ScaleDiffConfig, sampler_name: str
+) -> str | None:
+    """What `process` would say to a plan, without the job: for the estimate.
+
+    A sampler that the host does not know is not judged: it may be an old name, which the host translates.
+    """
+    reason = why_not_engine(begun=False) or why_not_loaded(sd_model, adapter)
+    if reason is None and sampler_name and sd_samplers.find_sampler_config(sampler_name) is not None:
+        demands = demands_of(plan) if config.mode == STAGED else ()  # else the host's own pass runs any steps
+        reason = why_not_stages(sampler_name, demands) or why_not_together(sd_model, adapter, sampler_name)
+    if reason is None and plan.stages:
+        return adapter.why_not_size(sd_model, plan.stages[-1].latent_size)
+    return reason
+
+
+def demands_of(plan: StagePlan) -> list[tuple[int, int]]:
+    """(tau, model steps) that the sampler must be able to run: of each stage, and before its last steps go."""
+    return [(part.tau, part.steps) for stage in plan.stages for part in (stage.whole, stage)]
 
 
 def why_not_tilers(p: Any) -> str | None:
@@ -80,10 +136,10 @@ def why_not_size(p: Any, adapter: type[WebUIHost], plan: StagePlan) -> str | Non
     return adapter.why_not_size(p.sd_model, plan.stages[-1].latent_size)
 
 
-def _why_not_together(p: Any, adapter: type[WebUIHost], sampler_name: str) -> str | None:
+def why_not_together(sd_model: Any, adapter: type[WebUIHost], sampler_name: str) -> str | None:
     """A sampler that counts in timesteps of a diffusion schedule, which a flow model has none of."""
     config = sd_samplers.find_sampler_config(sampler_name)
-    if counts_in_timesteps(config.name) and adapter.inspect(p.sd_model).prediction == "flow":
+    if counts_in_timesteps(config.name) and adapter.inspect(sd_model).prediction == "flow":
         return f"the sampler {config.name} does not work with flow models; choose Euler"
     return None
 

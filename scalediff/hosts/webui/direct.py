@@ -24,13 +24,15 @@ log = logging.getLogger("scalediff")
 SAMPLER_METHODS = ("sample", "sample_img2img")
 
 
-def install(p: Any, record: JobRecord) -> str | None:
-    """Keep merged tokens out of this job. Returns the reason instead when it is clear that it cannot work."""
+def why_not(p: Any, record: JobRecord) -> str | None:
+    """Why the job is not sampled in windows, as far as it is clear before it has begun."""
     # the size and the model of a second pass are not known yet
-    reason = None if _has_second_pass(p) else _why_not(p, record, (p.width, p.height))
-    if reason is None:
-        replace(p, "get_token_merging_ratio", lambda for_hr=False: 0.0)
-    return reason
+    return None if _has_second_pass(p) else _why_not(p, record, (p.width, p.height))
+
+
+def install(p: Any, record: JobRecord) -> None:
+    """Keep merged tokens out of this job, where there is no reason `why_not`."""
+    replace(p, "get_token_merging_ratio", lambda for_hr=False: 0.0)
 
 
 def before_sampling(p: Any, record: JobRecord) -> None:

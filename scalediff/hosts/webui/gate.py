@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scalediff.hosts.webui.conditioning import conditioning_of, texts_of
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
+from scalediff.hosts.webui.notes import tell
 from scalediff.method.cascade import Stage
 from scalediff.method.guidance import StructureGuidance
 from scalediff.models.gate import TextGate, cross_layers, without_subject
@@ -28,14 +29,15 @@ SETTINGS = ("subject_gate", "gate_subject")
 def open_gate(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
     """Find the subject in the base picture, `latent` [B, C, h, w], and gate the stages of `host`.
 
-    Without a subject, in the prompt or in the picture, nothing is changed, and the settings are taken out of the
-    infotext.
+    Without a subject, in the prompt or in the picture, nothing is changed: the user is told, and the settings are
+    taken out of the infotext.
     """
     if record.config.subject_gate == 0:
         return
     reason = _open(host, record, latent)
     if reason:
         log.info("the subject gate stays open: %s", reason)
+        tell(host.p, f"ScaleDiff made the picture without the subject gate: {reason}.")
         for name in SETTINGS:
             record.mark_unused(name)
 
@@ -46,9 +48,11 @@ def _open(host: WebUIHost, record: JobRecord, latent: Tensor) -> str:
         return "the model has no cross-attention to the text"
     if record.config.upscale_prompt:
         return "the stages have a prompt of their own"
-    background = _background(host, record.config.gate_subject)
+    subject = record.config.gate_subject
+    background = _background(host, subject)
     if background is None:
-        return "no subject in the prompt, or nothing beside it"
+        named = f"the prompt lacks its subject {subject!r}" if subject else "no subject in the prompt"
+        return f"{named}, or there is nothing beside it"
     rows = _PromptRows(host)
     gate = TextGate(host.model_map, background, rows=rows, strength=record.config.subject_gate)
     _look(host, lambda stage: rows.noted(gate.looking(stage.latent_size)), latent)

@@ -11,8 +11,15 @@ from modules import devices, extra_networks, sd_samplers, shared
 from modules.processing import DecodedSamples
 from torch import Tensor
 
-from scalediff.hosts.webui import hires_infotext, passes
-from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size, why_not_stages
+from scalediff.hosts.webui import hires_infotext, outcome, passes
+from scalediff.hosts.webui.checks import (
+    demands_of,
+    why_not_engine,
+    why_not_job,
+    why_not_size,
+    why_not_stages,
+    why_not_tilers,
+)
 from scalediff.hosts.webui.conditioning import Conditioning, stage_conditioning
 from scalediff.hosts.webui.first_pass import picture_of, size_of
 from scalediff.hosts.webui.gate import open_gate
@@ -22,23 +29,29 @@ from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import save_pictures, to_image
 from scalediff.hosts.webui.replace import original, replace
 from scalediff.hosts.webui.sampling import fit_to_sampler
+from scalediff.hosts.webui.target import leave_second_pass
 from scalediff.hosts.webui.vae import decode_final
 from scalediff.method.cascade import CascadeResult, StagePlan
-from scalediff.method.geometry import PixelSize
+from scalediff.method.geometry import CELL, PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.planning import make_plan, stage_values
 
 
-def install(p: Any, record: JobRecord) -> str | None:
-    """Replace `p.sample_hr_pass`. Returns the reason instead when it is clear already that it cannot work."""
+def why_not(p: Any, record: JobRecord) -> str | None:
+    """Why the second pass cannot be replaced, as far as it is clear before the job has begun."""
     record.continue_with(fit_to_sampler(record.config, sampler_of(p)))
     stages = stage_values(record.config, **passes.steps_of(p))  # sizes, hence the count, are not known yet
-    if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
-        reason = why_not_job(p, record.adapter, sampler_of(p), stages)
-    else:  # another model will be loaded for the pass: it is looked at then
-        reason = why_not_stages(sampler_of(p), stages)
+    reason = _why_not_panel(p) or why_not_engine(begun=False)
     if reason is not None:
         return reason
+    if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
+        return why_not_job(p, record.adapter, sampler_of(p), stages)
+    # another model will be loaded for the pass: it is looked at then
+    return why_not_tilers(p) or why_not_stages(sampler_of(p), stages)
+
+
+def install(p: Any, record: JobRecord) -> None:
+    """Replace `p.sample_hr_pass`, where there is no reason `why_not`."""
     record.mark_unused("fit_init")  # there is no init image
 
     def sample_hr_pass(
@@ -51,20 +64,23 @@ def install(p: Any, record: JobRecord) -> str | None:
     ) -> Any:
         """The host's arguments: latent [B, C, h, w] and picture (`first_pass`), of which one may be None."""
         ordinary = original(p, "sample_hr_pass", sample_hr_pass)
+        outcome.begin(p)
         rgb = picture_of(decoded_samples)
-        if shared.state.interrupted:
-            infotext.remove(p.extra_generation_params)
-            return samples if samples is not None else _pictures(rgb)
         plan = plan_of(p, record, size_of(samples, rgb))
         reason = _why_not_pass(p, record, plan, samples)
-        if reason is not None:
+        if shared.state.interrupted:
+            infotext.remove(p.extra_generation_params)
+            outcome.say_stopped(p, plan, 0)
+        elif reason is None:
+            with record.adapter.replaced_pass(p, getattr(p, "hr_distilled_cfg", None)):
+                return _second_pass(p, record, plan, samples, rgb)
+        else:
             refuse(p, reason)
-            return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
-        with record.adapter.replaced_pass(p, getattr(p, "hr_distilled_cfg", None)):
-            return _second_pass(p, record, plan, samples, rgb)
+            if leave_second_pass(p):
+                return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
+        return samples if samples is not None else _pictures(rgb)
 
     replace(p, "sample_hr_pass", sample_hr_pass)
-    return None
 
 
 def sampler_of(p: Any) -> str:
@@ -85,6 +101,17 @@ def _pictures(rgb: Tensor | None) -> Any:
     return result
 
 
+def _why_not_panel(p: Any) -> str | None:
+    """A size of the Hires panel, as a request may give it, that is none."""
+    if p.hr_resize_x or p.hr_resize_y:
+        sides = {"Resize width to": p.hr_resize_x, "Resize height to": p.hr_resize_y}
+        wrong = {name: side for name, side in sides.items() if side < 0}
+        return next((f"{name} must be at least 0, got {side}" for name, side in wrong.items()), None)
+    if p.hr_scale * min(p.width, p.height) >= CELL:
+        return None
+    return f"Upscale by must be above 1, got {p.hr_scale:g}"
+
+
 def _why_not_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | None) -> str | None:
     """The checks that need the model of the second pass and the real sizes."""
     if not plan.stages:
@@ -94,7 +121,7 @@ def _why_not_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | 
         return "this model makes video, not pictures; use an image checkpoint"
     return (
         why_not_engine()
-        or why_not_job(p, record.adapter, sampler_of(p), passes.demands_of(plan))
+        or why_not_job(p, record.adapter, sampler_of(p), demands_of(plan))
         or why_not_size(p, record.adapter, plan)
     )
 

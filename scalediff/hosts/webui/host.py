@@ -216,7 +216,7 @@ class WebUIHost(ABC):
             )
         rgb = torch.stack(list(decoded)).float()
         if self._stage > 0:  # what a stage starts from is the result of the one before
-            save_stage(self.p, rgb, self.plan.stages[self._stage - 1])
+            save_stage(self.p, rgb, self.plan, self.plan.stages[self._stage - 1])
         return rgb
 
     def upscale_rgb(self, rgb: Tensor, size: PixelSize) -> Tensor:

@@ -7,11 +7,18 @@ themselves are left as they came in `p.init_images`.
 
 from typing import Any
 
+import torch
 from modules import devices, shared
 from torch import Tensor
 
-from scalediff.hosts.webui import passes
-from scalediff.hosts.webui.checks import why_not_engine, why_not_img2img, why_not_job, why_not_size
+from scalediff.hosts.webui import outcome, passes
+from scalediff.hosts.webui.checks import (
+    demands_of,
+    why_not_engine,
+    why_not_img2img,
+    why_not_job,
+    why_not_size,
+)
 from scalediff.hosts.webui.conditioning import stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.job_record import JobRecord
@@ -19,6 +26,7 @@ from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import base_images, base_size, own_scale
 from scalediff.hosts.webui.replace import original, replace
 from scalediff.hosts.webui.sampling import fit_to_sampler
+from scalediff.hosts.webui.target import start_over
 from scalediff.hosts.webui.vae import decode_where_tiled
 from scalediff.method.cascade import StagePlan
 from scalediff.method.geometry import PixelSize
@@ -26,12 +34,9 @@ from scalediff.settings import infotext
 from scalediff.settings.planning import make_plan, shrunk_to_native
 
 
-def install(p: Any, record: JobRecord) -> str | None:
-    """Replace `p.sample`. Returns the reason instead when this job is none to enlarge."""
-    record.continue_with(fit_to_sampler(record.config, p.sampler_name))
-    reason = _why_not(p, record)
-    if reason is not None:
-        return reason
+def install(p: Any, record: JobRecord) -> None:
+    """Replace `p.sample`, where there is no reason `why_not`."""
+    random_state = torch.random.get_rng_state()
     if _base(p, record) == _own_size(p):
         record.mark_unused("fit_init")
 
@@ -45,12 +50,15 @@ def install(p: Any, record: JobRecord) -> str | None:
     ) -> Tensor:
         """The host's arguments (processing.py:1759); gives the latent [B, C, h, w] that it decodes."""
         ordinary = original(p, "sample", sample)
-        demands = passes.demands_of(plan_of(p, record))
+        outcome.begin(p)
+        demands = demands_of(plan_of(p, record))
         reason = why_not_engine() or why_not_job(p, record.adapter, p.sampler_name, demands)
         if reason is not None or shared.state.interrupted:
             infotext.remove(p.extra_generation_params)
             if reason is not None:
                 refuse(p, reason)
+            if start_over(p, random_state):
+                conditioning, unconditional_conditioning = p.c, p.uc
             return ordinary(
                 conditioning=conditioning,
                 unconditional_conditioning=unconditional_conditioning,
@@ -63,7 +71,6 @@ def install(p: Any, record: JobRecord) -> str | None:
             return _enlarge(p, record, conditioning, unconditional_conditioning)
 
     replace(p, "sample", sample)
-    return None
 
 
 def plan_of(p: Any, record: JobRecord) -> StagePlan:
@@ -85,9 +92,10 @@ def _own_size(p: Any) -> PixelSize:
     return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode)
 
 
-def _why_not(p: Any, record: JobRecord) -> str | None:
-    """What can be seen before the host has prepared anything."""
-    reason = why_not_img2img(p)
+def why_not(p: Any, record: JobRecord) -> str | None:
+    """Why this job is none to enlarge, as far as it is clear before the host has prepared anything."""
+    record.continue_with(fit_to_sampler(record.config, p.sampler_name))
+    reason = why_not_img2img(p) or why_not_engine(begun=False)
     if reason is not None:
         return reason
     plan = plan_of(p, record)
@@ -95,7 +103,7 @@ def _why_not(p: Any, record: JobRecord) -> str | None:
     if not plan.stages or (own_scale(p.init_images[0].size, plan.target, p.resize_mode) >= 1 and not shrinks):
         return _too_small(p, plan, shrinks=shrinks)
     adapter = record.adapter
-    return why_not_job(p, adapter, p.sampler_name, passes.demands_of(plan)) or why_not_size(p, adapter, plan)
+    return why_not_job(p, adapter, p.sampler_name, demands_of(plan)) or why_not_size(p, adapter, plan)
 
 
 def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:

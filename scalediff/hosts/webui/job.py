@@ -1,9 +1,11 @@
 """The one door of the script: what happens at each event of a job `p`, in the host's order.
 
-1. `before_process`: `apply_target` sets the size that *Target size* asks for, as if the user had done it.
+1. `before_process`: `prepare` sets the size that *Target size* asks for, as if the user had done it (`target`,
+   `changes`), but not on a job that would be refused: it stays the job that it is.
 2. `process`: `clean` takes off what an earlier job left, then `install` fits the settings to model and sampler
-   (`presets`, `sampling`), asks `checks` for an objection, and either `notes` it or replaces one pass of `p`:
-   txt2img's second (`hires`), img2img's only one (`img2img`), or none (`direct`). The settings live on `p`.
+   (`presets`, `sampling`), asks `checks` for an objection, and either `notes` it and takes the target back, or
+   replaces one pass of `p`: txt2img's second (`hires`), img2img's only one (`img2img`), or none (`direct`). The
+   settings live on `p`.
 3. `process_batch`: `count_stages` makes room for the stages on the progress bar.
 4. The host calls the replaced pass. It checks again what is known only now (model, engine, sizes), makes the
    `conditioning` of each stage, and hands a `host` adapter to `method.cascade.run` (`passes.run`).
@@ -11,15 +13,18 @@
    the host's own sampler from an exact noise level (`sampling`), windows on the attention (`a1111`, `patcher`),
    structure guidance in its callbacks (`guidance`), a `gate` on the text, hints of ControlNet's (`control`).
 6. `process_before_every_sampling`: in Direct mode windows go round the host's own pass; elsewhere it is timed.
-7. The finished latent is decoded (`vae.decode_final`), infotext says what took effect, `uninstall` gives `p` back.
+7. The finished latent is decoded (`vae.decode_final`), infotext says what took effect, or of which stage the picture
+   is after an interrupt (`outcome`); `finish` gives `p` back.
 """
 
 import logging
 from typing import Any
 
+from modules import sd_samplers
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
-from scalediff.hosts.webui import direct, hires, img2img, times
+from scalediff.hosts.webui import changes, direct, hires, img2img, times
+from scalediff.hosts.webui.checks import model_is_known, why_not_img2img, why_not_without_model
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.hosts.webui.notes import refuse, tell
@@ -31,7 +36,9 @@ from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.infotext import NOTE_KEY
 from scalediff.settings.parameter import DIRECT
 
-__all__ = ["apply_target", "before_sampling", "clean", "count_stages", "install", "refuse", "uninstall"]
+__all__ = ["before_sampling", "clean", "count_stages", "finish", "install", "prepare", "refuse", "take_back"]
+
+REFUSED = "_scalediff_refused"  # on `p`: why `prepare` has left its size alone
 
 log = logging.getLogger("scalediff")
 
@@ -39,6 +46,38 @@ NOTHING_TO_UPSCALE = (
     "ScaleDiff is enabled but Hires. fix is off: nothing to upscale. Choose a Target size, switch Hires. fix on, or "
     "take the preset Panorama (Mode: Direct) to sample at this size with windowed attention."
 )
+
+
+def take_back(p: Any) -> None:
+    """Undo what `prepare` has done to `p`; once more is no harm."""
+    changes.take_back(p)
+    p.__dict__.pop(REFUSED, None)
+
+
+def prepare(p: Any, config: ScaleDiffConfig, adapter: type[WebUIHost]) -> None:
+    """Give `p` the size of *Target size*, unless it can be seen already that the job will be refused.
+
+    Other scripts prepare themselves for the size of `p` before `install` is called.
+    """
+    take_back(p)
+    if not apply_target(p, config):
+        return
+    reason = _why_not_yet(p, config, adapter)
+    if reason is not None:
+        take_back(p)
+        setattr(p, REFUSED, reason)
+
+
+def _why_not_yet(p: Any, config: ScaleDiffConfig, adapter: type[WebUIHost]) -> str | None:
+    """What `install` would say, as far as it can be known before the host has chosen the job's model."""
+    image = isinstance(p, StableDiffusionProcessingImg2Img)
+    sampler_name = p.sampler_name if image else hires.sampler_of(p)
+    if sd_samplers.find_sampler_config(sampler_name) is None:  # an old name: the host translates it
+        return why_not_img2img(p) if image else None
+    if not model_is_known(p, adapter):
+        return (why_not_img2img(p) if image else None) or why_not_without_model(p, sampler_name)
+    record = JobRecord(adapter.fit_to_model(p.sd_model, config), adapter)
+    return img2img.why_not(p, record) if image else hires.why_not(p, record)
 
 
 def clean(p: Any) -> None:
@@ -54,32 +93,46 @@ def uninstall(p: Any) -> None:
     p.__dict__.pop(ATTRIBUTE, None)
 
 
+def finish(p: Any) -> None:
+    """The job is done: `p` is as it came."""
+    uninstall(p)
+    take_back(p)
+
+
 def install(p: Any, config: ScaleDiffConfig, adapter: type[WebUIHost]) -> None:
     """Replace the pass of `p` that enlarges, or ready it for Direct mode, or tell the user why not.
 
     By the kind of the job and not by the tab: other extensions run img2img jobs with the scripts of txt2img.
     """
-    record = JobRecord(adapter.fit_to_model(p.sd_model, config), adapter)
     if not isinstance(p, (StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img)):
         log.debug("nothing to do for a %s", type(p).__name__)
         return
-    if getattr(p, "enable_hr", False):
-        adapter.prepare_job(p)
-    if record.config.mode == DIRECT:
-        reason = direct.install(p, record)
-    elif isinstance(p, StableDiffusionProcessingImg2Img):
-        reason = img2img.install(p, record)
-    elif p.enable_hr:
-        reason = hires.install(p, record)
-    else:
+    record = JobRecord(adapter.fit_to_model(p.sd_model, config), adapter)
+    kind = _kind_of(p, record)
+    refused = p.__dict__.pop(REFUSED, None)
+    if refused is None and kind is None:
         tell(p, NOTHING_TO_UPSCALE)
         return
+    reason = refused or kind.why_not(p, record)
     if reason is not None:
+        changes.take_back(p)
         refuse(p, reason)
         return
+    if getattr(p, "enable_hr", False):
+        adapter.prepare_job(p)
     adapter.accept_job(p)
+    kind.install(p, record)
     setattr(p, ATTRIBUTE, record)
     record.write_infotext(p.extra_generation_params)
+
+
+def _kind_of(p: Any, record: JobRecord) -> Any:
+    """The module that serves this kind of job; None where nothing is to be done."""
+    if record.config.mode == DIRECT:
+        return direct
+    if isinstance(p, StableDiffusionProcessingImg2Img):
+        return img2img
+    return hires if p.enable_hr else None
 
 
 def count_stages(p: Any, batch_number: int) -> None:

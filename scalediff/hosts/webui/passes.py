@@ -9,6 +9,7 @@ from torch import Tensor
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import tell
+from scalediff.hosts.webui.outcome import say_stopped
 from scalediff.method import cascade
 from scalediff.method.cascade import CascadeResult, StagePlan, StageSettings
 from scalediff.method.geometry import CELL
@@ -23,11 +24,6 @@ LARGE_BASE = 2.0  # times the native area
 def steps_of(p: Any) -> dict[str, int]:
     """The steps of the job, as `planning.make_plan` and `planning.stage_values` take them."""
     return {"steps": p.steps, "stage_steps": getattr(p, "hr_second_pass_steps", 0) or 0}
-
-
-def demands_of(plan: StagePlan) -> list[tuple[int, int]]:
-    """(tau, model steps) that the sampler must be able to run: of each stage, and before its last steps go."""
-    return [(part.tau, part.steps) for stage in plan.stages for part in (stage.whole, stage)]
 
 
 def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
@@ -56,6 +52,8 @@ def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor 
         record.mark_used("feature_reuse")
     if result.finished == 0:
         infotext.remove(p.extra_generation_params)
+    if result.finished < len(host.plan.stages):
+        say_stopped(p, host.plan, result.finished)
     elif host.windowed_calls == 0:
         reasons = "; ".join(sorted(host.fallbacks)) or "the picture is not larger than one attention window"
         tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")

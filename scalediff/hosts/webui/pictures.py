@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from scalediff.method.cascade import Stage
+from scalediff.hosts.webui.outcome import of_size
+from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL, PixelSize
 from scalediff.settings import preferences
 
@@ -77,10 +78,11 @@ def base_images(init_images: list[Image.Image], size: PixelSize, *, resize_mode:
     return torch.stack(tensors * batch if len(tensors) == 1 else tensors)
 
 
-def save_stage(p: Any, rgb: Tensor, finished: Stage) -> None:
+def save_stage(p: Any, rgb: Tensor, plan: StagePlan, finished: Stage) -> None:
     """The pictures `[B, 3, H, W]` of a finished stage that is not the last."""
     if preferences.saves_stages(opts) and p.save_samples():
-        save_pictures(p, [to_image(one) for one in rgb], f"-scalediff-stage-{finished.index + 1}")
+        with of_size(p, plan, finished.size):
+            save_pictures(p, [to_image(one) for one in rgb], f"-scalediff-stage-{finished.index + 1}")
 
 
 def save_pictures(p: Any, pictures: Sequence[Image.Image], suffix: str) -> None:

@@ -1,41 +1,114 @@
 """A target size of our own: set on the job before the host reads its sizes, as if the user had done it.
 
 The sizes are read in `init` (Automatic1111 modules/processing.py:1252 and 1213), Hires prompts are made before that
-and only where `enable_hr` is set: hence `before_process`.
+and only where `enable_hr` is set: hence `before_process`. Where ScaleDiff is not applied in the end the target goes
+again (`leave_second_pass`, `start_over`): the ordinary pass alone would be a global one at that size.
 """
 
 from typing import Any
 
+import torch
+from modules import processing, rng, sd_models
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
+from torch import Tensor
 
+from scalediff.hosts.webui import changes
 from scalediff.method.geometry import CELL
 from scalediff.settings import presets
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.planning import target_factor
 
-# Where neither page nor request names a strength the ordinary pass, should it be made after all, needs one.
+# Where neither page nor request names a strength the host needs one for its infotext; the stages do not.
 STRENGTH = 0.5
+HIRES = "Hires "  # how the infotext keys of a second pass begin
+STRENGTH_KEY = "Denoising strength"
+SCALE, RESIZE = "Hires upscale", "Hires resize"
 
 
-def apply_target(p: Any, config: ScaleDiffConfig) -> None:
-    """Give `p` the size that `config` asks for. Called before the host has prepared anything."""
+def apply_target(p: Any, config: ScaleDiffConfig) -> bool:
+    """Give `p` the size that `config` asks for, before the host has prepared anything; whether it asks for one."""
     # the mode that a preset stands for is the same for all models
     factor = target_factor(presets.resolve(config, "")) if config.enabled else None
     if factor is None:
-        return
+        return False
     if isinstance(p, StableDiffusionProcessingImg2Img):
-        _enlarge_init(p, factor)
-    elif isinstance(p, StableDiffusionProcessingTxt2Img):
-        p.enable_hr = True
-        p.hr_scale, p.hr_resize_x, p.hr_resize_y = factor, 0, 0
-        if p.denoising_strength is None:
-            p.denoising_strength = STRENGTH
+        return _enlarge_init(p, factor)
+    if not isinstance(p, StableDiffusionProcessingTxt2Img):
+        return False
+    if not p.enable_hr:
+        changes.remember(p, "hr_prompt", "hr_negative_prompt")
+    changes.change(p, enable_hr=True, hr_scale=factor, hr_resize_x=0, hr_resize_y=0)
+    if p.denoising_strength is None:
+        changes.change(p, denoising_strength=STRENGTH)
+    return True
 
 
-def _enlarge_init(p: Any, factor: float) -> None:
+def leave_second_pass(p: Any) -> bool:
+    """The second pass of `p` is refused as it begins: whether it is to be made all the same, at its own size.
+
+    It is not where only the target had asked for it; the model of the first pass is loaded again then.
+    """
+    ours = changes.take_back(p)
+    parameters = p.extra_generation_params
+    if not p.enable_hr:
+        for key in [key for key in parameters if key.startswith(HIRES) or key == STRENGTH_KEY]:
+            del parameters[key]
+        if p.hr_checkpoint_info is not None:
+            _reload_first_model()
+        return False
+    if "hr_scale" in ours:
+        p.hr_c = p.hr_uc = None  # a host short of memory has made them already, for the size of the target
+        p.calculate_target_resolution()
+        _say_panel(p)
+    return True
+
+
+def start_over(p: Any, random_state: Tensor) -> bool:
+    """img2img is refused after the host has prepared it for the target: prepare it for the tab's own size.
+
+    Whether that was necessary; then `p.c` and `p.uc` are new, too. `random_state` is torch's from before: the host
+    draws from it when it encodes the init image.
+    """
+    if not {"width", "height"} & changes.take_back(p):
+        return False
+    torch.random.set_rng_state(random_state)
+    p.init(p.all_prompts, p.all_seeds, p.all_subseeds)
+    p.rng = rng.ImageRNG(
+        (*p.rng.shape[:-2], p.height // processing.opt_f, p.width // processing.opt_f),
+        p.seeds,
+        subseeds=p.subseeds,
+        subseed_strength=p.subseed_strength,
+        seed_resize_from_h=p.seed_resize_from_h,
+        seed_resize_from_w=p.seed_resize_from_w,
+    )
+    p.setup_conds()
+    return True
+
+
+def _enlarge_init(p: Any, factor: float) -> bool:
     """The tab's size becomes that of the init image, times `factor`, in whole cells."""
     first = next(iter(p.init_images or ()), None)
     if first is None:
-        return
-    width, height = first.size
-    p.width, p.height = (max(CELL, int(side * factor) // CELL * CELL) for side in (width, height))
+        return False
+    width, height = (max(CELL, int(side * factor) // CELL * CELL) for side in first.size)
+    changes.remember(p, "color_corrections")
+    changes.change(p, width=width, height=height)
+    return True
+
+
+def _say_panel(p: Any) -> None:
+    """The size of the Hires panel in the infotext, in the place of that of the target."""
+    if p.hr_resize_x or p.hr_resize_y:
+        entry: tuple[str, Any] = (RESIZE, f"{p.hr_resize_x}x{p.hr_resize_y}")
+    else:
+        entry = (SCALE, p.hr_scale)
+    parameters = p.extra_generation_params
+    entries = dict(entry if key in (SCALE, RESIZE) else (key, value) for key, value in parameters.items())
+    parameters.clear()
+    parameters.update(entries)
+
+
+def _reload_first_model() -> None:
+    """By whichever of its functions the host has: the other one does nothing there."""
+    reload = getattr(sd_models, "forge_model_reload", None) or sd_models.reload_model_weights
+    reload()
