@@ -19,10 +19,11 @@ CELL, CHANNELS = 8, 4  # pixels per latent cell, latent channels
 
 @dataclass(frozen=True)
 class VaeShape:
-    """Channels of the finest level, and how many times as many the coarser ones have."""
+    """Channels of the finest level, how many times as many the coarser ones have, residual blocks of each level."""
 
     width: int
     multiples: tuple[int, ...] = (1, 2, 4, 4)
+    blocks: int = 2
 
     def build(self) -> nn.Module:
         """`encoder` [B, 3, H, W] -> [B, 8, h, w] and `decoder` [B, 4, h, w] -> [B, 3, H, W]."""
@@ -32,7 +33,7 @@ class VaeShape:
             "ch": self.width,
             "out_ch": 3,
             "ch_mult": self.multiples,
-            "num_res_blocks": 2,
+            "num_res_blocks": self.blocks,
         }
         shape |= {"attn_resolutions": [], "in_channels": 3, "resolution": 256, "z_channels": CHANNELS}
         vae: Any = nn.Module()

@@ -25,7 +25,7 @@ from benchmarks.unet_call import Carrier
 
 UNET = Carrier(widths=(32, 32, 32), depths=(1, 1, 1), side=16, head=16, text=16)
 FLUX = flux_call.Carrier(heads=2, dim=32, side=8, text=4, text_width=16, pooled=8, double=1, single=1)
-VAE = sd_vae.VaeShape(32, (1, 1, 1, 1))
+VAE = sd_vae.VaeShape(32, (1, 1, 1, 1), blocks=1)
 LEVEL = Level("tiny", (16, 16), (8, 8), 8, batch=2)
 
 
