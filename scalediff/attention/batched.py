@@ -9,7 +9,6 @@ three calls, one with ragged or shifted borders up to some ten. The numbers are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -17,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalediff.attention.memory import Needs, Portion, is_fused, kernel_needs
+from scalediff.attention.shapes import check_shapes
 from scalediff.attention.strips import Attend, FewerQueries, even_runs
-from scalediff.attention.windows import check_shapes
 from scalediff.method.geometry import Cells, Offset, QuerySpan, WindowLayout, layouts_of_samples
 
 
@@ -43,7 +42,7 @@ def attend_windows_batched(
     """
     check_shapes(q, k, v, grid)
     out = torch.empty_like(q)
-    fused = is_fused(q, attend)
+    fused = room is not None and is_fused(q, attend)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         own = (out[samples], q[samples], k[samples], v[samples])
         batch, heads, _, dim = own[1].shape
@@ -73,27 +72,19 @@ def _fill(
     for run in _row_runs(layout):
         rows = slice(run[0].start, run[-1].stop)
         step = (run[1].key_start - run[0].key_start) * wide if len(run) > 1 else 0
-        place = _Place(len(columns), len(run))
-        queries = place.split(q_map[:, :, rows])
+        queries = _patches(q_map[:, :, rows], len(run), len(columns))
         patch = queries.shape[-3] * queries.shape[-2]
         seen = (_windows(t, run[0].key_start * wide, step, len(run), high * wide) for t in (keys, values))
         result = attend(queries.reshape(keys.shape[0], len(run), patch, q.shape[3]), *seen)
         # reshape refuses a result of another size, which copy_ might broadcast
-        place.split(out_map[:, :, rows]).copy_(result.reshape(queries.shape))
+        _patches(out_map[:, :, rows], len(run), len(columns)).copy_(result.reshape(queries.shape))
         del result
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Patches of a part of the grid as axes of their own."""
-
-    columns: int
-    rows: int
-
-    def split(self, part: Tensor) -> Tensor:
-        """[columns, B, heads, rows, h, w, D], a view of `part` [B, heads, rows * h, columns * w, D]."""
-        split = part.unflatten(3, (self.columns, -1)).unflatten(2, (self.rows, -1))
-        return split.permute(4, 0, 1, 2, 3, 5, 6)
+def _patches(part: Tensor, rows: int, columns: int) -> Tensor:
+    """[columns, B, heads, rows, h, w, D], a view of `part` [B, heads, rows * h, columns * w, D]."""
+    split = part.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))
+    return split.permute(4, 0, 1, 2, 3, 5, 6)
 
 
 def _strips(x: Tensor, layout: WindowLayout, columns: Sequence[QuerySpan]) -> Tensor:
@@ -152,6 +143,18 @@ def _at_once(
     return columns, Portion.of(one, batch=batch, heads=heads, room=room // columns)
 
 
+def least_bytes(
+    q: Tensor, grid: Cells, window: Cells, offset: Offset | Sequence[Offset], attend: Attend | None
+) -> int:
+    """What a call takes beside q, k, v and the result where its `room` is very small."""
+    layouts = layouts_of_samples(grid, window, offset, q.shape[0])
+    fused = is_fused(q, attend)
+    return max(
+        needs_of_column(layout, q.shape[3], q.element_size(), fused=fused).least for layout, _ in layouts
+    )
+
+
+@lru_cache(maxsize=128)
 def needs_of_column(layout: WindowLayout, dim: int, element: int, *, fused: bool) -> Needs:
     """Memory for one head of one sample in one column of patches: strips, queries and results of a row run."""
     (height, _), (high, wide) = layout.grid, layout.window

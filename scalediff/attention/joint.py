@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from scalediff.attention.log import log_once
 from scalediff.attention.memory import fill_within
 from scalediff.attention.rotary import Rope, rotation
 from scalediff.attention.rule import BackendChoice, backend_of, own_kernel
+from scalediff.attention.shapes import check_joint_shapes
 from scalediff.attention.strips import Attend
-from scalediff.attention.windows import shapes_of
 from scalediff.method.geometry import Cells, Offset, layouts_of_samples
 
 
@@ -50,26 +52,23 @@ def joint_neighborhood_attention(
     after the image (the reference picture of an editing model) are refused so, because their places say
     nothing about a window of a larger canvas. For inference: buffers are used again, so no gradients.
     """
-    check_shapes(q, k, v, grid, text_length=text_length)
+    check_joint_shapes(q, k, v, grid, text_length=text_length)
     backend = backend_of(
         q,
         k,
         v,
         attend=attend,
-        room=room,
         exact=exact,
         choice=choice,
         with_text=True,
         kernel_knows=not callable(rope),  # a function of the host's is no table
     )
-    if backend == "kernel" and (kernel := own_kernel()) is not None:
-        try:
-            result: Tensor = kernel.attend_joint(
-                q, k, v, grid, window, text_length=text_length, rope=rope, offset=offset
-            )
+    if backend == "kernel":
+        result = _by_our_kernel(
+            q, k, v, grid, window, text_length=text_length, rope=rope, offset=offset, room=room
+        )
+        if result is not None:
             return result
-        except kernel.KernelUnavailable:  # it has logged why; there is one other way only
-            pass
     layouts = layouts_of_samples(grid, window, offset, q.shape[0])
     turn = None if rope is None else rotation(rope, grid=grid, text_length=text_length, dim=q.shape[-1])
     # laid out as [B, tokens, heads, D], so that flattening the heads afterwards is no copy
@@ -89,15 +88,22 @@ def joint_neighborhood_attention(
     return out
 
 
-def check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells, *, text_length: int) -> None:
-    """ValueError unless q, k, v are [B, heads, text_length + H*W, D] for `grid` = (H, W)."""
-    if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
-        shapes = shapes_of(q, k, v)
-        raise ValueError(f"q, k and v must share one shape [B, heads, text_length + H*W, D], got {shapes}")
-    if isinstance(text_length, bool) or not isinstance(text_length, int) or text_length < 0:
-        raise ValueError(f"text_length must be an integer of at least 0, got {text_length!r}")
-    if len(grid) != 2 or min(grid) < 1 or text_length + grid[0] * grid[1] != q.shape[2]:
-        raise ValueError(
-            f"text_length + H * W must be the {q.shape[2]} tokens, got text_length {text_length} and grid "
-            f"{tuple(grid)} for {shapes_of(q, k, v)}; tokens after the image are not supported"
-        )
+def _by_our_kernel(
+    q: Tensor, k: Tensor, v: Tensor, *sizes: Cells, room: int | None, **more: Any
+) -> Tensor | None:
+    """`kernel.attend_joint`, one head at a time where memory does not suffice; None where it cannot run."""
+    kernel = own_kernel()
+    if kernel is None:
+        return None
+    for at_most in (room, 0):
+        try:
+            result: Tensor = kernel.attend_joint(q, k, v, *sizes, room=at_most, **more)
+            return result
+        except kernel.KernelUnavailable:  # it has logged why
+            return None
+        except torch.cuda.OutOfMemoryError:
+            if at_most == 0:
+                raise
+            log_once("memory does not suffice for all heads at once: joint attention runs head by head")
+        torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
+    return None

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scalediff.attention.joint import check_shapes as check_joint
 from scalediff.attention.launch import (
     Blocks,
     dense_channels,
@@ -33,8 +32,8 @@ from scalediff.attention.launch import KernelUnavailable as KernelUnavailable
 from scalediff.attention.launch import available as available
 from scalediff.attention.patches import Patches, patches_of, sample_offsets
 from scalediff.attention.rotary import Rope
+from scalediff.attention.shapes import check_joint_shapes, check_shapes
 from scalediff.attention.turns import turns_of
-from scalediff.attention.windows import check_shapes
 from scalediff.method.geometry import Cells, Offset
 
 LOG2E = 1.4426950408889634
@@ -118,7 +117,7 @@ def attend_joint(
     in q's dtype, a view of dense [B, tokens, heads, D]. Raises ValueError where shapes disagree,
     KernelUnavailable where the kernel cannot run. No gradients.
     """
-    check_joint(q, k, v, grid, text_length=text_length)
+    check_joint_shapes(q, k, v, grid, text_length=text_length)
     offsets = sample_offsets(offset, q.shape[0])
     patches = patches_of((grid[0], grid[1]), (window[0], window[1]), offsets)
     if text_rope is not None and rope is None:
@@ -142,7 +141,7 @@ def attend_joint(
         one = joint_bytes(
             batch, 1, tokens, dim, q.element_size(), patches, text_length, turned=rope is not None
         )
-        most = min(heads, max(1, room // one))
+        most = min(heads, max(1, room // max(1, one)))
     with one_failure(q), on_device(q):
         shifts = offsets_on(q.device, offsets) if len(offsets) > 1 else q
         for first in range(0, heads, most):

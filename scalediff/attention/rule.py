@@ -3,7 +3,7 @@
 All ways compute the same thing (paper 3.2) and differ by rounding only:
 
 - "kernel": our own Triton kernel, one launch for a layer, nothing copied (`attention.kernel`)
-- "batched": all patches of a column in few calls of torch's kernel (`strips.by_rows`)
+- "batched": all patches in few calls of the user's kernel (`attention.batched`)
 - "patches": one call of the user's kernel for each patch (`strips.by_patches`)
 
 The rule, from the top; the first row that fits counts. Figures are times over the floor (windows that lie ready
@@ -14,12 +14,13 @@ in memory) on an H100 in fp16: SDXL's and SD 1.5's levels at 2048 and 4096 px, j
 | not CUDA   | any                | any                                              | patches | 1.0-1.1 (CPU)  |
 | any        | any                | the user asks for it, or gradients are wanted    | patches |                |
 | CUDA       | torch's, or exact  | fp16 or bf16, heads of 32 to 160 channels        | kernel  | 1.1-1.6        |
-| CUDA       | torch's            | image alone, heads of up to 256, memory for it   | batched | 1.5-4.1        |
+| CUDA       | any                | image alone, heads of up to 256, memory for it   | batched | 1.5-4.1        |
 | CUDA       | any                | any                                              | patches | 1.9-69         |
 
 "Exact" is a kernel of the host's that computes torch's numbers (xformers, flash attention), so that ours may
-stand in for it; an approximation (sage attention) is the user's wish and stays. ROCm, which torch calls CUDA
-too, has no row for our kernel: nobody measured it there.
+stand in for it; an approximation (sage attention) is the user's wish and stays. Our kernel is left out where it
+says that it cannot run (`launch.available`): no Triton, an old card, a compiler that failed, or ROCm, which torch
+calls CUDA too and where nobody has measured it. "Batched" was measured with torch's kernel.
 """
 
 from __future__ import annotations
@@ -45,9 +46,6 @@ BackendChoice = Literal["auto", "host", "patches"]
 HALF = (torch.float16, torch.bfloat16)
 KERNEL_DIMS = (32, 160)  # channels of a head, least and most, that our kernel was measured with
 MOST_BATCHED_DIM = 256  # a VAE's middle attention has one head of 512: torch keeps all its scores
-# Tensors of q's size that "batched" takes at most: strips of two columns, each as wide as the grid, and the
-# queries and results of the patches of one.
-BATCHED_COPIES = 4
 
 
 def backend_of(
@@ -56,31 +54,31 @@ def backend_of(
     v: Tensor,
     *,
     attend: Attend | None,
-    room: int | None,
     exact: bool = False,
     choice: BackendChoice = "auto",
+    memory_for_batched: bool = True,
     with_text: bool = False,
     kernel_knows: bool = True,
 ) -> Backend:
     """The backend for this call, by the table above, and a line in the log for each kind of call on a GPU.
 
-    q, k, v: [B, heads, tokens, D]. `attend`, `room` and `exact` as in `neighborhood_attention`, `choice` what
-    the user asks for. `with_text`: joint attention. `kernel_knows`: false where our kernel lacks something
-    that the call needs. Raises ValueError for another `choice`.
+    q, k, v: [B, heads, tokens, D]. `attend` and `exact` as in `neighborhood_attention`, `choice` what the
+    user asks for. `memory_for_batched`: whether the least that it takes is there. `with_text`: joint attention.
+    `kernel_knows`: false where our kernel lacks something that the call needs. Raises ValueError for another `choice`.
     """
     if choice not in ("auto", "host", "patches"):
         raise ValueError(f'choice must be "auto", "host" or "patches", got {choice!r}')
     if q.device.type != "cuda":
         return "patches"
     gradients = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    torchs = is_torchs(attend)
+    may = choice == "auto" and kernel_knows and _computes_torchs(attend, exact)
+    may = may and q.dtype == k.dtype == v.dtype and _kernel_runs(q)
     backend = rule(
         q.dtype,
         q.shape[-1],
-        torchs=torchs,
-        ours_may_stand_in=choice == "auto" and kernel_knows and (torchs or exact) and _kernel_runs(q),
+        ours_may_stand_in=may,
         with_text=with_text,
-        memory_for_batched=room is None or room >= BATCHED_COPIES * q.numel() * q.element_size(),
+        memory_for_batched=memory_for_batched,
         one_call_per_patch=choice == "patches" or gradients,
     )
     _log_kind(backend, q.dtype, q.shape[-1], with_text)
@@ -91,7 +89,6 @@ def rule(
     dtype: torch.dtype,
     dim: int,
     *,
-    torchs: bool,
     ours_may_stand_in: bool,
     with_text: bool,
     memory_for_batched: bool,
@@ -103,7 +100,7 @@ def rule(
     known = dtype in HALF and KERNEL_DIMS[0] <= dim <= KERNEL_DIMS[1]
     if ours_may_stand_in and known:
         return "kernel"
-    if torchs and not with_text and dim <= MOST_BATCHED_DIM and memory_for_batched:
+    if not with_text and dim <= MOST_BATCHED_DIM and memory_for_batched:
         return "batched"
     return "patches"
 
@@ -128,6 +125,11 @@ def _kernel_runs(q: Tensor) -> bool:
     """Whether our kernel can run for tensors like q [B, heads, tokens, D], as far as it knows."""
     kernel = own_kernel()
     return kernel is not None and kernel.available(q.device, q.dtype, q.shape[-1])
+
+
+def _computes_torchs(attend: Attend | None, exact: bool) -> bool:
+    """`exact` speaks of a kernel of the host's; what stands in torch's place is known by itself."""
+    return is_torchs(attend) or (exact and attend not in (None, F.scaled_dot_product_attention))
 
 
 def is_torchs(attend: Attend | None) -> bool:

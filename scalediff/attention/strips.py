@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scalediff.attention.rotary import Rotation
-from scalediff.method.geometry import Cells, QuerySpan, WindowLayout
+from scalediff.method.geometry import QuerySpan, WindowLayout
 
 log = logging.getLogger("scalediff")
 
@@ -45,30 +45,6 @@ def by_patches(
             # reshape refuses a result of another size, which an assignment might broadcast
             out_map[place] = result.reshape(patch.shape)
             del result
-    return out
-
-
-def by_rows(
-    q: Tensor, k: Tensor, v: Tensor, layout: WindowLayout, attend: Attend, *, out: Tensor | None = None
-) -> Tensor:
-    """The same with the patches of a strip in few calls: [patches, heads, n, D] each, one sample at a time.
-
-    Windows one below the other start at equal distances, so all of them are one view of the strip in which
-    they overlap. For GPUs, which a single patch neither fills nor keeps busy while the next one is launched.
-    Beside the strips, queries and results of one column are alive; together they are as much as a strip.
-    """
-    out = torch.empty_like(q) if out is None else out
-    q_map, out_map = (t.unflatten(2, layout.grid) for t in (q, out))
-    runs = list(even_runs(layout.rows))
-    for column, keys, values in _strips(k, v, layout):
-        for run in runs:
-            place = (..., slice(run[0].start, run[-1].stop), slice(column.start, column.stop), slice(None))
-            for sample in range(q.shape[0]):
-                patches = q_map[sample][place].unflatten(1, (len(run), -1)).transpose(0, 1)
-                seen = (_windows(t[sample], run, layout.window) for t in (keys, values))
-                result = attend(_copy(patches, layout).flatten(2, 3), *seen).reshape(patches.shape)
-                out_map[sample][place].unflatten(1, (len(run), -1)).copy_(result.transpose(0, 1))
-                del result
     return out
 
 
@@ -220,15 +196,3 @@ def even_runs(spans: Sequence[QuerySpan]) -> Iterator[list[QuerySpan]]:
                 run = []
         run.append(span)
     yield run
-
-
-def _windows(strip: Tensor, run: list[QuerySpan], window: Cells) -> Tensor:
-    """The windows of `run` as a view [patches, heads, h*w, D] of a strip [heads, H*w, D]."""
-    high, wide = window
-    head, token, channel = strip.stride()
-    step = (run[1].key_start - run[0].key_start) * wide * token if len(run) > 1 else 0
-    return strip.as_strided(
-        (len(run), strip.shape[0], high * wide, strip.shape[2]),
-        (step, head, token, channel),
-        strip.storage_offset() + run[0].key_start * wide * token,
-    )

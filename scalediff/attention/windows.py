@@ -1,22 +1,24 @@
 """Neighborhood patch attention: each query patch attends to one native-size window (paper 3.2).
 
-The way of a call: here it is checked, `rule` says how it is computed, `memory` how much of it at once, and
-`strips` does the work.
+The way of a call: here it is checked, `rule` says how it is computed; `kernel`, `batched` or, one patch after
+another, `strips` does the work, as much of it at once as `memory` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from scalediff.attention.batched import attend_windows_batched, least_bytes
 from scalediff.attention.log import log_once
 from scalediff.attention.memory import fill_within
 from scalediff.attention.rule import BackendChoice, backend_of, own_kernel
-from scalediff.attention.strips import Attend, FewerQueries, by_rows
-from scalediff.method.geometry import Cells, Offset, WindowLayout, layouts_of_samples
+from scalediff.attention.shapes import check_shapes
+from scalediff.attention.strips import Attend
+from scalediff.method.geometry import Cells, Offset, layouts_of_samples
 
 
 def neighborhood_attention(
@@ -51,41 +53,23 @@ def neighborhood_attention(
     Returns [B, heads, H*W, D] in q's dtype. Raises ValueError where shapes and grid disagree.
     """
     check_shapes(q, k, v, grid)
-    backend = backend_of(q, k, v, attend=attend, room=room, exact=exact, choice=choice)
+    fits = room is None or q.device.type != "cuda" or room >= least_bytes(q, grid, window, offset, attend)
+    facts: dict[str, Any] = {"attend": attend, "choice": choice, "memory_for_batched": fits}
+    backend = backend_of(q, k, v, exact=exact, **facts)
     if backend == "kernel" and (kernel := own_kernel()) is not None:
         try:
             result: Tensor = kernel.attend_windows(q, k, v, grid, window, offset=offset)
             return result
         except kernel.KernelUnavailable:  # it has logged why
-            backend = backend_of(q, k, v, attend=attend, room=room, choice=choice, kernel_knows=False)
+            backend = backend_of(q, k, v, exact=exact, kernel_knows=False, **facts)
+    if backend == "batched":
+        try:
+            return attend_windows_batched(q, k, v, grid, window, offset=offset, attend=attend, room=room)
+        except torch.cuda.OutOfMemoryError:
+            log_once("memory does not suffice for many patches at once: attention runs patch by patch")
+        torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
     out = torch.empty_like(q)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         own = (out[samples], q[samples], k[samples], v[samples])
-        if backend != "batched" or not _fill_batched(*own, layout=layout):
-            fill_within(*own, layout=layout, attend=attend, room=room)
+        fill_within(*own, layout=layout, attend=attend, room=room)
     return out
-
-
-def _fill_batched(out: Tensor, q: Tensor, k: Tensor, v: Tensor, *, layout: WindowLayout) -> bool:
-    """Write the attention of samples that share one layout to `out` in few calls; false without the memory."""
-    try:
-        by_rows(q, k, v, layout, FewerQueries(F.scaled_dot_product_attention), out=out)
-    except torch.cuda.OutOfMemoryError:
-        log_once("memory does not suffice for many patches at once: attention runs patch by patch")
-        return False
-    return True
-
-
-def check_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells) -> None:
-    """ValueError unless q, k, v are [B, heads, H*W, D] for `grid` = (H, W)."""
-    if q.ndim != 4 or q.shape != k.shape or q.shape != v.shape:
-        raise ValueError(f"q, k and v must share one shape [B, heads, H*W, D], got {shapes_of(q, k, v)}")
-    if len(grid) != 2 or min(grid) < 1 or grid[0] * grid[1] != q.shape[2]:
-        raise ValueError(
-            f"grid must be (H, W) with H * W = {q.shape[2]} tokens, got {tuple(grid)} for {shapes_of(q, k, v)}"
-        )
-
-
-def shapes_of(q: Tensor, k: Tensor, v: Tensor) -> str:
-    """Their shapes, in the words of an error."""
-    return f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scalediff.attention.joint import joint_neighborhood_attention
 from scalediff.attention.rotary import Rope
+from scalediff.attention.rule import BackendChoice
 from scalediff.attention.strips import Attend
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.method.geometry import Cells, ImageOfRow, Offset, offsets_of_rows
@@ -40,10 +41,11 @@ class JointWindow:
     function runs, and unless the grid simply fits the window the reason is counted in `fallbacks` and logged
     once. `calls` counts windowed calls.
 
-    attend(q, k, v) is the kernel, None for torch's. `rope`, in any form of `scalediff.attention.rotary.rotation`,
-    stands in for FLUX's own table. shift(layer) gives the (top, left) shift of the query grid for each image
-    (App. B.1), in tokens, `layer` counting from 0 in each model call; `rows` says which image a batch row is.
-    `room`: bytes that a layer may take beside its q, k, v and result, None for any number.
+    attend(q, k, v) is the kernel, None for torch's; `exact` and `choice` as in `neighborhood_attention`. `rope`, in
+    any form of `scalediff.attention.rotary.rotation`, stands in for FLUX's own table. shift(layer) gives the (top,
+    left) shift of the query grid for each image (App. B.1), in tokens, `layer` counting from 0 in each model call;
+    `rows` says which image a batch row is. `room`: bytes that a layer may take beside its q, k, v and result, None
+    for any number.
 
     Raises ValueError for a window without a token; a call raises it where `rows` names no image.
     """
@@ -53,6 +55,8 @@ class JointWindow:
         window: Cells,
         *,
         attend: Attend | None = None,
+        exact: bool = False,
+        choice: BackendChoice = "auto",
         rope: Rope | None = None,
         shift: Shift | None = None,
         rows: ImageOfRow | None = None,
@@ -64,6 +68,7 @@ class JointWindow:
         self.fallbacks: Counter[str] = Counter()
         self._window, self._attend, self._rope = window, attend, rope
         self._shift, self._rows, self._room = shift, rows, room
+        self._exact, self._choice = exact, choice
         self._model_call: _ModelCall | None = None
         self._layer = 0
 
@@ -121,7 +126,10 @@ class JointWindow:
             offsets = offsets_of_rows(
                 self._shift(layer), batch, grid=grid, window=self._window, rows=self._rows
             )
-        same: dict[str, Any] = {"offset": offsets, "attend": self._attend, "room": self._room}
+        same: dict[str, Any] = {
+            "offset": offsets, "attend": self._attend, "room": self._room,
+            "exact": self._exact, "choice": self._choice,
+        }  # fmt: skip
         if rope is None and q.shape[2] == grid[0] * grid[1]:
             out = neighborhood_attention(q, k, v, grid, self._window, **same)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scalediff.attention.rule import BackendChoice
 from scalediff.attention.strips import Attend
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.method.geometry import Cells, ImageOfRow, Offset, offsets_of_rows
@@ -37,9 +38,9 @@ class WindowedAttention(Replacing):
     shift(layer) gives the (top, left) shift of the query grid for each image (App. B.1), at random from
     0..patch tokens inclusive; `rows` says which image each batch row belongs to, as a list or as a
     function of the batch size (default: row modulo number of images). context_filter(x) -> (context_k,
-    context_v) is where a host applies hypernetworks. attend(q, k, v) is the attention kernel; `upcast` runs
-    it in fp32, under autocast too. `room`: bytes that a layer may take beside its q, k, v and result, None for
-    any number.
+    context_v) is where a host applies hypernetworks. attend(q, k, v) is the attention kernel, `exact` and
+    `choice` as in `neighborhood_attention`; `upcast` runs it in fp32, under autocast too. `room`: bytes that a
+    layer may take beside its q, k, v and result, None for any number.
 
     Raises ValueError for a model that is not supported and a window without a cell; a layer's call raises it where
     `rows` names no image.
@@ -53,6 +54,8 @@ class WindowedAttention(Replacing):
         shift: Shift | None = None,
         context_filter: ContextFilter | None = None,
         attend: Attend | None = None,
+        exact: bool = False,
+        choice: BackendChoice = "auto",
         upcast: bool = False,
         rows: ImageOfRow | None = None,
         room: int | None = None,
@@ -67,7 +70,7 @@ class WindowedAttention(Replacing):
         self._windows = [layer_window(window, layer.stride) for layer in self._layers]
         self._shift, self._rows = shift, rows
         self._context_filter, self._attend, self._upcast = context_filter, attend, upcast
-        self._room = room
+        self._room, self._exact, self._choice = room, exact, choice
         self._grids: dict[int, Cells] = {}  # by the id of the SpatialTransformer
         self._hooks: list[Any] = []
         super().__init__(
@@ -138,7 +141,10 @@ class WindowedAttention(Replacing):
                 room = max(0, room - 4 * q.numel() * (q.element_size() - narrow))
         # autocast would bring them down to half precision again
         with _without_autocast(q.device) if self._upcast else nullcontext():
-            out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=self._attend, room=room)
+            out = neighborhood_attention(
+                q, k, v, grid, window,
+                offset=offset, attend=self._attend, room=room, exact=self._exact, choice=self._choice,
+            )  # fmt: skip
         return _project_out(attn.to_out, out.transpose(1, 2).flatten(2).to(dtype))
 
     def _offsets(self, index: int, x: Tensor, grid: Cells) -> Sequence[Offset]:

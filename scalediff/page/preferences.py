@@ -6,6 +6,9 @@ from typing import Any
 
 from scalediff.settings import log
 from scalediff.settings.preferences import (
+    ATTENTION_AUTO,
+    ATTENTION_CHOICES,
+    ATTENTION_OPTION,
     CEILING_OPTION,
     LOG_OPTION,
     STAGES_OPTION,
@@ -56,6 +59,14 @@ def _rows() -> dict[str, tuple[Any, str, Any, dict[str, Any], str]]:
             gr.Radio,
             {"choices": list(TILINGS)},
             "Auto: where the whole picture would not fit into memory; a job's own setting goes before this",
+        ),
+        ATTENTION_OPTION: (
+            ATTENTION_AUTO,
+            "Windowed attention",
+            gr.Radio,
+            {"choices": list(ATTENTION_CHOICES)},
+            "on a GPU. Auto: our own kernel where it runs and the host's attention computes the same numbers; sage "
+            "attention and other approximations stay. One call per patch is the slowest and takes the least memory",
         ),
         CEILING_OPTION: (
             0.0,

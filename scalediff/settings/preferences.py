@@ -5,15 +5,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalediff.settings.log import DEFAULT_LEVEL
 from scalediff.settings.table import TILING_AUTO, TILINGS
+
+if TYPE_CHECKING:  # the page needs no torch
+    from scalediff.attention.rule import BackendChoice
 
 LOG_OPTION = "scalediff_log_level"
 STAGES_OPTION = "scalediff_save_stages"
 TILING_OPTION = "scalediff_vae_tiling"
 CEILING_OPTION = "scalediff_memory_ceiling"
+ATTENTION_OPTION = "scalediff_windowed_attention"
+
+ATTENTION_AUTO = "Auto"
+# As the page says it: what `attention.rule` calls it
+ATTENTION_CHOICES: dict[str, BackendChoice] = {
+    ATTENTION_AUTO: "auto",
+    "Host's kernel": "host",
+    "One call per patch": "patches",
+}
 
 
 def log_level(opts: Any) -> str:
@@ -36,3 +48,9 @@ def memory_ceiling(opts: Any) -> float:
     """The memory ceiling in bytes, 0 for none."""
     value = getattr(opts, CEILING_OPTION, 0.0)
     return max(float(value), 0.0) * 1e9 if isinstance(value, (int, float)) else 0.0
+
+
+def attention_choice(opts: Any) -> BackendChoice:
+    """What the settings page says about the way of windowed attention, as `attention.rule` takes it."""
+    value = getattr(opts, ATTENTION_OPTION, ATTENTION_AUTO)
+    return ATTENTION_CHOICES.get(value, "auto") if isinstance(value, str) else "auto"

@@ -103,6 +103,7 @@ def test_samples_have_offsets_of_their_own():
 def test_heads_run_one_at_a_time_where_there_is_no_room():
     rope = axial_table(GRID, AXES).expand(-1, 2, -1, -1, -1, -1).contiguous().to(DEVICE)
     check(*qkv(heads=2), rope, axes=AXES, room=1)
+    check(*qkv(heads=2, text=0), None, text=0, room=1)  # which takes nothing
 
 
 TEXT_ANGLES = [[0.3 * token + 0.1 * pair * (token + 1) for pair in range(DIM // 2)] for token in range(TEXT)]

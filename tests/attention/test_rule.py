@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.attention import rule, windows
+from scalediff.attention import launch, rule, windows
+from scalediff.attention.batched import attend_windows_batched, least_bytes
 from scalediff.attention.joint import joint_neighborhood_attention
 from scalediff.attention.rotary import axial_table
 from scalediff.attention.rule import backend_of, own_kernel
-from scalediff.attention.strips import by_patches, by_rows
+from scalediff.attention.strips import by_patches
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.method.geometry import window_layout
 
@@ -38,15 +39,6 @@ class OnGpu:
             False,
         )
 
-    def numel(self) -> int:
-        return 2 * 10 * 64 * self.shape[-1]
-
-    def element_size(self) -> int:
-        return self.dtype.itemsize
-
-
-BYTES = 2 * 2 * 10 * 64 * 64
-
 
 @pytest.fixture(params=[True, False], ids=["with our kernel", "without"])
 def has_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -65,14 +57,15 @@ def has_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         ({"dim": 16}, {}, "batched", "batched"),
         ({"dim": 256}, {}, "batched", "batched"),
         ({"dim": 512}, {}, "patches", "patches"),  # a VAE's
-        ({}, {"room": 4 * BYTES}, "kernel", "batched"),
-        ({}, {"room": 4 * BYTES - 1}, "kernel", "patches"),
+        ({}, {"memory_for_batched": False}, "kernel", "patches"),
         ({}, {"with_text": True}, "kernel", "patches"),
         ({}, {"with_text": True, "kernel_knows": False}, "patches", "patches"),
-        ({}, {"attend": a_kernel_of_the_hosts}, "patches", "patches"),
-        ({}, {"attend": a_kernel_of_the_hosts, "exact": True}, "kernel", "patches"),
+        ({}, {"attend": a_kernel_of_the_hosts}, "batched", "batched"),  # sage
+        ({}, {"attend": a_kernel_of_the_hosts, "with_text": True}, "patches", "patches"),
+        ({}, {"attend": a_kernel_of_the_hosts, "exact": True}, "kernel", "batched"),
+        ({}, {"attend": a_kernel_of_the_hosts, "exact": True, "with_text": True}, "kernel", "patches"),
         ({}, {"choice": "host"}, "batched", "batched"),
-        ({}, {"choice": "host", "attend": a_kernel_of_the_hosts, "exact": True}, "patches", "patches"),
+        ({}, {"choice": "host", "attend": a_kernel_of_the_hosts, "exact": True}, "batched", "batched"),
         ({}, {"choice": "patches"}, "patches", "patches"),
         ({"device": "cpu"}, {}, "patches", "patches"),
         ({"device": "mps"}, {}, "patches", "patches"),
@@ -82,17 +75,20 @@ def test_the_rows_of_the_table(
     tensor: dict[str, Any], call: dict[str, Any], with_kernel: str, without: str, has_kernel: bool
 ) -> None:
     q = OnGpu(**tensor)
-    assert backend_of(q, q, q, **{"attend": None, "room": None, **call}) == (
-        with_kernel if has_kernel else without
-    )
+    assert backend_of(q, q, q, **{"attend": None, **call}) == (with_kernel if has_kernel else without)
 
 
 def test_gradients_are_for_calls_patch_by_patch(has_kernel: bool) -> None:
     q, trained = OnGpu(), OnGpu()
     trained.requires_grad = True
-    assert backend_of(q, q, trained, attend=None, room=None) == "patches"
+    assert backend_of(q, q, trained, attend=None) == "patches"
     with torch.no_grad():
-        assert backend_of(q, q, trained, attend=None, room=None) != "patches"
+        assert backend_of(q, q, trained, attend=None) != "patches"
+
+
+def test_our_kernel_takes_one_type_only(has_kernel: bool) -> None:
+    q = OnGpu()
+    assert backend_of(q, q, OnGpu(dtype=torch.bfloat16), attend=None) == "batched"
 
 
 def test_attention_that_another_extension_has_put_in_torchs_place_is_kept(
@@ -100,7 +96,55 @@ def test_attention_that_another_extension_has_put_in_torchs_place_is_kept(
 ) -> None:
     q = OnGpu()
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: v)
-    assert backend_of(q, q, q, attend=None, room=None) == "patches"
+    for attend in (None, F.scaled_dot_product_attention):
+        for exact in (False, True):  # which speaks of the host's own kernel
+            assert backend_of(q, q, q, attend=attend, exact=exact) == "batched"
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ("ROCm", "has not been measured"),
+        ("Turing", "compute capability 8.0"),
+        ("without Triton", "Triton is not installed"),
+    ],
+)
+def test_cards_that_our_kernel_does_not_run_on(
+    card: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "scalediff")
+    monkeypatch.setattr(torch.version, "hip", "6.2" if card == "ROCm" else None)
+    capability = (7, 5) if card == "Turing" else (9, 0)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(launch, "find_spec", lambda name: None if card == "without Triton" else object())
+    launch._obstacle.cache_clear()
+    rule._log_kind.cache_clear()
+    try:
+        for _ in range(2):
+            assert backend_of(OnGpu(), OnGpu(), OnGpu(), attend=None) == "batched"
+    finally:
+        launch._obstacle.cache_clear()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert said in first
+    assert second.endswith(": batched")
+
+
+def test_a_kernel_that_did_not_compile_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(launch, "find_spec", lambda name: object())
+    failed: dict[object, str] = {}
+    monkeypatch.setattr(launch, "_failed", failed)
+    launch._obstacle.cache_clear()
+    try:
+        q = OnGpu()
+        assert backend_of(q, q, q, attend=None) == "kernel"
+        failed[launch._kind(torch.device("cuda", 0), torch.float16, 64)] = "no C compiler"
+        assert backend_of(q, q, q, attend=None) == "batched"
+    finally:
+        launch._obstacle.cache_clear()
 
 
 @pytest.mark.parametrize("call", [neighborhood_attention, joint_neighborhood_attention])
@@ -120,7 +164,7 @@ def test_a_line_in_the_log_for_each_kind_of_call_on_a_gpu(
     rule._log_kind.cache_clear()
     for tensor in ({}, {}, {"dim": 512}, {"device": "cpu"}):
         q = OnGpu(**tensor)
-        backend_of(q, q, q, attend=None, room=None)
+        backend_of(q, q, q, attend=None)
     backend = "kernel" if has_kernel else "batched"
     assert [record.getMessage() for record in caplog.records] == [
         f"windowed attention, heads of 64 in torch.float16: {backend}",
@@ -133,20 +177,47 @@ def qkv(text: int = 0) -> list[Tensor]:
     return [torch.randn(2, 2, text + GRID[0] * GRID[1], 8, generator=source) for _ in range(3)]
 
 
-def test_the_batched_way_is_taken_and_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("attend", [None, a_kernel_of_the_hosts])
+def test_the_batched_way_is_taken_and_gives_the_same_bits(
+    attend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     q, k, v = qkv()
     offsets = [(0, 0), (3, 5)]
     expected = neighborhood_attention(q, k, v, GRID, WINDOW, offset=offsets)
     seen = []
 
     def noted(*args: Any, **more: Any) -> Tensor:
-        seen.append(args[3].offset)
-        return by_rows(*args, **more)
+        seen.append(more)
+        return attend_windows_batched(*args, **more)
 
     monkeypatch.setattr(windows, "backend_of", lambda *args, **facts: "batched")
-    monkeypatch.setattr(windows, "by_rows", noted)
-    assert torch.equal(neighborhood_attention(q, k, v, GRID, WINDOW, offset=offsets), expected)
-    assert seen == offsets
+    monkeypatch.setattr(windows, "attend_windows_batched", noted)
+    more = {"offset": offsets, "attend": attend, "room": 1 << 20}
+    assert torch.equal(neighborhood_attention(q, k, v, GRID, WINDOW, **more), expected)
+    assert seen == [more]
+
+
+def test_where_not_even_one_column_of_patches_fits_they_run_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Claimed(Tensor):
+        @property
+        def device(self) -> torch.device:
+            return torch.device("cuda")
+
+    facts_seen = []
+
+    def noted(*args: Any, memory_for_batched: bool, **facts: Any) -> str:
+        facts_seen.append(memory_for_batched)
+        return "patches"
+
+    monkeypatch.setattr(windows, "backend_of", noted)
+    monkeypatch.setattr(windows, "fill_within", lambda *args, **more: None)
+    q = torch.zeros(2, 2, GRID[0] * GRID[1], 8).as_subclass(Claimed)
+    least = least_bytes(q, GRID, WINDOW, (0, 0), a_kernel_of_the_hosts)
+    for room in (None, least, least - 1):
+        neighborhood_attention(q, q, q, GRID, WINDOW, attend=a_kernel_of_the_hosts, room=room)
+    assert facts_seen == [True, True, False]
 
 
 def test_where_memory_does_not_suffice_for_many_patches_they_run_one_by_one(
@@ -160,7 +231,7 @@ def test_where_memory_does_not_suffice_for_many_patches_they_run_one_by_one(
 
     q, k, v = qkv()
     monkeypatch.setattr(windows, "backend_of", lambda *args, **facts: "batched")
-    monkeypatch.setattr(windows, "by_rows", full)
+    monkeypatch.setattr(windows, "attend_windows_batched", full)
     expected = by_patches(q, k, v, window_layout(GRID, WINDOW), SDPA)
     for _ in range(2):
         assert torch.equal(neighborhood_attention(q, k, v, GRID, WINDOW), expected)
@@ -191,9 +262,17 @@ class PlayedKernel:
         return self._call(v, *sizes, offset)
 
     def attend_joint(
-        self, q: Tensor, k: Tensor, v: Tensor, *sizes: Any, text_length: int, rope: Any, offset: Any
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *sizes: Any,
+        text_length: int,
+        rope: Any,
+        offset: Any,
+        room: Any,
     ) -> Tensor:
-        return self._call(k, *sizes, text_length, rope, offset)
+        return self._call(k, *sizes, text_length, rope, offset, room)
 
     def _call(self, result: Tensor, *given: Any) -> Tensor:
         self.calls.append(given)
@@ -209,8 +288,29 @@ def test_our_kernel_is_called_with_what_it_needs(monkeypatch: pytest.MonkeyPatch
     assert neighborhood_attention(q, k, v, GRID, WINDOW, offset=offsets) is v
     q, k, v = qkv(text=3)
     rope = axial_table(GRID, (2, 2, 4))
-    assert joint_neighborhood_attention(q, k, v, GRID, WINDOW, text_length=3, rope=rope, offset=offsets) is k
-    assert kernel.calls == [(GRID, WINDOW, offsets), (GRID, WINDOW, 3, rope, offsets)]
+    assert (
+        joint_neighborhood_attention(q, k, v, GRID, WINDOW, text_length=3, rope=rope, offset=offsets, room=9)
+        is k
+    )
+    assert kernel.calls == [(GRID, WINDOW, offsets), (GRID, WINDOW, 3, rope, offsets, 9)]
+
+
+def test_where_memory_does_not_suffice_our_kernel_runs_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = PlayedKernel(monkeypatch)
+    rooms = []
+
+    def attend_joint(q: Tensor, k: Tensor, v: Tensor, *sizes: Any, room: Any, **more: Any) -> Tensor:
+        rooms.append(room)
+        if room != 0 or len(rooms) > 2:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return k
+
+    monkeypatch.setattr(kernel, "attend_joint", attend_joint)
+    q, k, v = qkv(text=3)
+    assert joint_neighborhood_attention(q, k, v, GRID, WINDOW, text_length=3) is k
+    assert rooms == [None, 0]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        joint_neighborhood_attention(q, k, v, GRID, WINDOW, text_length=3)
 
 
 def test_where_our_kernel_is_unavailable_the_other_ways_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +334,7 @@ def test_a_kernel_that_does_not_know_the_card_is_not_chosen(monkeypatch: pytest.
 
     monkeypatch.setattr(rule, "own_kernel", lambda: SimpleNamespace(available=available))
     q = OnGpu()
-    assert backend_of(q, q, q, attend=None, room=None) == "batched"
+    assert backend_of(q, q, q, attend=None) == "batched"
     assert asked == [(torch.device("cuda"), torch.float16, 64)]
 
 

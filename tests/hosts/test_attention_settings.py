@@ -19,6 +19,7 @@ from scalediff.models import windowed_transformer as dit
 from scalediff.models import windowed_unet as windowed
 from scalediff.models.inspection import inspect
 from scalediff.models.replacing import Replacing
+from scalediff.settings.preferences import ATTENTION_OPTION
 
 SDPA = F.scaled_dot_product_attention
 
@@ -185,20 +186,66 @@ def test_other_optimisations_are_torchs_and_the_log_says_so_once(choose, name):
     assert f"is {name}:" in line
 
 
+# our own kernel in place of the host's
+
+
+@pytest.mark.parametrize(("name", "exact"), [("xformers", True), ("sdp-no-mem", True), ("sdp", False)])
+def test_what_may_be_computed_by_our_kernel(choose, xformers, monkeypatch, name, exact):
+    """Torch's own attention, which is None here, the rule knows by itself."""
+    from scalediff.hosts.a1111.kernel import is_exact
+
+    choose(name)
+    assert is_exact(kernel()) is exact
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: v)  # by another extension
+    assert is_exact(kernel()) is (name == "xformers")
+
+
+@pytest.mark.parametrize(
+    ("said", "choice"),
+    [
+        (None, "auto"),
+        ("Auto", "auto"),
+        ("Host's kernel", "host"),
+        ("One call per patch", "patches"),
+        ("of an older version", "auto"),
+        (["Auto"], "auto"),
+    ],
+)
+def test_the_settings_page_says_how_windows_are_computed(host, enlarge, choose, monkeypatch, said, choice):
+    plain, given, real = enlarge(), set(), windowed.neighborhood_attention
+
+    def noted(*args, exact, choice, **kwargs):
+        given.add((exact, choice))
+        return real(*args, exact=exact, choice=choice, **kwargs)
+
+    monkeypatch.setattr(windowed, "neighborhood_attention", noted)
+    choose("sdp-no-mem")
+    if said is not None:
+        host.shared.opts.data[ATTENTION_OPTION] = said
+    assert np.array_equal(enlarge(), plain)
+    assert given == {(True, choice)}
+
+
 # the memory ceiling
+
+
+class Rooms(list):
+    def __init__(self):
+        self.choices = set()
 
 
 @pytest.fixture
 def rooms(monkeypatch):
-    """The bytes that each windowed call was given."""
-    given = []
+    """The bytes that each windowed call was given; `choices` holds how it was to be computed."""
+    given = Rooms()
 
     def spy(module, name):
         real = getattr(module, name)
 
-        def noted(*args, room, **kwargs):
+        def noted(*args, room, choice, **kwargs):
             given.append(room)
-            return real(*args, room=room, **kwargs)
+            given.choices.add(choice)
+            return real(*args, room=room, choice=choice, **kwargs)
 
         monkeypatch.setattr(module, name, noted)
 
@@ -233,6 +280,7 @@ def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypa
     monkeypatch.setattr(ForgeHost, "kernel", classmethod(lambda cls: (mini_forge, "attention_function")))
     monkeypatch.setattr(ForgeHost, "window", lambda self: (16, 16))
     monkeypatch.setattr(patcher, "attention_room", lambda p, network, model_map, cells: cells[0] * 1000)
+    host.shared.opts.data[ATTENTION_OPTION] = "Host's kernel"
     adapter = object.__new__(ForgeHost)
     adapter.p = SimpleNamespace(sd_model=sd_model)
     adapter.model_map, adapter.config = ForgeHost.inspect(sd_model), SimpleNamespace(shift=False)
@@ -241,13 +289,16 @@ def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypa
         adapter._unet_windows(stage).patched(unet), x, torch.randn(1, 3, mini_forge.CONTEXT)
     )
     assert set(rooms) == {40_000}
+    assert rooms.choices == {"host"}
     del rooms[:]
+    rooms.choices.clear()
     network = mini_flux.MiniFlux().eval().requires_grad_(False)
     window = adapter._joint_window(stage, target)
     with window.model_call((20, 20), 3), Replacing((*place, window.flux) for place in target.places):
         network(x, torch.randn(1, 3, mini_flux.WIDTH))
     assert window.calls == 5
     assert set(rooms) == {40_000}
+    assert rooms.choices == {"host"}
 
 
 def test_what_the_ceiling_leaves(host):

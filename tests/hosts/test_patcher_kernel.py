@@ -11,7 +11,7 @@ import torch
 
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.hosts.patcher import unet as patcher_windows
-from scalediff.hosts.patcher.kernel import attend_with, chosen_attend, is_torchs_own
+from scalediff.hosts.patcher.kernel import attend_with, chosen_attend, is_exact, is_torchs_own
 from scalediff.hosts.patcher.models import PatcherModel, map_unet
 from scalediff.hosts.patcher.unet import PatcherWindows
 
@@ -35,6 +35,28 @@ def hosts_function(module, name):
     space = {"__name__": module, "attend": mini_forge.attention_function}
     exec(source, space)
     return space[name]
+
+
+@pytest.mark.parametrize("module", ["backend.attention", "ldm_patched.ldm.modules.attention"])
+def test_kernels_that_compute_torchs_numbers_are_told_from_the_others(module):
+    def exact(function):
+        return is_exact((SimpleNamespace(chosen=function), "chosen"))
+
+    for name in ("pytorch", "xformers", "flash", "split", "sub_quad", "basic"):
+        function = hosts_function(module, f"attention_{name}")
+        assert exact(function)
+        # as Neo marks some of them
+        marked = torch.compiler.disable(function)
+        assert marked is not function
+        assert exact(marked)
+        assert is_torchs_own(marked) == (name == "pytorch")
+        assert not exact(functools.wraps(function)(lambda *args: None))
+    for name in ("attention_sage", "attention_sage3", "attention_of_an_extension"):
+        assert not exact(hosts_function(module, name))
+        assert not exact(torch.compiler.disable(hosts_function(module, name)))
+    assert not exact(hosts_function("extension", "attention_xformers"))
+    assert not exact(functools.partial(hosts_function(module, "attention_xformers")))
+    assert not is_exact(None)
 
 
 @pytest.mark.parametrize("module", ["backend.attention", "ldm_patched.ldm.modules.attention"])
@@ -63,19 +85,22 @@ def test_a_host_that_runs_torchs_attention_leaves_the_way_open(monkeypatch):
     x, context = torch.randn(2, 4, 20, 26), torch.randn(2, 3, mini_forge.CONTEXT)
     given = []
 
-    def noted(*args, attend, **kwargs):
-        given.append(attend)
-        return neighborhood_attention(*args, attend=attend, **kwargs)
+    def noted(*args, attend, exact, choice, **kwargs):
+        given.append((attend is None, exact, choice))
+        return neighborhood_attention(*args, attend=attend, exact=exact, choice=choice, **kwargs)
 
     monkeypatch.setattr(patcher_windows, "neighborhood_attention", noted)
-    ours = PatcherWindows(model_map, (8, 8), kernel=KERNEL)
+    ours = PatcherWindows(model_map, (8, 8), kernel=KERNEL, choice="host")
     patched, results, layers = ours.patched(unet), [], len(model_map.layers)
-    kernels = [hosts_function("backend.attention", f"attention_{name}") for name in ("pytorch", "xformers")]
+    kernels = [
+        hosts_function("backend.attention", f"attention_{name}") for name in ("pytorch", "xformers", "sage")
+    ]
     for kernel in kernels:
         monkeypatch.setattr(mini_forge, "attention_function", kernel)
         results.append(mini_forge.sample_once(patched, x, context))
-    assert [attend is None for attend in given] == [True] * layers + [False] * layers
-    assert torch.equal(*results)
-    assert ours.calls == 2 * layers
+    expected = [(True, True, "host"), (False, True, "host"), (False, False, "host")]
+    assert given == [one for one in expected for _ in range(layers)]
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert ours.calls == 3 * layers
     assert chosen_attend(KERNEL) is not None
     assert chosen_attend(None) is None

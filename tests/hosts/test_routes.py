@@ -20,7 +20,7 @@ from scalediff.page import preview, routes
 from scalediff.settings import log, schema
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.log import LEVELS
-from scalediff.settings.preferences import LOG_OPTION
+from scalediff.settings.preferences import ATTENTION_CHOICES, ATTENTION_OPTION, LOG_OPTION
 from scalediff.settings.table import DEFAULTS, PARAMS
 
 ESTIMATE = "/scalediff/v1/estimate"
@@ -253,6 +253,15 @@ def test_the_log_level_of_the_settings_page(
     monkeypatch.setenv(log.LEVEL_VARIABLE, "INFO")
     opts.set(LOG_OPTION, "DEBUG")
     assert logger.level == logging.ERROR  # the environment had its say when the script was loaded
+
+
+def test_the_ways_of_windowed_attention_stand_on_the_settings_page(
+    booted: SimpleNamespace, host: Any
+) -> None:
+    row = booted.shared.opts.data_labels[ATTENTION_OPTION]
+    assert row.section == ("scalediff", "ScaleDiff")
+    assert row.default == "Auto"
+    assert row.component_args == {"choices": list(ATTENTION_CHOICES)}
 
 
 # Direct mode

@@ -8,7 +8,7 @@ from modules import sd_models, shared
 from modules.hypernetworks import hypernetwork
 from torch import nn
 
-from scalediff.hosts.a1111.kernel import chosen_attend
+from scalediff.hosts.a1111.kernel import chosen_attend, is_exact
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.memory import attention_room
 from scalediff.hosts.webui.sampling import no_refiner
@@ -17,6 +17,7 @@ from scalediff.method.cascade import Stage
 from scalediff.models import inspection as models
 from scalediff.models.inspection import ModelMap
 from scalediff.models.windowed_unet import WindowedAttention
+from scalediff.settings.preferences import attention_choice
 
 
 class A1111Host(WebUIHost):
@@ -50,6 +51,7 @@ class A1111Host(WebUIHost):
         window = self.window()
         hypernetworks = shared.loaded_hypernetworks
         self.rows.restart()
+        attend = chosen_attend()
         with WindowedAttention(
             self.model_map,
             window,
@@ -58,7 +60,9 @@ class A1111Host(WebUIHost):
             context_filter=(lambda x: hypernetwork.apply_hypernetworks(hypernetworks, x))
             if hypernetworks
             else None,
-            attend=chosen_attend(),
+            attend=attend,
+            exact=is_exact(attend),
+            choice=attention_choice(shared.opts),
             upcast=bool(shared.opts.upcast_attn),
             room=attention_room(self.p, self.unet(), self.model_map, stage.latent_size),
         ) as windowed:

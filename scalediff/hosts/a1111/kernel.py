@@ -17,6 +17,7 @@ from modules import sd_hijack, sd_hijack_optimizations
 from torch import Tensor
 
 from scalediff.attention.log import log_once
+from scalediff.attention.rule import is_torchs
 from scalediff.attention.strips import Attend
 
 # What other versions of xformers raise where they cannot compute a call; an error about memory is not among them.
@@ -36,6 +37,14 @@ def chosen_attend() -> Attend | None:
     if name != "sdp":
         log_once(f"the attention optimisation is {name}: windows run by torch's scaled_dot_product_attention")
     return None
+
+
+def is_exact(attend: Attend | None) -> bool:
+    """Whether what `chosen_attend` gave computes torch's numbers, which xformers does.
+
+    Not where an extension has put something in the place of torch's attention, which sdp-no-mem calls.
+    """
+    return attend is not None and (attend is not _without_memory_efficient or is_torchs(None))
 
 
 def _xformers() -> Attend | None:

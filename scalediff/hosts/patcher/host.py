@@ -12,9 +12,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from modules import shared
 from torch import Tensor, nn
 
-from scalediff.hosts.patcher.kernel import chosen_attend
+from scalediff.hosts.patcher.kernel import chosen_attend, is_exact
 from scalediff.hosts.patcher.levels import NoiseLevels
 from scalediff.hosts.patcher.models import PatcherModel, is_unet, map_transformer, map_unet, why_not_size
 from scalediff.hosts.patcher.references import references_kept
@@ -39,6 +40,7 @@ from scalediff.models.replacing import is_replaced
 from scalediff.models.windowed_transformer import JointWindow
 from scalediff.models.windowed_transformer import token_grid as tokens_of
 from scalediff.models.windowed_unet import Shift
+from scalediff.settings.preferences import attention_choice
 
 SAME_MODULES = ["Use same choices"]
 LEVELS = "_scalediff_levels"  # on a job: the model's noise levels before it, a `NoiseLevels`
@@ -251,6 +253,7 @@ class PatcherHost(WebUIHost):
             kernel=self.kernel(),
             shift=self.shift(stage, window),
             room=self._room(stage),
+            choice=attention_choice(shared.opts),
         )
 
     def _joint_window(self, stage: Stage, function: AttentionFunction) -> JointWindow:
@@ -258,6 +261,8 @@ class PatcherHost(WebUIHost):
         return JointWindow(
             window,
             attend=chosen_attend(function.kernel),
+            exact=is_exact(function.kernel),
+            choice=attention_choice(shared.opts),
             rope=exact_rope(self.unet(), tokens_of(stage.latent_size, TOKEN)),
             shift=self._joint_shift(stage, window),
             room=self._room(stage),

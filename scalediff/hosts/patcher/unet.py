@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from scalediff.attention.rule import BackendChoice
 from scalediff.attention.windows import neighborhood_attention
-from scalediff.hosts.patcher.kernel import Place, chosen_attend, late_kernel
+from scalediff.hosts.patcher.kernel import Place, chosen_attend, is_exact, late_kernel
 from scalediff.method.geometry import Cells, offsets_of_rows
 from scalediff.models.inspection import ModelMap, layer_window
 from scalediff.models.windowed_unet import Shift
@@ -34,7 +35,7 @@ class PatcherWindows:
 
     `window` is in latent cells. `kernel` = (module, name) of the host's own attention function: it
     computes the windows, as `patcher.kernel` says, and everything that cannot be windowed. `room`: bytes that
-    a layer may take beside its q, k, v and result, None for any number.
+    a layer may take beside its q, k, v and result, None for any number; `choice` as in `neighborhood_attention`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class PatcherWindows:
         kernel: Place,
         shift: Shift | None = None,
         room: int | None = None,
+        choice: BackendChoice = "auto",
     ) -> None:
         if not model_map.supported:
             raise ValueError(model_map.reason)
@@ -53,7 +55,7 @@ class PatcherWindows:
         self.layers = {key_of(layer.name): index for index, layer in enumerate(model_map.layers)}
         self._windows = [layer_window(window, layer.stride) for layer in model_map.layers]
         self._place, self._kernel, self._shift = kernel, late_kernel(*kernel), shift
-        self._room = room
+        self._room, self._choice = room, choice
 
     def patched(self, unet: Any) -> Any:
         """A clone of the host's patcher `unet` with our replacements, its own ones left in place.
@@ -102,8 +104,10 @@ class PatcherWindows:
         if self._shift is not None:
             offset = offsets_of_rows(self._shift(index), batch, grid=grid, window=window)
         q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-        attend = chosen_attend(self._place)
-        out = neighborhood_attention(q, k, v, grid, window, offset=offset, attend=attend, room=self._room)
+        out = neighborhood_attention(
+            q, k, v, grid, window, offset=offset, attend=chosen_attend(self._place), room=self._room,
+            exact=is_exact(self._place), choice=self._choice,
+        )  # fmt: skip
         self.calls += 1
         return out.transpose(1, 2).flatten(2)
 
