@@ -92,7 +92,7 @@ def ours(problem: Problem, *, choice: BackendChoice = "auto") -> Call:
 def backend(problem: Problem, *, choice: BackendChoice = "auto") -> str:
     """What the extension's rule takes for this problem."""
     p = problem
-    return backend_of(p.q, p.k, p.v, attend=None, room=None, choice=choice, with_text=bool(p.text))
+    return backend_of(p.q, p.k, p.v, attend=None, choice=choice, with_text=bool(p.text))
 
 
 def kernel(problem: Problem) -> Call | None:
