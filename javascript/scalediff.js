@@ -6,7 +6,7 @@
 
     const EVERY_MS = 400;
     const WAIT_AFTER_FAILURE = 12; // intervals: about five seconds
-    const CELL = 8; // sizes are whole latent cells
+    const NO_PICTURE = "Put in a picture that is smaller than the size: it is enlarged to it.";
 
     function page() {
         return typeof gradioApp === "function" ? gradioApp() : document;
@@ -43,16 +43,11 @@
     function hiresSizes() {
         const on = find("txt2img_hr-checkbox", "input");
         if (on && !on.checked) return {say: "Choose a target size, or open Hires. fix and choose it there: ScaleDiff takes its place."};
-        const width = number("txt2img_width");
-        const height = number("txt2img_height");
-        const x = number("txt2img_hr_resize_x") || 0;
-        const y = number("txt2img_hr_resize_y") || 0;
-        if (!x && !y) return {width, height, hr_scale: number("txt2img_hr_scale")};
-        // the picture covers the size asked for and is cropped afterwards
-        const scale = Math.max(x / width, y / height);
-        const target_width = Math.floor(width * scale + 1e-6);
-        const target_height = Math.floor(height * scale + 1e-6);
-        return {width, height, target_width, target_height};
+        const sizes = {width: number("txt2img_width"), height: number("txt2img_height")};
+        const hr_resize_x = number("txt2img_hr_resize_x") || 0;
+        const hr_resize_y = number("txt2img_hr_resize_y") || 0;
+        if (!hr_resize_x && !hr_resize_y) return {...sizes, hr_scale: number("txt2img_hr_scale")};
+        return {...sizes, hr_resize_x, hr_resize_y};
     }
 
     function initImage() {
@@ -67,22 +62,14 @@
         return [Math.floor(image.naturalWidth * scale), Math.floor(image.naturalHeight * scale)];
     }
 
-    // The base is the part of the init image that img2img would use, as in scalediff/hosts/webui/pictures.py.
-    function img2imgSizes() {
+    // what the host would make of the init image, and how much of it, is the endpoint's business
+    function img2imgSizes(chosen) {
         const image = initImage();
-        if (!image) return {say: "Put in a picture that is smaller than the size: it is enlarged to it."};
-        const [width, height] = img2imgTarget(image);
-        const x = image.naturalWidth / width;
-        const y = image.naturalHeight / height;
+        if (!image) return {say: chosen.target ? "Put in a picture: it is enlarged." : NO_PICTURE};
+        const [width, height] = chosen.target ? [null, null] : img2imgTarget(image);
         const modes = Array.from(page().querySelectorAll("#resize_mode input"));
-        const mode = modes.findIndex((input) => input.checked);
-        const scale = mode === 1 ? Math.min(x, y) : mode === 2 ? Math.max(x, y) : Math.sqrt(x * y);
-        if (scale >= 1) {
-            const size = `${image.naturalWidth}x${image.naturalHeight}`;
-            return {say: `The picture of ${size} is not smaller than ${width}x${height}: nothing to upscale.`};
-        }
-        const side = (length) => Math.max(CELL, Math.round((length * scale) / CELL) * CELL);
-        return {width: side(width), height: side(height), target_width: width, target_height: height};
+        const resize_mode = Math.max(0, modes.findIndex((input) => input.checked));
+        return {width, height, init_width: image.naturalWidth, init_height: image.naturalHeight, resize_mode};
     }
 
     // one pass over the size of the tab, with nothing enlarged; the preset stands for the mode
@@ -90,19 +77,11 @@
         return chosen.mode === "Direct" || (chosen.preset === "Panorama" && !("mode" in chosen));
     }
 
-    // a target size of our own: the endpoint reads the factor from the settings
-    function factorSizes(tab) {
-        if (tab === "txt2img") return {width: number("txt2img_width"), height: number("txt2img_height")};
-        const image = initImage();
-        if (!image) return {say: "Put in a picture: it is enlarged."};
-        const side = (length) => Math.max(CELL, Math.round(length / CELL) * CELL);
-        return {width: side(image.naturalWidth), height: side(image.naturalHeight)};
-    }
-
     function sizesOf(tab, chosen) {
         if (isDirect(chosen)) return {width: number(`${tab}_width`), height: number(`${tab}_height`)};
-        if (chosen.target) return factorSizes(tab);
-        return tab === "txt2img" ? hiresSizes() : img2imgSizes();
+        if (tab === "img2img") return img2imgSizes(chosen);
+        // with a target size of our own the endpoint reads the factor from the settings
+        return chosen.target ? {width: number("txt2img_width"), height: number("txt2img_height")} : hiresSizes();
     }
 
     function request(tab, line) {
@@ -133,9 +112,9 @@
     }
 
     async function ask(body, line) {
-        const response = await fetch("scalediff/v1/estimate", {
+        const response = await fetch("scalediff/v1/page/estimate", {
             method: "POST",
-            headers: {"Content-Type": "application/json"},
+            headers: {"Content-Type": "application/json", "X-ScaleDiff-Page": line.dataset.key},
             body: JSON.stringify(body),
         });
         const estimate = await response.json();

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from scalediff.cost.remembered import remembered
 from scalediff.method.geometry import Cells, fitted_window, query_spans
 from scalediff.models.feature_reuse import deep_blocks
 from scalediff.models.inspection import layer_window
@@ -158,13 +159,11 @@ def unet_work(
 
     Raises ValueError for a network whose layers cannot be read.
     """
-    units = unet_units(unet)
-    inside = {id(leaf) for unit in units for leaf in unit.module.modules()}
-    work = Work(calls=1, linear=_linear_macs(leaf for leaf in unet.modules() if id(leaf) not in inside))
-    left_out = {id(part) for block in deep_blocks(unet) for part in block.modules()} if reused else set()
-    for unit in units:
-        if id(unit.module) not in left_out:
-            work += unit_work(unit, latent_size, window, text_tokens=text_tokens)
+    counted = remembered(unet, "unet_work", lambda: _count_unet(unet))
+    work = Work(calls=1, linear=counted.outside)
+    for unit in counted.units:
+        if not (reused and unit.deep):
+            work += unit.work(latent_size, window, text_tokens=text_tokens)
     return work
 
 
@@ -174,8 +173,8 @@ def vae_work(part: nn.Module, latent_size: Cells) -> Work:
     Raises ValueError for a network whose layers cannot be read.
     """
     work = Work(calls=1)
-    for unit in vae_units(part):
-        work += unit_work(unit, latent_size, None, text_tokens=0)
+    for counted in remembered(part, "vae_work", lambda: [count_unit(unit) for unit in vae_units(part)]):
+        work += counted.work(latent_size, None, text_tokens=0)
     return work
 
 
@@ -238,43 +237,96 @@ def window_keys(latent_size: Cells, window: Cells | None, level: int) -> int:
     return fitted_window(grid[0], own[0]) * fitted_window(grid[1], own[1])
 
 
+@dataclass(frozen=True)
+class CountedUnit:
+    """Multiply-adds of a `Unit`, from which those at any size follow: `level` halvings of the latent's sides.
+
+    `linear`, `conv` and `cross` are for each grid position, `once` for each picture, `cross_text` for each token
+    of text. `attention` and `cross_attention` are the channels of all such layers. `deep` as in `feature_reuse`.
+    """
+
+    level: int
+    linear: int
+    once: int
+    conv: int
+    cross: int
+    cross_text: int
+    attention: int
+    cross_attention: int
+    deep: bool = False
+
+    def work(self, size: Cells, window: Cells | None, *, text_tokens: int) -> Work:
+        """One run for one sample at a latent of (h, w) cells; self-attention sees `window`, None everything."""
+        count = positions(size, self.level)
+        keys = window_keys(size, window, self.level) if self.attention else 0
+        return Work(
+            linear=self.linear * count + self.once,
+            conv=self.conv * count,
+            cross=self.cross * count
+            + self.cross_text * text_tokens
+            + 2 * count * text_tokens * self.cross_attention,
+            attention=2 * count * keys * self.attention,
+        )
+
+
+@dataclass(frozen=True)
+class CountedUnet:
+    """A UNet's units, and the multiply-adds of one call in the linear layers outside of them."""
+
+    units: tuple[CountedUnit, ...]
+    outside: int
+
+
 def unit_work(unit: Unit, size: Cells, window: Cells | None, *, text_tokens: int) -> Work:
     """One run of a unit for one sample; self-attention sees `window`, in latent cells, None everything."""
-    count = positions(size, unit.level_out)
-    work = Work()
+    return count_unit(unit).work(size, window, text_tokens=text_tokens)
+
+
+def count_unit(unit: Unit, *, deep: bool = False) -> CountedUnit:
+    """The multiply-adds of a unit. Raises ValueError for a layer that does not tell its size."""
+    attention = cross_attention = 0
     cross: set[int] = set()
     for block in transformer_blocks(unit.module):
-        for name, attention in (("attn1", block.attn1), ("attn2", getattr(block, "attn2", None))):
-            if attention is None:
+        for name, layer in (("attn1", block.attn1), ("attn2", getattr(block, "attn2", None))):
+            if layer is None:
                 continue
-            inner = linear_shape(attention.to_q)
+            inner = linear_shape(layer.to_q)
             if inner is None:
-                raise ValueError(
-                    f"a projection of type {type(attention.to_q).__name__} does not tell its size"
-                )
+                raise ValueError(f"a projection of type {type(layer.to_q).__name__} does not tell its size")
             if name == "attn1" and not getattr(block, "disable_self_attn", False):
-                work += Work(attention=2 * count * window_keys(size, window, unit.level_out) * inner[1])
+                attention += inner[1]
             else:
-                cross.update(id(leaf) for leaf in attention.modules())
-                work += Work(cross=2 * count * text_tokens * inner[1])
+                cross.update(id(leaf) for leaf in layer.modules())
+                cross_attention += inner[1]
     if is_vae_attention(unit.module):
-        keys = window_keys(size, window, unit.level_out)
-        work += Work(attention=2 * count * keys * vae_attention_width(unit.module))
+        attention += vae_attention_width(unit.module)
+    sums = dict.fromkeys(("linear", "once", "conv", "cross", "cross_text"), 0)
     for path, leaf in unit.module.named_modules():
-        work += _leaf_work(path, leaf, count, text_tokens if id(leaf) in cross else None)
-    return work
+        kind, macs = _leaf_work(path, leaf, crosses=id(leaf) in cross)
+        sums[kind] += macs
+    return CountedUnit(
+        unit.level_out, attention=attention, cross_attention=cross_attention, deep=deep, **sums
+    )
 
 
-def _leaf_work(path: str, leaf: nn.Module, count: int, text_tokens: int | None) -> Work:
-    """A single layer; `text_tokens` is None outside of cross-attention."""
+def _count_unet(unet: nn.Module) -> CountedUnet:
+    units = unet_units(unet)
+    inside = {id(leaf) for unit in units for leaf in unit.module.modules()}
+    deep = {id(part) for block in deep_blocks(unet) for part in block.modules()}
+    outside = _linear_macs(leaf for leaf in unet.modules() if id(leaf) not in inside)
+    return CountedUnet(tuple(count_unit(unit, deep=id(unit.module) in deep) for unit in units), outside)
+
+
+def _leaf_work(path: str, leaf: nn.Module, *, crosses: bool) -> tuple[str, int]:
+    """Kind and multiply-adds of a single layer; it may belong to cross-attention."""
     shape = linear_shape(leaf)
     if shape is None:
-        return Work(conv=count * conv_macs(leaf))
+        return "conv", conv_macs(leaf)
     names = path.split(".")
     macs = shape[0] * shape[1]
-    if text_tokens is not None:
-        return Work(cross=macs * (text_tokens if names[-1] in ("to_k", "to_v") else count))
-    return Work(linear=macs * (1 if names[0] in PER_PICTURE else count))
+    if crosses:
+        return ("cross_text" if names[-1] in ("to_k", "to_v") else "cross"), macs
+    return ("once" if names[0] in PER_PICTURE else "linear"), macs
 
 
 def _linear_macs(leaves: Iterator[nn.Module]) -> int:

@@ -22,6 +22,7 @@ is right within 10 % (tests/cost/test_activations.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -29,6 +30,7 @@ import torch
 from torch import nn
 
 from scalediff.cost.counts import TransformerShape
+from scalediff.cost.remembered import remembered
 from scalediff.method.geometry import Cells
 from scalediff.models.inspection import layer_window
 from scalediff.models.units import (
@@ -51,11 +53,27 @@ HALF = 2  # bytes per number of a model known by its dimensions only
 PICTURE_BYTES = 3 * 4  # per pixel of an RGB picture in fp32
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What of a `Unit` says how much is alive: its grids, its place in the block, numbers per position of its output.
+
+    `own` are those besides its input (see this file's text), `out` its result's channels.
+    """
+
+    level_in: int
+    level_out: int
+    opens: bool
+    pops: bool
+    pushes: bool
+    own: int
+    out: int
+
+
 def unet_activations(unet: nn.Module, latent_size: Cells, *, element: int) -> int:
     """Peak bytes of one call for one sample at a latent of (h, w) cells, `element` bytes per number."""
-    units = unet_units(unet)
+    channels, units = remembered(unet, ("held", element), lambda: _held_of(unet, element))
     skips: list[int] = []
-    current = positions(latent_size, 0) * _channels_in(units[0])
+    current = positions(latent_size, 0) * channels
     entry = peak = 0
     for unit in units:
         if unit.opens:
@@ -65,17 +83,30 @@ def unet_activations(unet: nn.Module, latent_size: Cells, *, element: int) -> in
             peak = max(peak, sum(skips) + 2 * current)  # the two parts and what they are joined to
         stored = bool(skips) and skips[-1] == current and not unit.pops
         live = sum(skips) + entry + (0 if stored else current)
-        grid, channels = (
-            positions(latent_size, unit.level_out),
-            current // positions(latent_size, unit.level_in),
-        )
-        peak = max(peak, live + grid * _own_set(unit, channels, element=element))
+        grid = positions(latent_size, unit.level_out)
+        peak = max(peak, live + grid * unit.own)
         if unit.opens and not stored:
             entry = current  # held by the caller until the block ends
-        current = grid * _channels_out(unit, channels)
+        current = grid * unit.out
         if unit.pushes:
             skips.append(current)
     return peak * element
+
+
+def _held_of(unet: nn.Module, element: int) -> tuple[int, tuple[_Held, ...]]:
+    """Channels of the latent, and what the units hold, each behind the one before it."""
+    units = unet_units(unet)
+    first = channels = _channels_in(units[0])
+    skips: list[int] = []
+    held = []
+    for unit in units:
+        if unit.pops:
+            channels += skips.pop()
+        own, channels = _own_set(unit, channels, element=element), _channels_out(unit, channels)
+        held.append(_Held(unit.level_in, unit.level_out, unit.opens, unit.pops, unit.pushes, own, channels))
+        if unit.pushes:
+            skips.append(channels)
+    return first, tuple(held)
 
 
 def vae_activations(part: nn.Module, latent_size: Cells, *, element: int, tile: int | None = None) -> int:

@@ -6,6 +6,7 @@ said in `counts` (multiply-adds, paper Table 1) and `memory` (bytes).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,10 +29,11 @@ from scalediff.cost.memory import (
     vae_activations,
     weight_bytes,
 )
+from scalediff.cost.remembered import remembered
 from scalediff.cost.tiled_vae import tiled_work
 from scalediff.cost.times import StepTimes, duration
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import CELL, Cells, cells_of
+from scalediff.method.geometry import CELL, Cells, PixelSize, cells_of
 from scalediff.method.schedule import guided_steps
 from scalediff.models.inspection import base_window, inspect
 from scalediff.vae.tiled import ChooseTile
@@ -98,26 +100,44 @@ class Run:
 
 @dataclass(frozen=True)
 class StageWork:
-    """Work of one stage for the whole batch: sampling, and the VAE around it; activations in bytes."""
+    """Work of one stage for the whole batch: sampling, and the VAE around it. Its decoding is for the next stage."""
 
     stage: Stage
+    encode: Work
     sampling: Work
-    vae: Work
-    activations: int
+    decode: Work
+
+    @property
+    def vae(self) -> Work:
+        return self.encode + self.decode
+
+
+@dataclass(frozen=True)
+class PlanWork:
+    """What a plan makes of a batch, part by part: the first pass and its decoding, and each stage.
+
+    `encode` is the base picture's, where there is one in place of a first pass.
+    """
+
+    encode: Work
+    sampling: Work
+    decode: Work
+    stages: tuple[StageWork, ...]
 
 
 @dataclass(frozen=True)
 class PlanEstimate:
     """Cost of a plan in Stages mode. `first` is the ordinary first pass with its decoding; bytes are of one device.
 
-    `seconds` is what the stages will take, None before a step of this model was measured.
+    `activations` are those of the base's size and of each stage's. `seconds` is what the stages will take, None
+    before a step of this model was measured.
     """
 
     plan: StagePlan
     first: Work
     stages: tuple[StageWork, ...]
     weights: int
-    first_activations: int
+    activations: tuple[int, ...]
     seconds: float | None = None
 
     @property
@@ -133,15 +153,15 @@ class PlanEstimate:
     @property
     def memory(self) -> int:
         """Bytes: weights, and the largest set of activations that is alive at once."""
-        return self.weights + max([self.first_activations, *(part.activations for part in self.stages)])
+        return self.weights + max(self.activations)
 
-    def line(self) -> str:
-        """One line for people: sizes, steps, work, time if known, memory."""
+    def line(self, cropped: PixelSize | None = None) -> str:
+        """One line for people: sizes, steps, work, time if known, memory. `cropped` as in `plan_line`."""
         if not self.stages:
             return plan_line(self.plan)
         ratio = f"{self.ratio:.1f}x" if self.ratio < 9.95 else f"{self.ratio:.0f}x"
         return (
-            f"{plan_line(self.plan)}, about {ratio} the first pass{_about(self.seconds)}, "
+            f"{plan_line(self.plan, cropped)}, about {ratio} the first pass{_about(self.seconds)}, "
             f"needs about {gigabytes(self.memory)}"
         )
 
@@ -173,11 +193,16 @@ class DirectEstimate:
         )
 
 
-def plan_line(plan: StagePlan) -> str:
-    """Sizes and steps of a plan in Stages mode, for a model that is not known too."""
+def plan_line(plan: StagePlan, cropped: PixelSize | None = None) -> str:
+    """Sizes and steps of a plan in Stages mode, for a model that is not known too.
+
+    `cropped` is the size (width, height) that is cut out of the last stage's picture, None for all of it.
+    """
     sizes = " -> ".join(f"{w}x{h}" for w, h in (plan.base, *(stage.size for stage in plan.stages)))
     if not plan.stages:
         return f"{sizes}, nothing to upscale"
+    if cropped is not None:
+        sizes += f" (cropped to {cropped[0]}x{cropped[1]})"
     return f"{sizes}, {'+'.join(str(stage.steps) for stage in plan.stages)} steps"
 
 
@@ -205,29 +230,45 @@ def plan_work(
     """
     network = countable(model)
     vae = vae if vae is not None else getattr(model, "first_stage_model", None)
-    base = cells_of(plan.base)
-    window = window or _usual_window(model, base)
-    # every stage's latent is decoded once, for the next stage or at the end; the first pass decodes its own
-    earlier = replace(run, negative_share=1.0, reuse_every=1)
-    first = _sampling_work(network, base, None, earlier, steps=run.first_steps) + _vae_work(
-        vae, base, run, encode=False
-    )
-    later = replace(run, evaluations=run.stage_evaluations or run.evaluations)
-    stages = tuple(
-        StageWork(
-            stage,
-            _sampling_work(network, stage.latent_size, window, later, steps=stage.steps),
-            _vae_work(vae, stage.latent_size, run),
-            _peak_activations(network, vae, stage.latent_size, run),
-        )
-        for stage in plan.stages
-    )
+    work = plan_parts(plan, network, run, window=window or _usual_window(model, cells_of(plan.base)), vae=vae)
     held = [part for part in (model, network, vae) if isinstance(part, nn.Module)]
     weights = weight_bytes(*held)
     if isinstance(network, TransformerShape):
         weights += network.parameters * HALF
-    seconds = _stages_seconds(times, key, stages)
-    return PlanEstimate(plan, first, stages, weights, _peak_activations(network, vae, base, run), seconds)
+    sizes = [cells_of(plan.base), *(stage.latent_size for stage in plan.stages)]
+    return PlanEstimate(
+        plan,
+        work.sampling + work.decode,
+        work.stages,
+        weights,
+        _peak_activations(network, vae, sizes, run),
+        _stages_seconds(times, key, work.stages),
+    )
+
+
+def plan_parts(
+    plan: StagePlan, model: Any, run: Run, *, window: Cells | None, vae: nn.Module | None
+) -> PlanWork:
+    """The work of a plan's parts; arguments and errors as for `plan_work`, but nothing is looked up."""
+    network, base = countable(model), cells_of(plan.base)
+    # every stage's latent is decoded once, for the next stage or at the end; the first pass decodes its own
+    earlier = replace(run, negative_share=1.0, reuse_every=1)
+    later = replace(run, evaluations=run.stage_evaluations or run.evaluations)
+    stages = tuple(
+        StageWork(
+            stage,
+            _vae_work(vae, "encoder", stage.latent_size, run),
+            _sampling_work(network, stage.latent_size, window, later, steps=stage.steps),
+            _vae_work(vae, "decoder", stage.latent_size, run),
+        )
+        for stage in plan.stages
+    )
+    return PlanWork(
+        _vae_work(vae, "encoder", base, run),
+        _sampling_work(network, base, None, earlier, steps=run.first_steps),
+        _vae_work(vae, "decoder", base, run),
+        stages,
+    )
 
 
 def direct_work(
@@ -274,44 +315,57 @@ def _sampling_work(network: Any, latent_size: Cells, window: Cells | None, run: 
     return work
 
 
-def _vae_work(vae: Any, latent_size: Cells, run: Run, *, encode: bool = True) -> Work:
-    """Decoding, and encoding if asked, of one size for the batch; VAE runs are no model calls."""
-    work = Work()
-    for part in ("decoder", "encoder") if encode else ("decoder",):
-        if isinstance(getattr(vae, part, None), nn.Module):
-            half = getattr(vae, part)
-            tile = run.tile(half, latent_size)
-            one = vae_work(half, latent_size) if tile is None else tiled_work(half, latent_size, tile)
-            work += one * run.images
-    return replace(work, calls=0)
+def _vae_work(vae: Any, name: str, latent_size: Cells, run: Run) -> Work:
+    """One run of the VAE's half `name` for the batch, nothing where it has none; VAE runs are no model calls."""
+    half = getattr(vae, name, None)
+    if not isinstance(half, nn.Module):
+        return Work()
+    tile = run.tile(half, latent_size)
+    one = vae_work(half, latent_size) if tile is None else tiled_work(half, latent_size, tile)
+    return replace(one * run.images, calls=0)
 
 
-def _peak_activations(network: Any, vae: Any, latent_size: Cells, run: Run) -> int:
-    """Bytes alive in the larger of the two phases: a model call for the batch, the VAE for one picture."""
-    if isinstance(network, TransformerShape):
-        sampling = transformer_activations(network, latent_size)
-    else:
-        sampling = unet_activations(network, latent_size, element=element_bytes(network))
-    phases = [sampling * run.together]
-    pixels = latent_size[0] * latent_size[1] * CELL**2
-    pictures = 2 * PICTURE_BYTES * pixels * run.images  # before and after a resize or a copy
-    for name in ("decoder", "encoder"):
-        part = getattr(vae, name, None)
-        if isinstance(part, nn.Module):
-            tile = run.tile(part, latent_size)
-            own = vae_activations(part, latent_size, element=element_bytes(part), tile=tile)
-            phases.append(own + pictures)
-    return max(phases)
+def _peak_activations(network: Any, vae: Any, sizes: Sequence[Cells], run: Run) -> tuple[int, ...]:
+    """Bytes alive at each size in the larger of two phases: a model call for the batch, the VAE for one picture."""
+    halves = [getattr(vae, name, None) for name in ("decoder", "encoder")]
+    elements = {part: element_bytes(part) for part in (network, *halves) if isinstance(part, nn.Module)}
+    found = []
+    for size in sizes:
+        if isinstance(network, TransformerShape):
+            sampling = transformer_activations(network, size)
+        else:
+            sampling = unet_activations(network, size, element=elements[network])
+        pictures = 2 * PICTURE_BYTES * size[0] * size[1] * CELL**2 * run.images  # before and after a copy
+        own = [
+            _vae_activations(part, size, run.tile(part, size), elements[part])
+            for part in halves
+            if isinstance(part, nn.Module)
+        ]
+        found.append(max([sampling * run.together, *(one + pictures for one in own)]))
+    return tuple(found)
+
+
+def _vae_activations(part: nn.Module, latent_size: Cells, tile: int | None, element: int) -> int:
+    """Peak bytes of a VAE's half for one picture, counted once for a size."""
+    return remembered(
+        part,
+        ("activations", latent_size, element, tile),
+        lambda: vae_activations(part, latent_size, element=element, tile=tile),
+    )
 
 
 def _stages_seconds(times: StepTimes | None, key: str, stages: tuple[StageWork, ...]) -> float | None:
     """Time of the stages at the measured rates, None where there are none."""
-    parts = [
-        times.seconds(key, part.stage.latent_size, part.sampling + part.vae) if times else None
-        for part in stages
-    ]
-    known = [seconds for seconds in parts if seconds is not None]
-    return sum(known) if known and len(known) == len(parts) else None
+    if times is None:
+        return None
+    seconds = 0.0
+    for part in stages:
+        size = part.stage.latent_size
+        sampling, vae = times.seconds(key, size, part.sampling), times.vae_seconds(key, size, part.vae)
+        if sampling is None or vae is None:
+            return None
+        seconds += sampling + vae
+    return seconds if stages else None
 
 
 def _about(seconds: float | None) -> str:

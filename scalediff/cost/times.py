@@ -10,7 +10,12 @@ from threading import Lock
 from scalediff.cost.counts import Work
 from scalediff.method.geometry import Cells
 
-MODELS_KEPT, RUNS_KEPT = 8, 20  # runs of each latent size
+MODELS_KEPT, SIZES_KEPT, RUNS_KEPT = (
+    16,
+    32,
+    20,
+)  # sizes of each model, runs of each size; a model's VAE is one more
+VAE = " (VAE)"  # behind a model's name
 
 
 class StepTimes:
@@ -32,7 +37,20 @@ class StepTimes:
             self._rates[model] = sizes  # the most recent model is last
             while len(self._rates) > MODELS_KEPT:
                 del self._rates[next(iter(self._rates))]
-            sizes.setdefault(latent_size, deque(maxlen=RUNS_KEPT)).append(seconds / work.total)
+            runs = sizes.pop(latent_size, deque(maxlen=RUNS_KEPT))
+            runs.append(seconds / work.total)
+            sizes[latent_size] = runs  # so is the most recent size
+            while len(sizes) > SIZES_KEPT:
+                del sizes[next(iter(sizes))]
+
+    def record_vae(self, model: str, latent_size: Cells, work: Work, seconds: float) -> None:
+        """As `record`, for the model's VAE, whose convolutions have another speed."""
+        self.record(model + VAE, latent_size, work, seconds)
+
+    def vae_seconds(self, model: str, latent_size: Cells, work: Work) -> float | None:
+        """Expected seconds for `work` of the model's VAE; at the model's own rate before one was recorded."""
+        own = self.seconds(model + VAE, latent_size, work)
+        return self.seconds(model, latent_size, work) if own is None else own
 
     def seconds(self, model: str, latent_size: Cells, work: Work) -> float | None:
         """Expected seconds for `work` at that size; None for a model that was never recorded.

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from scalediff.page.page_key import KEY
 from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
 
@@ -86,7 +87,8 @@ def pasted(param: Param, parameters: dict[str, Any], tab: str) -> Any:
 def _line(params: Iterable[Param]) -> str:
     """The empty line that javascript/scalediff.js fills, with what it has to know of the settings."""
     defaults = html.escape(json.dumps({param.attr: param.default for param in params}))
-    return f'<div class="scalediff-line" aria-live="polite" data-defaults="{defaults}"></div>'
+    data = f'data-defaults="{defaults}" data-key="{html.escape(KEY)}"'
+    return f'<div class="scalediff-line" aria-live="polite" {data}></div>'
 
 
 def _open_accordion(

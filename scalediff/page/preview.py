@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scalediff.cost.plan import (
@@ -17,35 +17,17 @@ from scalediff.cost.plan import (
 )
 from scalediff.cost.times import StepTimes
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import CELL, PixelSize
+from scalediff.method.geometry import CELL
 from scalediff.models.inspection import ModelMap
+from scalediff.page.request import Sizes, check_stages, read_request, shrinks, sizes_of
 from scalediff.settings import planning, presets
-from scalediff.settings.arguments import read_arguments
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.parameter import DIRECT, Param, Value, shown
+from scalediff.settings.parameter import DIRECT, Value
 from scalediff.settings.table import PARAMS
 from scalediff.vae.tiled import ChooseTile
 
 NO_MODEL = "the model is not loaded yet, so work and memory are not known"
-# Names as in the host's own API where it has them. Defaults are the host's.
-REQUEST: tuple[Param, ...] = tuple(
-    Param(attr, attr, "", kind, default, help_, minimum=low, maximum=high)
-    for attr, kind, default, low, high, help_ in (
-        ("width", int, 512, 64, 16384, "Width of the first picture in pixels."),
-        ("height", int, 512, 64, 16384, "Height of the first picture in pixels."),
-        ("hr_scale", float, 2.0, 1.0, 16.0, "Upscale by; used where no target is given."),
-        ("target_width", int, 0, 0, 32768, "Width of the final picture in pixels; 0 with the scale."),
-        ("target_height", int, 0, 0, 32768, "Height of the final picture in pixels; 0 with the scale."),
-        ("steps", int, 20, 1, 1000, "Steps of the first pass."),
-        ("hr_second_pass_steps", int, 0, 0, 1000, "Steps of each stage; 0 takes the share tau leaves."),
-        ("cfg_scale", float, 7.0, 0.0, 100.0, "Guidance scale; 1 saves half of the work on some hosts."),
-        ("batch_size", int, 1, 1, 64, "Pictures at once."),
-        ("sampler_name", str, "", None, None, "Sampler; some call the model twice per step."),
-        ("hr_sampler_name", str, "", None, None, "Sampler of the stages; empty for the same."),
-    )
-)
 SAME_SAMPLER = ("", "Use same sampler")  # what the hosts' pages send
-SETTINGS = "settings"
 
 
 @dataclass(frozen=True)
@@ -78,7 +60,8 @@ def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
 
     In Direct mode width and height are the canvas, there are no stages, and the ratio is that to the same pass
     with ordinary attention. `seconds` are those of the stages, or of that pass, null until this process has run
-    the model once.
+    the model once. `target` is the picture's size after the crop that both Resize fields ask for; the last stage
+    has the one before it.
     `note` says why work and memory are not there, or why Direct mode would change nothing. ValueError names
     field, value and what is allowed.
     """
@@ -88,65 +71,53 @@ def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
     else:
         config = presets.resolve(config, "")
     direct = config.mode == DIRECT
-    plan = _direct_plan(values, model) if direct else stage_plan(values, config, model)
+    if direct:
+        plan = _direct_plan(values, model)
+        sizes = Sizes(plan.target, plan.target, plan.target)
+    else:
+        plan, sizes = stage_plan(values, config, model)
     cost, note = _cost_and_note(plan, values, config, model)
     return {
-        "base": list(plan.target if direct else plan.base),
-        "target": list(plan.target),
+        "base": list(sizes.base),
+        "target": list(sizes.delivered),
         "stages": [] if direct else [_stage_entry(stage) for stage in plan.stages],
         "steps": sum(stage.steps for stage in plan.stages),
         "settings": {p.attr: getattr(config, p.attr) for p in PARAMS[1:] if config.mode in p.modes},
         "ratio": cost.ratio if cost else None,
         "memory_bytes": cost.memory if cost else None,
         "seconds": cost.seconds if cost else None,
-        "line": cost.line() if cost else direct_line(plan) if direct else plan_line(plan),
-        "note": note,
+        "line": _line(plan, sizes, cost, direct=direct),
+        "note": sizes.note or note,
     }
-
-
-def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
-    """Values by name of `REQUEST`, null and missing ones at their default, and the settings.
-
-    The settings are an object, or a list in the order of PARAMS as the page sends it to the script.
-    """
-    if not isinstance(body, Mapping):
-        raise ValueError(f"the request must be a JSON object, got {shown(body)}")
-    known = [*(param.attr for param in REQUEST), SETTINGS]
-    unknown = [key for key in body if key not in known]
-    if unknown:
-        names = ", ".join(shown(key) for key in unknown[:5])
-        raise ValueError(f"unknown field {names}; known are {', '.join(known)}")
-    settings = {} if body.get(SETTINGS) is None else body[SETTINGS]
-    if not isinstance(settings, (Mapping, list)):
-        raise ValueError(f"{SETTINGS} must be an object or a list, got {shown(settings)}")
-    given = {param.attr: body.get(param.attr) for param in REQUEST}
-    values = {
-        param.attr: param.default if given[param.attr] is None else param.parse(given[param.attr])
-        for param in REQUEST
-    }
-    _check_target(values, scale_given=given["hr_scale"] is not None)
-    return values, read_arguments([settings] if isinstance(settings, Mapping) else settings)
 
 
 def stage_plan(
     values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None = None
-) -> StagePlan:
-    """The plan of a run in Stages mode: sizes as the host rounds them, steps as the second pass takes them.
+) -> tuple[StagePlan, Sizes]:
+    """The plan of a run in Stages mode, with steps as the second pass takes them, and the sizes it comes from.
 
-    A base that is to be shrunk to the model's native size is.
+    A base that is to be shrunk to the model's native size is. ValueError for more stages than are worth counting.
     """
-    width, height = int(values["width"]), int(values["height"])
-    base: PixelSize = (width // CELL * CELL, height // CELL * CELL)
-    factor = planning.target_factor(config)
-    target = (int(values["target_width"]), int(values["target_height"]))
-    if factor or not all(target):
-        scale = factor or float(values["hr_scale"])
-        target = (int(width * scale), int(height * scale))
-    if config.fit_init and model is not None and model.model_map.supported:
-        base = planning.shrunk_to_native(base, model.model_map.native_size)
-    return planning.make_plan(
-        base, target, config, steps=int(values["steps"]), stage_steps=int(values["hr_second_pass_steps"])
+    found = sizes_of(values, config)
+    if found.note is None and shrinks(values, config) and model is not None and model.model_map.supported:
+        found = replace(found, base=planning.shrunk_to_native(found.base, model.model_map.native_size))
+    check_stages(found, config)
+    plan = planning.make_plan(
+        found.base,
+        found.target,
+        config,
+        steps=int(values["steps"]),
+        stage_steps=int(values["hr_second_pass_steps"]),
     )
+    return plan, found
+
+
+def _line(plan: StagePlan, sizes: Sizes, cost: PlanEstimate | DirectEstimate | None, *, direct: bool) -> str:
+    """One line for people: what is known of the plan."""
+    if direct:
+        return cost.line() if cost else direct_line(plan)
+    cropped = sizes.delivered if sizes.delivered != plan.target else None
+    return cost.line(cropped) if isinstance(cost, PlanEstimate) else plan_line(plan, cropped)
 
 
 def _direct_plan(values: dict[str, Value], model: HostModel | None) -> StagePlan:
@@ -205,19 +176,3 @@ def _stage_sampler(values: dict[str, Value]) -> str:
     """Name of the stages' sampler."""
     first, later = str(values["sampler_name"]), str(values["hr_sampler_name"])
     return first if later in SAME_SAMPLER else later
-
-
-def _check_target(values: dict[str, Value], *, scale_given: bool) -> None:
-    width, height = int(values["target_width"]), int(values["target_height"])
-    if bool(width) != bool(height):
-        raise ValueError(
-            f"target_width and target_height must be given together, got {width} and {height}; "
-            "or give hr_scale"
-        )
-    if width and scale_given:
-        raise ValueError(
-            f"give hr_scale or target_width and target_height, not both, got {values['hr_scale']:g} "
-            f"and {width} x {height}"
-        )
-    if width and min(width, height) < CELL:
-        raise ValueError(f"target_width and target_height must be at least {CELL}, got {width} and {height}")

@@ -1,5 +1,7 @@
 """Endpoints under /scalediff/v1: the version, the schema of the settings, and what a job would cost.
 
+They ask for the credentials that the host's own API asks for. Our page has none and uses /scalediff/v1/page/estimate.
+
 No annotations from the future here: FastAPI looks up those of a function made inside another in the wrong
 place. Bodies are read as they are and checked by our own tables: hosts have pydantic 1 or 2.
 """
@@ -11,10 +13,12 @@ from torch import nn
 
 from scalediff import __version__
 from scalediff.models.units import network_of
-from scalediff.page import preview
+from scalediff.page import page_key, preview
+from scalediff.page.request import REQUEST, SETTINGS
 from scalediff.settings import schema
 
 PREFIX = "/scalediff/v1"
+HOSTS_ROUTE = "/sdapi/v1/txt2img"
 
 
 def register(demo: Any, app: Any) -> None:
@@ -28,15 +32,34 @@ def register(demo: Any, app: Any) -> None:
         except ValueError as error:
             raise HTTPException(status_code=422, detail=str(error)) from None
 
+    async def page_estimate(request: Request):  # type: ignore[no-untyped-def]
+        if not page_key.opens(request.headers.get(page_key.HEADER)):
+            raise HTTPException(
+                status_code=403, detail="this is for ScaleDiff's page, which has been made anew"
+            )
+        return await estimate(request)
+
     known = {getattr(route, "path", None) for route in app.routes}
+    guarded = {"dependencies": hosts_dependencies(app)}
     for name, endpoint, options in (
-        ("version", version, {"methods": ["GET"]}),
-        ("schema", schema.settings_schema, {"methods": ["GET"], "response_model": None}),
-        ("estimate", estimate, {"methods": ["POST"], "openapi_extra": _request_body()}),
+        ("version", version, {"methods": ["GET"], **guarded}),
+        ("schema", schema.settings_schema, {"methods": ["GET"], "response_model": None, **guarded}),
+        ("estimate", estimate, {"methods": ["POST"], "openapi_extra": _request_body(), **guarded}),
+        ("page/estimate", page_estimate, {"methods": ["POST"], "include_in_schema": False}),
     ):
         path = f"{PREFIX}/{name}"
         if path not in known:
-            app.add_api_route(path, endpoint, **options)  # type: ignore[arg-type]
+            app.add_api_route(path, endpoint, **options)
+
+
+def hosts_dependencies(app: Any) -> list[Any]:
+    """What the host's own API lets a client pass by: FastAPI dependencies of its route for pictures, or none.
+
+    A host with `--api-auth` puts its check of name and password on each of its routes (modules/api/api.py,
+    `add_api_route`); the API is there before `on_app_started` is called.
+    """
+    own = (route for route in app.routes if getattr(route, "path", None) == HOSTS_ROUTE)
+    return list(getattr(next(own, None), "dependencies", ()))
 
 
 def version():  # type: ignore[no-untyped-def]
@@ -93,9 +116,9 @@ def loaded_model() -> preview.HostModel | None:
 
 def _request_body() -> dict[str, Any]:
     """The estimate's body for the host's /docs page."""
-    described = schema.object_schema(preview.REQUEST)
+    described = schema.object_schema(REQUEST)
     settings = schema.settings_schema()
     by_name = {key: value for key, value in settings.items() if key != "$schema"}
     by_place = {"type": "array", "description": "The same values in the order of the object's properties."}
-    described["properties"][preview.SETTINGS] = {"anyOf": [by_name, by_place]}
+    described["properties"][SETTINGS] = {"anyOf": [by_name, by_place]}
     return {"requestBody": {"content": {"application/json": {"schema": described}}}}

@@ -26,3 +26,7 @@ def test_the_size_is_the_hosts(webui: Webui, shape: dict) -> None:
     assert made.ours
     assert made.size == stock.size
     assert made.image.std() > 1
+    known = {"width": BASE, "height": BASE, **shape}
+    asked = {name: value for name, value in known.items() if name != "hr_upscaler"}
+    planned = webui.http.post("/scalediff/v1/estimate", json=asked).json()
+    assert planned["target"] == list(made.size)

@@ -89,8 +89,8 @@ def test_plan_names_the_larger_phase(vae: nn.Module) -> None:
     tiled = plan_work(plan, sdxl, Run(first_steps=50, vae_tile=64), vae=vae)
     assert whole.weights == weight_bytes(sdxl, vae)
     pictures = 2 * 3 * 4 * 4096**2
-    assert whole.stages[1].activations == vae_activations(vae.decoder, (512, 512), element=2) + pictures
-    assert tiled.stages[1].activations == 2 * unet_activations(sdxl, (512, 512), element=2)
+    assert whole.activations[2] == vae_activations(vae.decoder, (512, 512), element=2) + pictures
+    assert tiled.activations[2] == 2 * unet_activations(sdxl, (512, 512), element=2)
     assert tiled.memory < 24e9 < whole.memory
 
 

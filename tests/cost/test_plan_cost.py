@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scalediff.cost.counts import TransformerShape, Work, model_work, unet_work, vae_work
 from scalediff.cost.plan import Run, plan_work
 from scalediff.cost.tiled_vae import tiled_work
-from scalediff.cost.times import StepTimes, duration
+from scalediff.cost.times import SIZES_KEPT, StepTimes, duration
 from scalediff.method.cascade import plan_stages
 from scalediff.models.inspection import inspect
 from scalediff.models.windowed_unet import WindowedAttention
@@ -266,13 +266,35 @@ def test_times_forget_the_oldest_and_ignore_nonsense() -> None:
     times.record("x", (8, 8), Work(), 1.0)
     times.record("x", (8, 8), work, float("nan"))
     assert times.seconds("x", (8, 8), work) is None
-    for i in range(9):
+    for i in range(17):
         times.record(f"model {i}", (8, 8), work, 1.0)
     assert times.seconds("model 0", (8, 8), work) is None
-    assert times.seconds("model 8", (8, 8), work) == 1.0
+    assert times.seconds("model 16", (8, 8), work) == 1.0
     for _ in range(21):
-        times.record("model 8", (8, 8), work, 5.0)
-    assert times.seconds("model 8", (8, 8), work) == 5.0
+        times.record("model 16", (8, 8), work, 5.0)
+    assert times.seconds("model 16", (8, 8), work) == 5.0
+
+
+def test_times_keep_the_latest_sizes_only() -> None:
+    """A server that is asked for all sizes holds no more of them than it is worth."""
+    times, work = StepTimes(), Work(linear=10)
+    for side in range(1, 2701):
+        times.record("a", (side, side), work, float(side))
+        times.record("a", (8, 8), work, 8.0)  # used all the time
+    assert sum(map(len, times._rates.values())) == SIZES_KEPT
+    assert times.seconds("a", (2700, 2700), work) == 2700.0
+    assert times.seconds("a", (9, 9), work) == 8.0
+    assert times.seconds("a", (2000, 2000), work) == 2670.0  # the nearest that is left
+
+
+def test_the_vae_has_a_rate_of_its_own_once_it_was_measured() -> None:
+    times, work = StepTimes(), Work(conv=10)
+    assert times.vae_seconds("a", (8, 8), work) is None
+    times.record("a", (8, 8), work, 1.0)
+    assert times.vae_seconds("a", (8, 8), work * 3) == 3.0
+    times.record_vae("a", (8, 8), work, 4.0)
+    assert times.vae_seconds("a", (8, 8), work * 3) == 12.0
+    assert times.seconds("a", (8, 8), work * 3) == 3.0
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_every_resize_mode_reaches_the_target(host, resize_mode):
 
 
 def test_base_sizes_keep_the_targets_aspect(booted):
-    from scalediff.hosts.webui.pictures import base_size
+    from scalediff.settings.sizes import base_size
 
     assert base_size((64, 64), (128, 128), 0) == (64, 64)
     assert base_size((512, 768), (1024, 1536), 0) == (512, 768)

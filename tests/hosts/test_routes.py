@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scalediff import __version__
 from scalediff.cost.plan import plan_line
 from scalediff.hosts.webui.job_record import JobRecord
-from scalediff.page import preview, routes
+from scalediff.page import page_key, preview, request, routes
 from scalediff.settings import log, schema
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.log import LEVELS
@@ -30,7 +30,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-FIELDS = [param.attr for param in preview.REQUEST]
+FIELDS = [param.attr for param in request.REQUEST]
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +70,46 @@ def test_the_endpoints_are_added_once_and_documented(booted: SimpleNamespace) ->
     for _ in range(2):
         routes.register(None, app)
     paths = [route.path for route in app.routes if route.path.startswith(routes.PREFIX)]
-    assert sorted(paths) == [f"{routes.PREFIX}/{name}" for name in ("estimate", "schema", "version")]
+    assert sorted(paths) == [
+        f"{routes.PREFIX}/{name}" for name in ("estimate", "page/estimate", "schema", "version")
+    ]
     described = TestClient(app).get("/openapi.json").json()["paths"][ESTIMATE]["post"]["requestBody"]
     properties = described["content"]["application/json"]["schema"]["properties"]
     assert list(properties) == [*FIELDS, "settings"]
+
+
+def test_the_endpoints_ask_for_what_the_hosts_api_asks_for() -> None:
+    """The hosts put their check on each of their own routes, before the callback that adds ours."""
+    from fastapi import Depends, HTTPException
+    from fastapi.security import HTTPBasic, HTTPBasicCredentials
+
+    basic = HTTPBasic()
+
+    def auth(credentials: HTTPBasicCredentials = Depends(basic)) -> bool:  # noqa: B008
+        if (credentials.username, credentials.password) == ("me", "secret"):
+            return True
+        raise HTTPException(status_code=401, detail="Incorrect username or password")
+
+    app = FastAPI()
+    app.add_api_route("/sdapi/v1/txt2img", dict, methods=["POST"], dependencies=[Depends(auth)])
+    routes.register(None, app)
+    stranger = TestClient(app)
+    asked = [("get", "version", {}), ("get", "schema", {}), ("post", "estimate", {"json": JOB})]
+    for how, name, sent in asked:
+        path = f"{routes.PREFIX}/{name}"
+        assert getattr(stranger, how)(path, **sent).status_code == 401
+        assert getattr(stranger, how)(path, **sent, auth=("me", "wrong")).status_code == 401
+        assert getattr(stranger, how)(path, **sent, auth=("me", "secret")).status_code == 200
+
+
+def test_the_page_asks_with_its_key(client: TestClient) -> None:
+    path = f"{routes.PREFIX}/page/estimate"
+    for header in ({}, {page_key.HEADER: "guess"}, {page_key.HEADER: ""}):
+        assert client.post(path, json=JOB, headers=header).status_code == 403
+    ours = client.post(path, json=JOB, headers={page_key.HEADER: page_key.KEY})
+    assert ours.json() == client.post(ESTIMATE, json=JOB).json()
+    wrong = client.post(path, json={"width": 12}, headers={page_key.HEADER: page_key.KEY})
+    assert wrong.status_code == 422
 
 
 def test_the_estimate_is_the_plan_of_the_run(client: TestClient, host: Any) -> None:
@@ -139,8 +175,8 @@ def test_asking_loads_no_model(client: TestClient, unloaded: None, booted: Simpl
 def test_the_line_without_a_model_begins_the_line_with_one(client: TestClient, host: Any) -> None:
     for body in (JOB, {**JOB, "hr_scale": 1.0}):
         answer = client.post(ESTIMATE, json=body).json()
-        values, config = preview.read_request(body)
-        assert answer["line"].startswith(plan_line(preview.stage_plan(values, config)))
+        values, config = request.read_request(body)
+        assert answer["line"].startswith(plan_line(preview.stage_plan(values, config)[0]))
 
 
 def test_a_target_an_hires_steps_and_the_defaults(client: TestClient) -> None:

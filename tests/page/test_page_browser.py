@@ -85,6 +85,14 @@ def test_a_pasted_picture_sets_the_controls_and_the_line(txt2img: WebuiTab) -> N
     assert txt2img.ours("tau", "input[type=number]").input_value() == "450"
 
 
+def test_both_resize_fields_crop(txt2img: WebuiTab) -> None:
+    txt2img.open_hires(2)
+    txt2img.size(128, 128)
+    txt2img.fill("txt2img_hr_resize_x", 300)
+    txt2img.fill("txt2img_hr_resize_y", 500)
+    txt2img.expect_line("128x128 -> 256x256 -> 496x496 (cropped to 296x496), 8+8 steps")
+
+
 def test_a_panorama_needs_no_hires(txt2img: WebuiTab) -> None:
     txt2img.expect_line("Choose a target size")
     txt2img.choose_ours("preset", "Panorama")
@@ -117,4 +125,4 @@ def test_img2img_measures_the_picture(open_tab: Callable[[str], WebuiTab], tmp_p
     tab.size(256, 192)
     tab.expect_line("128x96 -> 256x192, 8 steps")
     tab.size(128, 96)
-    tab.expect_line("The picture of 128x96 is not smaller than 128x96: nothing to upscale.")
+    tab.expect_line("128x96, nothing to upscale (the init image of 128 x 96 is not smaller than ")

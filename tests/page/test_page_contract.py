@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scalediff.page import accordion as page
+from scalediff.page import page_key
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import MOST_ENTRIES, Param
@@ -140,6 +141,7 @@ def test_the_line_knows_every_setting_and_is_no_argument(with_accordion: None, b
     found = re.search(r'data-defaults="([^"]*)"', line_of(blocks))
     assert found is not None
     assert json.loads(unescape(found[1])) == {param.attr: param.default for param in PARAMS[1:]}
+    assert f'data-key="{page_key.KEY}"' in line_of(blocks)
 
 
 def test_the_script_and_the_style_name_what_is_on_the_page(with_accordion: None, blocks: gr.Blocks) -> None:
@@ -149,6 +151,7 @@ def test_the_script_and_the_style_name_what_is_on_the_page(with_accordion: None,
     assert "script_${tab}_scalediff_${name}" in script
     assert 'class="scalediff-line"' in line_of(blocks)
     assert ".scalediff-line" in script
+    assert f'"{page_key.HEADER}": line.dataset.key' in script
     assert ".scalediff-line" in (ROOT / "style.css").read_text(encoding="utf8")
     code = re.sub(r"//.*", "", script).strip()
     assert code.startswith("(function () {")  # nothing of ours among the page's globals
@@ -157,13 +160,13 @@ def test_the_script_and_the_style_name_what_is_on_the_page(with_accordion: None,
 
 def test_the_script_asks_with_the_names_of_the_endpoint() -> None:
     pytest.importorskip("torch")
-    from scalediff.page import preview
+    from scalediff.page.request import REQUEST, SETTINGS
 
-    known = {param.attr for param in preview.REQUEST}
+    known = {param.attr for param in REQUEST}
     script = (ROOT / "javascript" / "scalediff.js").read_text(encoding="utf8")
-    for name in known:
+    for name in known - {"target_width", "target_height"}:  # for clients that know the size
         assert re.search(rf"\b{name}\b", script)
     body = script[script.index("        return {\n            ...sizes") :]
     asked = set(re.findall(r"^ +(\w+):", body[: body.index("};")], re.MULTILINE))
-    assert asked - {preview.SETTINGS} <= known
-    assert preview.SETTINGS in asked
+    assert asked - {SETTINGS} <= known
+    assert SETTINGS in asked

@@ -23,7 +23,7 @@ from scalediff.hosts.webui.conditioning import stage_conditioning
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import refuse
-from scalediff.hosts.webui.pictures import base_images, base_size, own_scale
+from scalediff.hosts.webui.pictures import base_images
 from scalediff.hosts.webui.replace import original, replace
 from scalediff.hosts.webui.sampling import fit_to_sampler
 from scalediff.hosts.webui.target import start_over
@@ -32,6 +32,7 @@ from scalediff.method.cascade import StagePlan
 from scalediff.method.geometry import PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.planning import make_plan, shrunk_to_native
+from scalediff.settings.sizes import base_size, own_scale
 
 
 def install(p: Any, record: JobRecord) -> None:

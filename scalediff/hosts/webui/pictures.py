@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from scalediff.hosts.webui.outcome import of_size
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import CELL, PixelSize
+from scalediff.method.geometry import PixelSize
 from scalediff.settings import preferences
-
-STRETCH, CROP, FILL = 0, 1, 2
+from scalediff.settings.sizes import CROP, FILL, STRETCH
 
 
 def to_image(rgb: Tensor) -> Image.Image:
@@ -45,26 +44,6 @@ def resize_with_upscaler(rgb: Tensor, size: PixelSize, name: str) -> Tensor:
         images.resize_image(STRETCH, to_image(image), width, height, upscaler_name=name) for image in rgb
     ]
     return torch.stack([to_tensor(image) for image in resized]).to(rgb.device)
-
-
-def own_scale(source: PixelSize, target: PixelSize, resize_mode: int) -> float:
-    """How large the part of `source` that img2img would use is, relative to `target`.
-
-    "Crop and resize" covers the target, "Resize and fill" fits into it, "Just resize" stretches (mean).
-    """
-    x, y = source[0] / target[0], source[1] / target[1]
-    if resize_mode == CROP:
-        return min(x, y)
-    if resize_mode == FILL:
-        return max(x, y)
-    return (x * y) ** 0.5
-
-
-def base_size(source: PixelSize, target: PixelSize, resize_mode: int) -> PixelSize:
-    """The init image's own size at the target's aspect, in whole latent cells."""
-    scale = own_scale(source, target, resize_mode)
-    width, height = (max(CELL, round(side * scale / CELL) * CELL) for side in target)
-    return width, height
 
 
 def base_images(init_images: list[Image.Image], size: PixelSize, *, resize_mode: int, batch: int) -> Tensor:

@@ -13,10 +13,10 @@ from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusion
 from torch import Tensor
 
 from scalediff.hosts.webui import changes
-from scalediff.method.geometry import CELL
 from scalediff.settings import presets
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.planning import target_factor
+from scalediff.settings.sizes import enlarged
 
 # Where neither page nor request names a strength the host needs one for its infotext; the stages do not.
 STRENGTH = 0.5
@@ -37,6 +37,8 @@ def apply_target(p: Any, config: ScaleDiffConfig) -> bool:
         return False
     if not p.enable_hr:
         changes.remember(p, "hr_prompt", "hr_negative_prompt")
+    if p.firstpass_image is not None:  # the gallery's button: some hosts leave the page's size on the job
+        changes.change(p, width=p.firstpass_image.size[0], height=p.firstpass_image.size[1])
     changes.change(p, enable_hr=True, hr_scale=factor, hr_resize_x=0, hr_resize_y=0)
     if p.denoising_strength is None:
         changes.change(p, denoising_strength=STRENGTH)
@@ -90,7 +92,7 @@ def _enlarge_init(p: Any, factor: float) -> bool:
     first = next(iter(p.init_images or ()), None)
     if first is None:
         return False
-    width, height = (max(CELL, int(side * factor) // CELL * CELL) for side in first.size)
+    width, height = enlarged(first.size, factor)
     changes.remember(p, "color_corrections")
     changes.change(p, width=width, height=height)
     return True

@@ -1,0 +1,63 @@
+"""Sizes that a host makes of what its page asks for, in its own arithmetic: what will be delivered, before it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scalediff.method.geometry import CELL, PixelSize
+
+STRETCH, CROP, FILL = 0, 1, 2  # img2img's resize modes, as the hosts number them
+
+
+@dataclass(frozen=True)
+class HiresSize:
+    """Size that the second pass of Hires. fix runs at, and the one of its picture, cropped, both in pixels."""
+
+    run: PixelSize
+    delivered: PixelSize
+
+
+def hires_size(first: PixelSize, resize: PixelSize) -> HiresSize:
+    """Sizes for "Resize width to / height to" of a first picture; one of the two may be 0 for "as the aspect has it".
+
+    With both given the picture covers them and is cropped, in whole latent cells (Automatic1111
+    modules/processing.py:1213, `calculate_target_resolution`).
+    """
+    width, height = first
+    x, y = resize
+    by_width, by_height = (x, x * height // width), (y * width // height, y)
+    if not y:
+        run = by_width
+    elif not x:
+        run = by_height
+    else:
+        run = by_width if width / height < x / y else by_height
+    cut = ((run[0] - x) // CELL, (run[1] - y) // CELL) if x and y else (0, 0)
+    across, down = run[0] // CELL - cut[0], run[1] // CELL - cut[1]
+    return HiresSize(run, (across * CELL, down * CELL))
+
+
+def enlarged(size: PixelSize, factor: float) -> PixelSize:
+    """`size` times `factor`, each side in whole latent cells, one at least."""
+    width, height = (max(CELL, int(side * factor) // CELL * CELL) for side in size)
+    return width, height
+
+
+def own_scale(source: PixelSize, target: PixelSize, resize_mode: int) -> float:
+    """How large the part of `source` that img2img would use is, relative to `target`.
+
+    "Crop and resize" covers the target, "Resize and fill" fits into it, "Just resize" stretches (mean).
+    """
+    x, y = source[0] / target[0], source[1] / target[1]
+    if resize_mode == CROP:
+        return min(x, y)
+    if resize_mode == FILL:
+        return max(x, y)
+    return (x * y) ** 0.5
+
+
+def base_size(source: PixelSize, target: PixelSize, resize_mode: int) -> PixelSize:
+    """The init image's own size at the target's aspect, in whole latent cells."""
+    scale = own_scale(source, target, resize_mode)
+    width, height = (max(CELL, round(side * scale / CELL) * CELL) for side in target)
+    return width, height
