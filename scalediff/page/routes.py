@@ -80,18 +80,15 @@ def estimate_body(body: bytes) -> dict[str, Any]:
 
 def loaded_model() -> preview.HostModel | None:
     """What the next picture is made with; None where it is not loaded yet. Loads nothing itself."""
-    from modules import devices, sd_models, sd_samplers, shared
+    from modules import devices, sd_models, shared
 
     from scalediff.hosts.select import host_class
     from scalediff.hosts.webui.checks import why_not_plan
     from scalediff.hosts.webui.memory import vae_of
+    from scalediff.hosts.webui.progress import evaluations
     from scalediff.hosts.webui.sampling import fit_to_sampler
     from scalediff.hosts.webui.times import TIMES, speed_key
     from scalediff.hosts.webui.vae import tile_chooser
-
-    def evaluations(name: str) -> int:
-        config = sd_samplers.find_sampler_config(name)
-        return config.total_steps(1) if config else 1
 
     host = host_class()
     model = host.current(sd_models.model_data)

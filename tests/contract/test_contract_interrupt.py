@@ -14,12 +14,12 @@ LONG: dict[str, Any] = {"hr_scale": 4, "steps": 60}
 SIZES = {(BASE, BASE), (2 * BASE, 2 * BASE), (4 * BASE, 4 * BASE)}
 
 
-def in_first_pass(state: dict) -> bool:
-    return state["job_no"] == 0 and state["sampling_step"] >= 2
+def in_first_pass(told: dict) -> bool:
+    return not told["textinfo"] and told["state"]["sampling_step"] >= 2
 
 
-def in_second_pass(state: dict) -> bool:
-    return state["job_no"] >= 1 and state["sampling_step"] >= 1
+def in_second_pass(told: dict) -> bool:
+    return str(told["textinfo"]).endswith("sampling") and told["state"]["sampling_step"] >= 1
 
 
 def run_and_interrupt(webui: Webui, when: Callable[[dict], bool]) -> Answer:
@@ -31,7 +31,7 @@ def run_and_interrupt(webui: Webui, when: Callable[[dict], bool]) -> Answer:
     deadline = time.monotonic() + 300
     seen = False
     while run.is_alive() and time.monotonic() < deadline:
-        if when(webui.get("progress?skip_current_image=true")["state"]):
+        if when(webui.get("progress?skip_current_image=true")):
             seen = True
             webui.post("interrupt", {})
             break

@@ -36,7 +36,7 @@ def clock(host, monkeypatch):
 
     monkeypatch.setattr(times, "record", record)
     monkeypatch.setattr(webui_times, "TIMES", times)
-    monkeypatch.setattr(webui_times, "_now", lambda: float(rows[0]))
+    monkeypatch.setattr(webui_times, "now", lambda: float(rows[0]))
     yield recorded
     handle.remove()
 

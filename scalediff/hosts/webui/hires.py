@@ -76,6 +76,7 @@ def install(p: Any, record: JobRecord) -> None:
                 return _second_pass(p, record, plan, samples, rgb)
         else:
             refuse(p, reason)
+            record.leave_bar()
             if leave_second_pass(p):
                 return ordinary(samples, decoded_samples, seeds, subseeds, subseed_strength, prompts)
         return samples if samples is not None else _pictures(rgb)

@@ -20,6 +20,7 @@ from scalediff.hosts.webui import vae
 from scalediff.hosts.webui.conditioning import Conditioning
 from scalediff.hosts.webui.control import hints_of_size
 from scalediff.hosts.webui.guidance import GuidanceCallbacks
+from scalediff.hosts.webui.job_record import DECODE, SAMPLE, working
 from scalediff.hosts.webui.pictures import resize_bicubic, resize_with_upscaler, save_stage
 from scalediff.hosts.webui.rows import BatchRows
 from scalediff.hosts.webui.sampling import (
@@ -29,7 +30,7 @@ from scalediff.hosts.webui.sampling import (
     savings,
     stage_schedule,
 )
-from scalediff.hosts.webui.times import measure
+from scalediff.hosts.webui.times import follow, measure
 from scalediff.method import seeding
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import Cells, PixelSize, patch_length
@@ -210,7 +211,8 @@ class WebUIHost(ABC):
         raises.
         """
         report = vae.progress(self, "decoding")
-        with vae.tiles(self.p, self.config, latent.shape[-2:], report=report):
+        at_work = working(self.p, DECODE, self._stage - 1)
+        with at_work, vae.tiles(self.p, self.config, latent.shape[-2:], report=report):
             decoded = decode_latent_batch(
                 self.p.sd_model, latent, target_device=latent.device, check_for_nans=True
             )
@@ -249,7 +251,8 @@ class WebUIHost(ABC):
         image_conditioning = p.txt2img_image_conditioning(reference, width=width, height=height)
         sigma = self.sigma(stage.tau)
         values = without_last(self.schedule(sampler, stage.whole, sigma), stage.cut)
-        with self.stage_scope(), hints_of_size(p, stage.size):
+        at_work = working(p, SAMPLE, stage.index)
+        with at_work, self.stage_scope(), hints_of_size(p, stage.size):
             noise = self.before_sampling(reference, noise)
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
@@ -260,6 +263,7 @@ class WebUIHost(ABC):
                 exact_schedule(sampler, p, values) as steps,
             ):
                 measure(p, self.window(), reuse)
+                follow(p)
                 return sampler.sample_img2img(
                     p,
                     self.noising_input(reference, sigma),

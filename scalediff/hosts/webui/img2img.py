@@ -58,6 +58,7 @@ def install(p: Any, record: JobRecord) -> None:
             infotext.remove(p.extra_generation_params)
             if reason is not None:
                 refuse(p, reason)
+            record.leave_bar()
             if start_over(p, random_state):
                 conditioning, unconditional_conditioning = p.c, p.uc
             return ordinary(

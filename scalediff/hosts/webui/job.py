@@ -6,7 +6,7 @@
    (`presets`, `sampling`), asks `checks` for an objection, and either `notes` it and takes the target back, or
    replaces one pass of `p`: txt2img's second (`hires`), img2img's only one (`img2img`), or none (`direct`). The
    settings live on `p`.
-3. `process_batch`: `count_stages` makes room for the stages on the progress bar.
+3. `process_batch`: `count_stages` lets the progress bar move with the work (`progress`).
 4. The host calls the replaced pass. It checks again what is known only now (model, engine, sizes), makes the
    `conditioning` of each stage, and hands a `host` adapter to `method.cascade.run` (`passes.run`).
 5. The cascade asks the adapter, stage by stage, to decode, enlarge, encode (`vae`, `pictures`) and denoise:
@@ -26,9 +26,9 @@ from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusion
 from scalediff.hosts.webui import changes, direct, hires, img2img, times
 from scalediff.hosts.webui.checks import model_is_known, why_not_img2img, why_not_without_model
 from scalediff.hosts.webui.host import WebUIHost
-from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
+from scalediff.hosts.webui.job_record import ATTRIBUTE, SAMPLE, JobRecord
 from scalediff.hosts.webui.notes import refuse, tell
-from scalediff.hosts.webui.passes import add_jobs
+from scalediff.hosts.webui.progress import BASE, open_bar
 from scalediff.hosts.webui.replace import restore
 from scalediff.hosts.webui.target import apply_target
 from scalediff.settings import infotext
@@ -90,7 +90,9 @@ def clean(p: Any) -> None:
 def uninstall(p: Any) -> None:
     """Give `p` its own methods back. May be called any number of times, on copies too."""
     restore(p)
-    p.__dict__.pop(ATTRIBUTE, None)
+    record = p.__dict__.pop(ATTRIBUTE, None)
+    if record is not None and record.bar is not None and record.bar.p is p:  # a copy's is not its own
+        record.bar.close()
 
 
 def finish(p: Any) -> None:
@@ -136,17 +138,19 @@ def _kind_of(p: Any, record: JobRecord) -> Any:
 
 
 def count_stages(p: Any, batch_number: int) -> None:
-    """Before the first batch, when the host knows its sizes: make room for the stages on the progress bar."""
+    """Before the first batch, when the host knows its sizes: the progress bar is to count the work of the stages."""
     record = p.__dict__.get(ATTRIBUTE)
     if record is None or record.config.mode == DIRECT or batch_number != 0:
         return
     if isinstance(p, StableDiffusionProcessingImg2Img):
         strength = 1.0 if p.denoising_strength is None else p.denoising_strength
-        add_jobs(p, img2img.plan_of(p, record), ordinary_steps=int(p.steps * strength))
+        plan, steps = img2img.plan_of(p, record), int(p.steps * strength)
+        open_bar(p, record, plan, ordinary_steps=steps, first_pass=False)
     else:
         given = p.firstpass_image  # the gallery's upscale button
         plan = hires.plan_of(p, record, (p.width, p.height) if given is None else given.size)
-        add_jobs(p, plan, ordinary_steps=p.hr_second_pass_steps or p.steps)
+        steps = p.hr_second_pass_steps or p.steps
+        open_bar(p, record, plan, ordinary_steps=steps, first_pass=given is None)
 
 
 def before_sampling(p: Any) -> None:
@@ -158,3 +162,6 @@ def before_sampling(p: Any) -> None:
         direct.before_sampling(p, record)
     elif getattr(p, "enable_hr", False) and not p.is_hr_pass:  # the stages measure themselves
         times.measure(p)
+        if record.bar is not None:
+            record.bar.begin((SAMPLE, BASE))
+            times.follow(p)

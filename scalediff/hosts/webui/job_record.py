@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ from scalediff.settings.parameter import Value
 
 if TYPE_CHECKING:
     from scalediff.hosts.webui.host import WebUIHost
+    from scalediff.hosts.webui.progress import Bar
 
 ATTRIBUTE = "_scalediff"  # where the job `p` carries its JobRecord
 # Settings of which only a run knows whether they changed anything: it says so by `JobRecord.mark_used`.
 USE_KNOWN_BY_RUN = ("last_step_cut", "feature_reuse", "vae_tiling")
+ENCODE, SAMPLE, DECODE = "encode", "sample", "decode"  # kinds of work, each of which moves the progress bar
 
 
 @dataclass
@@ -22,13 +25,15 @@ class JobRecord:
     """One job's settings and what came of them. Lives on `p`: one script object serves many jobs.
 
     `adapter` is the host's class, whose objects run the passes. `entries` are the infotext keys and values that
-    its pictures are to carry, `used` the names (`Param.attr`) of settings that a run has said to be used.
+    its pictures are to carry, `used` the names (`Param.attr`) of settings that a run has said to be used. `bar` is
+    there once the host knows its sizes.
     """
 
     config: ScaleDiffConfig
     adapter: type[WebUIHost]
     entries: dict[str, Value] = field(init=False)
     used: set[str] = field(init=False, default_factory=set)
+    bar: Bar | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.entries = infotext.write(self.config)
@@ -38,6 +43,11 @@ class JobRecord:
         self.config = config
         now = infotext.write(config)
         self.entries = {key: value for key, value in self.entries.items() if key in now}
+
+    def leave_bar(self) -> None:
+        """The ordinary pass is made after all: the host's own progress holds."""
+        if self.bar is not None:
+            self.bar.abandon()
 
     def mark_unused(self, name: str) -> None:
         """The setting `name` changes nothing in this job: pictures are not to say it did."""
@@ -57,3 +67,9 @@ class JobRecord:
         for name in USE_KNOWN_BY_RUN:
             if name not in self.used:
                 parameters.pop(infotext.key_of(name), None)
+
+
+def working(p: Any, kind: str, index: int | None) -> AbstractContextManager[None]:
+    """Inside the `with` the bar of `p` is at this kind of work of a stage: -1 is the base, None the last one."""
+    record = p.__dict__.get(ATTRIBUTE)
+    return nullcontext() if record is None or record.bar is None else record.bar.working((kind, index))

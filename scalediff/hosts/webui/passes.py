@@ -1,9 +1,8 @@
-"""What the replaced passes of both tabs share: steps and jobs counted, the cascade run, infotext by what came of it."""
+"""What the replaced passes of both tabs share: steps, the cascade run, infotext by what came of it."""
 
 import logging
 from typing import Any
 
-from modules import shared
 from torch import Tensor
 
 from scalediff.hosts.webui.host import WebUIHost
@@ -24,16 +23,6 @@ LARGE_BASE = 2.0  # times the native area
 def steps_of(p: Any) -> dict[str, int]:
     """The steps of the job, as `planning.make_plan` and `planning.stage_values` take them."""
     return {"steps": p.steps, "stage_steps": getattr(p, "hr_second_pass_steps", 0) or 0}
-
-
-def add_jobs(p: Any, plan: StagePlan, *, ordinary_steps: int) -> None:
-    """Make room on the progress bars: the host has counted one pass of `ordinary_steps` per image."""
-    extra = max(len(plan.stages) - 1, 0)
-    shared.state.job_count += extra * p.n_iter
-    total = getattr(getattr(shared.total_tqdm, "_tqdm", None), "total", None)
-    if total:
-        more = sum(stage.steps for stage in plan.stages) - ordinary_steps
-        shared.total_tqdm.updateTotal(total + more * p.n_iter)
 
 
 def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scalediff.cost.counts import model_work
 from scalediff.cost.times import StepTimes
+from scalediff.hosts.webui.job_record import ATTRIBUTE
 from scalediff.method.geometry import Cells
 from scalediff.models.feature_reuse import FeatureReuse
 from scalediff.models.units import network_of
@@ -52,15 +53,22 @@ def measure(p: Any, window: Cells | None = None, reuse: FeatureReuse | None = No
 
     def launch_sampling(steps: int, func: Callable[[], Tensor]) -> Tensor:
         with _counted(network) as calls:
-            start = _now()
+            start = now()
             result = ordinary(steps, func)
-            seconds = _now() - start
+            seconds = now() - start
         calls.reused = reuse.reused_rows if reuse is not None else 0
         _record(p, network, calls, window, seconds)
         return result
 
     setattr(launch_sampling, MEASURED, ordinary)
     p.sampler.launch_sampling = launch_sampling
+
+
+def follow(p: Any) -> None:
+    """Let the steps of the next run of `p.sampler`, which serves this pass alone, move the job's bar."""
+    record = p.__dict__.get(ATTRIBUTE)
+    if record is not None and record.bar is not None:
+        record.bar.follow(p.sampler)
 
 
 def _record(p: Any, network: nn.Module, calls: NetworkCalls, window: Cells | None, seconds: float) -> None:
@@ -92,7 +100,7 @@ def _counted(network: nn.Module) -> Iterator[NetworkCalls]:
         hook.remove()
 
 
-def _now() -> float:
+def now() -> float:
     """Seconds, when the device has done what it was given."""
     if devices.device.type == "cuda":  # by its number: the current one may be another
         torch.cuda.synchronize(devices.device)

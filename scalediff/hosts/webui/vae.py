@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from scalediff.cost.memory import weight_bytes
 from scalediff.cost.tiled_vae import choose_tile, memory_limit
-from scalediff.hosts.webui.job_record import ATTRIBUTE
+from scalediff.hosts.webui.job_record import ATTRIBUTE, DECODE, ENCODE, working
 from scalediff.hosts.webui.memory import networks_of, vae_of
 from scalediff.hosts.webui.notes import tell
 from scalediff.method import seeding
@@ -125,7 +125,7 @@ def decode_final(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
 
     shared.state.textinfo = "ScaleDiff: decoding"
     try:
-        with tiles(p, config, latent.shape[-2:], report=report):
+        with working(p, DECODE, None), tiles(p, config, latent.shape[-2:], report=report):
             return decode_latent_batch(p.sd_model, latent, target_device=devices.cpu, check_for_nans=True)
     finally:
         shared.state.textinfo = None
@@ -156,7 +156,8 @@ def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
     cells = (rgb.shape[-2] // CELL, rgb.shape[-1] // CELL)
     # without a latent of the base there is nothing to give back
     report = progress(host, "encoding", stoppable=stage_index >= 0)
-    with devices.without_autocast(), host.encoding(), tiles(p, host.config, cells, report=report):
+    at_work = working(p, ENCODE, stage_index)
+    with at_work, devices.without_autocast(), host.encoding(), tiles(p, host.config, cells, report=report):
         for seed, image in zip(p.seeds, rgb):
             with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae"), devices.device):
                 latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model))
