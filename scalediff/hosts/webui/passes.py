@@ -10,7 +10,7 @@ from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import tell
 from scalediff.hosts.webui.outcome import say_stopped
 from scalediff.method import cascade
-from scalediff.method.cascade import CascadeResult, StagePlan, StageSettings
+from scalediff.method.cascade import CascadeResult, StageSettings
 from scalediff.method.geometry import CELL
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
