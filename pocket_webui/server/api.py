@@ -11,14 +11,17 @@ from modules.processing import Processed, StableDiffusionProcessingImg2Img, Stab
 
 from pocket_webui.server import infotext, jobs, pictures, replies
 from pocket_webui.server.progress import fraction_done
-from pocket_webui.server.requests import REQUEST_ONLY, Img2ImgRequest, Txt2ImgRequest
+from pocket_webui.server.requests import REQUEST_ONLY, Img2ImgRequest, Txt2ImgRequest, why_not
 from pocket_webui.server.script_args import args_for, default_args
 
 PREFIX = "/sdapi/v1"
 
 
 def _processing_arguments(request: Any) -> dict[str, Any]:
-    """Constructor arguments of the processing class; 400 for an unknown sampler."""
+    """Constructor arguments of the processing class; 400 for an unknown sampler, 422 for what it would fail on."""
+    reason = why_not(request)
+    if reason is not None:
+        raise HTTPException(status_code=422, detail=reason)
     wanted = request.sampler_name or request.sampler_index
     sampler, scheduler = sd_samplers.get_sampler_and_scheduler(wanted, request.scheduler)
     if sampler not in sd_samplers.all_samplers_map:

@@ -85,5 +85,25 @@ def _request_model(cls: type, extra: dict[str, tuple[type, Any]]) -> type[Genera
     return create_model(cls.__name__, __base__=GenerationRequest, **model)
 
 
+def why_not(request: Any) -> str | None:
+    """What is wrong with a request that the classes would fail on: the field, what is allowed, and the value."""
+    for name in type(request).model_fields:
+        if _has_surrogates(getattr(request, name)):
+            return f"{name} must be text, got half of a character (a lone surrogate)"
+    scale = getattr(request, "hr_scale", None)
+    resized = getattr(request, "hr_resize_x", 0) or getattr(request, "hr_resize_y", 0)
+    if getattr(request, "enable_hr", False) and not resized and scale is not None and not scale > 0:
+        return f"hr_scale must be above 0, got {scale:g}"
+    return None
+
+
+def _has_surrogates(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_surrogates(part) for pair in value.items() for part in pair)
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_surrogates, value))
+    return isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
+
+
 Txt2ImgRequest = _request_model(StableDiffusionProcessingTxt2Img, {})
 Img2ImgRequest = _request_model(StableDiffusionProcessingImg2Img, _IMG2IMG)

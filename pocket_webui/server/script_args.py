@@ -48,6 +48,10 @@ def _apply_alwayson(args: list[Any], request: Any, runner: Any) -> None:
             detail = "Cannot have a selectable script in the always on scripts params"
             raise HTTPException(status_code=422, detail=detail)
         if "args" in entry:
+            if not isinstance(entry["args"], list):
+                kind = type(entry["args"]).__name__
+                detail = f"args of script '{name}' must be a list, such as [{{...}}], got a {kind}"
+                raise HTTPException(status_code=422, detail=detail)
             for offset in range(min(script.args_to - script.args_from, len(entry["args"]))):
                 args[script.args_from + offset] = entry["args"][offset]
 

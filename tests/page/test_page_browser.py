@@ -70,10 +70,9 @@ def test_what_the_tab_does_not_show_is_shown_once_a_paste_has_set_it(txt2img: We
     txt2img.open_advanced()
     assert not txt2img.ours("upscale_prompt").is_visible()
     txt2img.paste(f"{PASTED}, ScaleDiff prompt: a wall, ScaleDiff shrink init: True")
-    txt2img.open_advanced()
-    expect_text = txt2img.ours("upscale_prompt").locator("input, textarea").first
-    expect_text.wait_for(state="visible")
-    assert expect_text.input_value() == "a wall"
+    text = txt2img.ours("upscale_prompt").locator("input, textarea").first
+    text.wait_for(state="visible")
+    assert text.input_value() == "a wall"
     assert not txt2img.ours("fit_init").is_visible(), "it changes nothing here"
 
 

@@ -218,3 +218,25 @@ def test_only_this_machine_is_served(url: str) -> None:
         ConnectionRefusedError
     ):  # another loopback address: refused unless all are listened on
         socket.create_connection(("127.0.0.2", port), timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"enable_hr": True, "hr_scale": 0}, "hr_scale must be above 0, got 0"),
+        ({"enable_hr": True, "hr_scale": -2}, "hr_scale must be above 0, got -2"),
+        (
+            {"alwayson_scripts": {"ScaleDiff": {"args": {"enabled": True}}}},
+            "'ScaleDiff' must be a list, such as",
+        ),
+        (
+            {"alwayson_scripts": {"ScaleDiff": {"args": [{"upscale_prompt": "\ud83d"}]}}},
+            "alwayson_scripts must be text, got half of a character",
+        ),
+    ],
+)
+def test_what_no_job_can_be_made_of_is_named(http: httpx.Client, fields: dict, words: str) -> None:
+    body = json.dumps({"prompt": "a ball", "width": 64, "height": 64, "steps": 1, **fields})
+    answer = http.post("txt2img", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
