@@ -10,10 +10,11 @@ from torch import Tensor
 
 from scalediff.attention.log import log_once
 from scalediff.attention.memory import fill_within
-from scalediff.attention.rotary import Rope, rotation
+from scalediff.attention.rotary import rotation
 from scalediff.attention.rule import BackendChoice, backend_of, own_kernel
 from scalediff.attention.shapes import check_joint_shapes
 from scalediff.attention.strips import Attend
+from scalediff.attention.tables import Rope
 from scalediff.method.geometry import Cells, Offset, layouts_of_samples
 
 
@@ -26,6 +27,8 @@ def joint_neighborhood_attention(
     *,
     text_length: int,
     rope: Rope | None = None,
+    text_rope: Rope | None = None,
+    halves: bool = False,
     offset: Offset | Sequence[Offset] = (0, 0),
     attend: Attend | None = None,
     room: int | None = None,
@@ -38,9 +41,10 @@ def joint_neighborhood_attention(
     `grid` = (H, W), `window` = (h, w) and `offset` = (top, left) are in tokens and mean what they mean in
     `neighborhood_attention`; queries come in patches of h//2 x w//2. Double and single blocks alike.
 
-    `rope` is None for models without rotary embedding, else one of the forms of `scalediff.attention.rotary.rotation`.
-    Image q and k are rotated by their absolute place; text q and k, for each patch, by the place of the
-    top-left image token of that patch's window; v is not rotated.
+    `rope` is None for models without rotary embedding, else one of the forms of `scalediff.attention.tables.angles_of`;
+    with `halves` channels (i, i + D/2) are a pair, else neighbours are. Image q and k are rotated by their absolute
+    place; text q and k, for each patch, by the place of the top-left image token of that patch's window, or with
+    `text_rope` by angles of their own, moved by what that place differs from the origin; v is not rotated.
 
     The text is attended anew for each patch, and its result is the plain mean over the patches that hold
     image queries: a patch of shift padding only does not count, a ragged one counts as one. `attend(q, k, v)`
@@ -53,6 +57,8 @@ def joint_neighborhood_attention(
     nothing about a window of a larger canvas. For inference: buffers are used again, so no gradients.
     """
     check_joint_shapes(q, k, v, grid, text_length=text_length)
+    if text_rope is not None and rope is None:
+        raise ValueError("text_rope says nothing without rope")
     backend = backend_of(
         q,
         k,
@@ -61,16 +67,31 @@ def joint_neighborhood_attention(
         exact=exact,
         choice=choice,
         with_text=True,
-        kernel_knows=not callable(rope),  # a function of the host's is no table
+        kernel_knows=not (callable(rope) or callable(text_rope)),  # a function of the host's is no table
     )
     if backend == "kernel":
         result = _by_our_kernel(
-            q, k, v, grid, window, text_length=text_length, rope=rope, offset=offset, room=room
+            q,
+            k,
+            v,
+            grid,
+            window,
+            text_length=text_length,
+            rope=rope,
+            text_rope=text_rope,
+            halves=halves,
+            offset=offset,
+            room=room,
         )
         if result is not None:
             return result
     layouts = layouts_of_samples(grid, window, offset, q.shape[0])
-    turn = None if rope is None else rotation(rope, grid=grid, text_length=text_length, dim=q.shape[-1])
+    turn = None
+    if rope is not None:
+        turn = rotation(
+            rope, text_rope=text_rope, halves=halves, grid=grid, text_length=text_length, dim=q.shape[-1],
+            device=q.device,
+        )  # fmt: skip
     # laid out as [B, tokens, heads, D], so that flattening the heads afterwards is no copy
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
     for layout, samples in layouts:

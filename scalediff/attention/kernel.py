@@ -31,8 +31,8 @@ from scalediff.attention.launch import (
 from scalediff.attention.launch import KernelUnavailable as KernelUnavailable
 from scalediff.attention.launch import available as available
 from scalediff.attention.patches import Patches, patches_of, sample_offsets
-from scalediff.attention.rotary import Rope
 from scalediff.attention.shapes import check_joint_shapes, check_shapes
+from scalediff.attention.tables import Rope
 from scalediff.attention.turns import turns_of
 from scalediff.method.geometry import Cells, Offset
 
@@ -106,10 +106,10 @@ def attend_joint(
 
     q, k, v: [B, heads, text_length + H*W, D] in fp16, bf16 or fp32, text first, not rotated yet; grid, window,
     offset and the mean of the text as in `joint_neighborhood_attention`. `rope` is None or one of the forms of
-    `rotary.rotation`; with `halves` channels (i, i + D/2) are a pair, else neighbours are.
+    `tables.angles_of`; with `halves` channels (i, i + D/2) are a pair, else neighbours are.
 
     The text stands at the corner of each patch's window: with `text_rope` None as a token there, as in FLUX.1;
-    else with angles of its own, one row for each text token in any form of `rope`, moved by what the corner
+    else with angles of its own, in any form of `rope`, moved by what the corner
     differs from the origin: R_text R_image(row, column) R_image(0, 0)^-1, for tables of rotations.
 
     Beside the result, turned q and k and the text's result for each patch are alive, see `joint_bytes`; where

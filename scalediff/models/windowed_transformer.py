@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from scalediff.attention.joint import joint_neighborhood_attention
-from scalediff.attention.rotary import Rope
 from scalediff.attention.rule import BackendChoice
 from scalediff.attention.strips import Attend
+from scalediff.attention.tables import Rope
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.method.geometry import Cells, ImageOfRow, Offset, offsets_of_rows
 from scalediff.models.replacing import Function
@@ -42,7 +42,7 @@ class JointWindow:
     once. `calls` counts windowed calls.
 
     attend(q, k, v) is the kernel, None for torch's; `exact` and `choice` as in `neighborhood_attention`. `rope`, in
-    any form of `scalediff.attention.rotary.rotation`, stands in for FLUX's own table. shift(layer) gives the (top,
+    any form of `scalediff.attention.tables.angles_of`, stands in for FLUX's own table. shift(layer) gives the (top,
     left) shift of the query grid for each image (App. B.1), in tokens, `layer` counting from 0 in each model call;
     `rows` says which image a batch row is. `room`: bytes that a layer may take beside its q, k, v and result, None
     for any number.

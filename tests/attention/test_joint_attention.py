@@ -48,6 +48,78 @@ def test_equals_the_loops(dtype, axes, batch, grid, window, offset):
     torch.testing.assert_close(out.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
+TEXT = 3
+TEXT_ANGLES = [[0.3 * token + 0.1 * pair * (token + 1) for pair in range(DIM // 2)] for token in range(TEXT)]
+
+
+def table_of(angles: list[list[float]], *, twice: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """(cos, sin) [N, D/2] of a list of angles for each token; [N, D], one half after the other."""
+    table = torch.tensor(angles, dtype=torch.float64)
+    table = torch.cat([table, table], dim=-1) if twice else table
+    return table.cos().float(), table.sin().float()
+
+
+@pytest.mark.parametrize(
+    ("halves", "twice", "form"),
+    [
+        (False, False, "apart"),
+        (True, False, "apart"),
+        (True, True, "apart"),
+        (False, False, "one table"),
+        (True, False, "functions"),
+    ],
+)
+@pytest.mark.parametrize("ids", [(0, 0), (-2, -3)])  # from the corner, or from the middle of the canvas
+def test_text_with_angles_of_its_own_equals_the_loops(halves, twice, form, ids):
+    """The text keeps its angles and is moved by what the corner differs from the first image token."""
+    grid, window = (5, 7), (4, 6)
+    q, k, v = qkv(grid, TEXT, batch=2)
+    places = [(ids[0] + row, ids[1] + column) for row in range(grid[0]) for column in range(grid[1])]
+    image = [reference_joint.angles_at(*place, AXES) for place in places]
+    rope, text_rope = table_of(image, twice=twice), table_of(TEXT_ANGLES, twice=twice)
+    if form == "one table":
+        rope = text_rope = table_of([*TEXT_ANGLES, *image])
+    elif form == "functions":
+        rope, text_rope = by_halves(*rope, grid), by_halves(*text_rope, grid)
+    out = joint_neighborhood_attention(
+        q, k, v, grid, window, text_length=TEXT, rope=rope, text_rope=text_rope, halves=halves, offset=(1, 0)
+    )
+    expected = reference_joint.joint_neighborhood_attention(
+        q, k, v, grid, window, text_length=TEXT, axes=AXES, offset=(1, 0), ids=ids, text_angles=TEXT_ANGLES,
+        halves=halves,
+    )  # fmt: skip
+    torch.testing.assert_close(out.double(), expected, atol=2e-5, rtol=2e-5)
+
+
+def by_halves(cos, sin, grid):
+    """A host's function that turns half a head apart, by ids for the image and one after the other for text."""
+
+    def rotate(x, ids):
+        rows = ids[:, 0] * grid[1] + ids[:, 1] if len(cos) > TEXT else torch.arange(len(ids)) % TEXT
+        first, second = x.chunk(2, dim=-1)
+        c, s = cos[rows], sin[rows]
+        return torch.cat([c * first - s * second, s * first + c * second], dim=-1)
+
+    return rotate
+
+
+def test_the_text_of_each_sample_has_its_own_angles():
+    grid, window = (5, 4), (4, 4)
+    q, k, v = qkv(grid, TEXT, batch=2)
+    rope = axial_table(grid, AXES)
+    own = torch.cat([axial_table((1, TEXT), AXES), axial_table((TEXT, 1), AXES)])
+    out = joint_neighborhood_attention(
+        q, k, v, grid, window, text_length=TEXT, rope=rope, text_rope=own, offset=[(0, 0), (1, 1)]
+    )
+    for i, offset in enumerate([(0, 0), (1, 1)]):
+        alone = joint_neighborhood_attention(
+            *(t[i : i + 1] for t in (q, k, v)), grid, window,
+            text_length=TEXT, rope=rope, text_rope=own[i : i + 1], offset=offset,
+        )  # fmt: skip
+        torch.testing.assert_close(out[i : i + 1], alone, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(out[0], out[1], atol=1e-3)
+
+
 @pytest.mark.parametrize("offset", [(0, 0), (2, 3)])
 def test_one_window_is_plain_joint_attention_with_text_at_the_origin(offset):
     """Grid = window: every id as the model has it, text at (0, 0, 0), and one ordinary attention over all."""
@@ -208,6 +280,11 @@ def test_inputs_are_left_alone_and_may_be_views():
         ({"window": (0, 4)}, "window"),
         ({"rope": axial_table((6, 7), AXES)}, "positions"),
         ({"rope": "none"}, "rope"),
+        ({"text_rope": axial_table((1, 3), AXES)}, "text_rope says nothing"),
+        (
+            {"rope": axial_table((6, 6), AXES), "text_rope": axial_table((1, 4), AXES)},
+            "have 3 positions, got 4",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(change, words):

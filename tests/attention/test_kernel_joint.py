@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scalediff.attention import kernel, launch, turns
+from scalediff.attention.joint import joint_neighborhood_attention
 from scalediff.attention.kernel import KernelUnavailable, attend_joint, attend_windows, available
 from scalediff.attention.rotary import axial_table
 
@@ -130,6 +131,24 @@ def test_own_angles_of_the_first_image_token_are_no_angles_of_its_own():
         for text_rope in (None, rope[:, :, :TEXT])
     )
     torch.testing.assert_close(own, plain)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_agrees_with_the_way_patch_by_patch(halves):
+    """Which runs where the kernel does not: the same table with the text's rows in front for both."""
+    q, k, v = qkv(batch=2)
+    places = [reference_joint.angles_at(row, column, AXES) for row in range(5) for column in range(7)]
+    rope = table_of([*TEXT_ANGLES, *places])
+    more = {
+        "text_length": TEXT,
+        "rope": rope,
+        "text_rope": rope,
+        "halves": halves,
+        "offset": [(0, 0), (2, 1)],
+    }
+    out = attend_joint(q, k, v, GRID, WINDOW, **more)
+    slow = joint_neighborhood_attention(q, k, v, GRID, WINDOW, choice="patches", **more)
+    torch.testing.assert_close(out, slow, atol=2e-5, rtol=2e-5)
 
 
 def forms() -> dict[str, object]:

@@ -148,7 +148,7 @@ def test_table_holds_the_ids_of_text_and_image():
         (torch.zeros(20, DIM), "matrices"),
         ((torch.zeros(20, DIM), torch.zeros(20, 6)), "one shape"),
         ((torch.zeros(20, 5), torch.zeros(20, 5)), "angles"),
-        ((torch.rand(20, DIM), torch.rand(20, DIM)), "halves"),
+        ((torch.rand(20, DIM), torch.rand(20, DIM)), "twice"),
         (torch.zeros(1, 1, 1, 20, 6, 2, 2), "too many axes"),
         (3, "callable"),
     ],

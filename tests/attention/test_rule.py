@@ -269,10 +269,12 @@ class PlayedKernel:
         *sizes: Any,
         text_length: int,
         rope: Any,
+        text_rope: Any,
+        halves: bool,
         offset: Any,
         room: Any,
     ) -> Tensor:
-        return self._call(k, *sizes, text_length, rope, offset, room)
+        return self._call(k, *sizes, text_length, rope, text_rope, halves, offset, room)
 
     def _call(self, result: Tensor, *given: Any) -> Tensor:
         self.calls.append(given)
@@ -287,12 +289,12 @@ def test_our_kernel_is_called_with_what_it_needs(monkeypatch: pytest.MonkeyPatch
     q, k, v = qkv()
     assert neighborhood_attention(q, k, v, GRID, WINDOW, offset=offsets) is v
     q, k, v = qkv(text=3)
-    rope = axial_table(GRID, (2, 2, 4))
-    assert (
-        joint_neighborhood_attention(q, k, v, GRID, WINDOW, text_length=3, rope=rope, offset=offsets, room=9)
-        is k
+    rope, own = axial_table(GRID, (2, 2, 4)), axial_table((1, 3), (2, 2, 4))
+    out = joint_neighborhood_attention(
+        q, k, v, GRID, WINDOW, text_length=3, rope=rope, text_rope=own, halves=True, offset=offsets, room=9
     )
-    assert kernel.calls == [(GRID, WINDOW, offsets), (GRID, WINDOW, 3, rope, offsets, 9)]
+    assert out is k
+    assert kernel.calls == [(GRID, WINDOW, offsets), (GRID, WINDOW, 3, rope, own, True, offsets, 9)]
 
 
 def test_where_memory_does_not_suffice_our_kernel_runs_head_by_head(monkeypatch: pytest.MonkeyPatch) -> None:
