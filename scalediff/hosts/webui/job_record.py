@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import Value
 
-if TYPE_CHECKING:
-    from scalediff.hosts.webui.host import WebUIHost
-    from scalediff.hosts.webui.progress import Bar
-
 ATTRIBUTE = "_scalediff"  # where the job `p` carries its JobRecord
 # Settings of which only a run knows whether they changed anything: it says so by `JobRecord.mark_used`.
 USE_KNOWN_BY_RUN = ("last_step_cut", "feature_reuse", "vae_tiling")
 ENCODE, SAMPLE, DECODE = "encode", "sample", "decode"  # kinds of work, each of which moves the progress bar
+
+
+class ProgressBar(Protocol):
+    """What a record needs of its bar (`progress.Bar`)."""
+
+    def working(self, key: tuple[str, int | None]) -> AbstractContextManager[None]:
+        """Inside the `with` the bar is at this kind of work of a stage."""
+        ...
+
+    def abandon(self) -> None:
+        """Give the bar back to the host."""
 
 
 @dataclass
@@ -30,10 +37,10 @@ class JobRecord:
     """
 
     config: ScaleDiffConfig
-    adapter: type[WebUIHost]
+    adapter: Any  # a subclass of WebUIHost, which is not named here: it imports what reads this record
     entries: dict[str, Value] = field(init=False)
     used: set[str] = field(init=False, default_factory=set)
-    bar: Bar | None = field(init=False, default=None)
+    bar: ProgressBar | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.entries = infotext.write(self.config)
