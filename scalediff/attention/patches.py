@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import cast
 
 from scalediff.method.geometry import (
     Cells,
@@ -38,7 +39,7 @@ class Patches:
     def count(self) -> int:
         return self.rows * self.columns
 
-    @property
+    @cached_property
     def queries(self) -> int:
         """Of a patch that no border cuts."""
         return patch_length(self.window[0]) * patch_length(self.window[1])
@@ -68,6 +69,11 @@ def sample_offsets(offset: Offset | Sequence[Offset], batch: int) -> tuple[Offse
     """One (top, left) pair where all samples share it, else one for each; ValueError as `samples_by_offset`."""
     if len(offset) == 2 and isinstance(offset[0], int) and isinstance(offset[1], int):
         return ((offset[0], offset[1]),)  # what nearly all layers ask
+    return _sample_offsets(tuple(tuple(cast(Offset, pair)) for pair in offset), batch)
+
+
+@lru_cache(maxsize=8192)  # as `patches_of`
+def _sample_offsets(offset: tuple[Offset, ...], batch: int) -> tuple[Offset, ...]:
     groups = samples_by_offset(offset, batch)
     if len(groups) == 1:
         return tuple(groups)

@@ -56,7 +56,7 @@ def test_bit_identical_to_one_call_per_patch_in_few_calls(grid, window, offset, 
     assert torch.equal(attend_windows_batched(*dense, grid, window, offset=offset), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     grid=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     window=st.tuples(st.integers(1, 14), st.integers(1, 14)),

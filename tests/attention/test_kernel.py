@@ -81,7 +81,7 @@ def test_every_grid_equals_the_loops(grid: tuple, window: tuple, offset: tuple) 
 
 
 @needs_triton
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(
     height=st.integers(1, 9),
     width=st.integers(1, 9),
