@@ -205,6 +205,18 @@ def test_in_txt2img_it_is_the_hires_prompt_where_none_is_given(host):
     assert "ScaleDiff prompt" not in first.infotexts[0]
 
 
+def test_a_refusal_in_the_only_pass_keeps_the_prompt(host, lora, monkeypatch):
+    fields = {"init_images": [picture()], "prompt": "a red ball <lora:ball:1>", "steps": 4}
+    usual = host.run(host.img2img(**fields))
+    reasons = iter([None, "no reason"])  # for the job, then for the pass
+    monkeypatch.setattr("scalediff.hosts.webui.img2img.why_not_job", lambda *args: next(reasons))
+    refused = host.run(host.img2img({**ON, "upscale_prompt": f"{BLUE} <lora:sky:1>"}, **fields))
+    assert np.array_equal(refused.pixels[0], usual.pixels[0])
+    assert lora.log[-3:] == [[["sky", "1"]], [["ball", "1"]], "off"]
+    assert "ScaleDiff was not applied: no reason" in refused.comments
+    assert "ScaleDiff prompt" not in refused.infotexts[0]
+
+
 def test_a_refusal_in_the_pass_keeps_the_prompt(host, monkeypatch):
     """The ordinary picture is the ordinary one, whatever the stages would have been told."""
     monkeypatch.setattr("scalediff.hosts.webui.hires._why_not_pass", lambda *args: "no reason")
@@ -290,8 +302,7 @@ def test_tags_in_it_are_active_in_the_stages_only(host, lora, monkeypatch, tab):
     processed = host.run(getattr(host, tab)(values, prompt="a red ball <lora:ball:1>", steps=4, **fields))
     assert during == [[["sky", "0.5"]]]
     assert lora.log.count([["sky", "0.5"]]) == 1
-    after = lora.log[lora.log.index([["sky", "0.5"]]) + 1 :]
-    assert after == ["off", [["ball", "1"]], "off"]
+    assert lora.log == [*([[["ball", "1"]]] if tab == "txt2img" else []), [["sky", "0.5"]], "off"]
     assert "<lora:sky:0.5>" in processed.infotexts[0]
 
 
@@ -307,7 +318,8 @@ def test_odd_syntax_makes_a_picture(host, text):
     assert ours.pixels[0].shape == (128, 128, 3)
 
 
-def test_a_prompt_that_cannot_be_used_does_not_lose_the_picture(host, monkeypatch):
+@pytest.mark.parametrize("tab", ["img2img", "txt2img"])
+def test_a_prompt_that_cannot_be_used_does_not_lose_the_picture(host, lora, monkeypatch, tab):
     real = type(host.model).get_learned_conditioning
 
     def conditioner(batch):
@@ -316,9 +328,11 @@ def test_a_prompt_that_cannot_be_used_does_not_lose_the_picture(host, monkeypatc
         return real(host.model, batch)
 
     monkeypatch.setattr(host.model, "get_learned_conditioning", conditioner, raising=False)
-    p = host.img2img({**ON, "upscale_prompt": BLUE}, init_images=[picture()], steps=4)
+    fields = {"steps": 4, **({"init_images": [picture()]} if tab == "img2img" else {})}
+    p = getattr(host, tab)({**ON, "upscale_prompt": f"{BLUE}<lora:sky:1>"}, **fields)
     kept = host.run(p)
-    assert np.array_equal(kept.pixels[0], enlarged(host, {}).pixels[0])
+    assert lora.log[-2:] == [[["sky", "1"]], []], "its tags are off as well"
+    assert np.array_equal(kept.pixels[0], host.run(getattr(host, tab)(ON, **fields)).pixels[0])
     assert any("no such embedding" in comment for comment in p.comments)
     assert "ScaleDiff: True" in kept.infotexts[0]
     assert "ScaleDiff prompt" not in kept.infotexts[0]

@@ -183,6 +183,7 @@ def test_scripts_are_told_of_every_stage(host, monkeypatch):
         ((8, 8), True, False),
         "before_hr",
         ((16, 16), True, True),
+        "before_hr",
         ((32, 32), True, True),
     ]
 

@@ -72,6 +72,29 @@ def sample(stage):
     return mini_forge.sample_once(stage.sd_model.forge_objects.unet, *inputs())
 
 
+@pytest.mark.parametrize("patches", [False, True])
+def test_before_hr_in_the_order_of_the_host(stage, monkeypatch, patches):
+    """Forge and Neo start from LoRA after `before_hr`, which takes a patch made there off; reForge before it."""
+    from scalediff.hosts.patcher.forge import ForgeHost
+    from scalediff.hosts.patcher.ldm_patched import LdmPatchedHost
+
+    assert (ForgeHost.before_hr_patches, LdmPatchedHost.before_hr_patches) == (False, True)
+    monkeypatch.setattr(ForgeHost, "before_hr_patches", patches)
+    runner, patched, found = stage.p.scripts, stage.after_lora.unet.clone(), []
+
+    def before_hr(p):
+        found.append(p.sd_model.forge_objects.unet)
+        p.sd_model.forge_objects.unet = patched
+
+    leftover = stage.sd_model.forge_objects.unet
+    runner.before_hr, stage.p.is_hr_pass = before_hr, True
+    stage.host.before_pass()
+    stage.host.before_sampling(inputs()[0], torch.zeros(1))
+    assert found == [stage.after_lora.unet if patches else leftover]
+    assert runner.seen == [patched if patches else stage.after_lora.unet]
+    assert stage.after_lora.unet is not patched
+
+
 def test_a_stage_starts_from_the_model_after_lora(stage):
     leftover = stage.sd_model.forge_objects.unet
     noise = torch.zeros(1)

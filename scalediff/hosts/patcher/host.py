@@ -59,6 +59,10 @@ TRANSFORMERS = {
 class PatcherHost(WebUIHost):
     """A host whose model lies behind `p.sd_model.forge_objects.unet`."""
 
+    before_hr_patches = (
+        False  # Forge and Neo start from LoRA after it (Forge modules/processing.py:1509-1518)
+    )
+
     # --- what one dialect does in its own way
 
     @classmethod
@@ -185,13 +189,23 @@ class PatcherHost(WebUIHost):
         with no_refiner(self.p):
             yield
 
+    def before_pass(self) -> None:
+        """Where the host lets `before_hr` patch the model, it gets the patcher as it was after LoRA."""
+        if self.before_hr_patches:
+            self._start_from_lora()
+        super().before_pass()
+
     def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
         """The patcher as it was after LoRA, then the other scripts, one of which may change the noise."""
-        sd_model = self.p.sd_model
-        sd_model.forge_objects = sd_model.forge_objects_after_applying_lora.shallow_copy()
+        if not self.before_hr_patches:
+            self._start_from_lora()
         noise = super().before_sampling(reference, noise)
         modified, self.p.modified_noise = getattr(self.p, "modified_noise", None), None
         return noise if modified is None else modified
+
+    def _start_from_lora(self) -> None:
+        sd_model = self.p.sd_model
+        sd_model.forge_objects = sd_model.forge_objects_after_applying_lora.shallow_copy()
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ class LdmPatchedHost(PatcherHost):
     """UNets through attn1 replacements; transformers, where the host loads them, through their function."""
 
     name = "ldm_patched"
+    before_hr_patches = True  # reForge modules/processing.py:1568-1572
     calls_blocks = False  # its UNet runs their layers itself (openaimodel.py, forward_timestep_embed)
 
     @classmethod

@@ -1,21 +1,20 @@
-"""Cond and uncond of the stages: the prompt, and the size of the picture where the model is conditioned on it.
+"""Cond and uncond of the stages: the schedules in the prompt, and the size of the picture where the model knows it.
 
-The host makes the conditioning of a pass once, for one prompt and the pass's target size. The stages may have
-a prompt of their own, and SDXL was trained on sizes near its native one: as published it gets the base size
-throughout. (Automatic1111 modules/processing.py:1499 `calculate_hr_conds`, sd_models_xl.py:16 the sizes; Forge
-backend/diffusion_engine/sdxl.py.)
+The host makes the conditioning of a pass once, for the pass's steps and target size. A stage runs other steps, in
+which a prompt that changes with them is to change (`timelines`), and SDXL was trained on sizes near its native one:
+as published it gets the base size throughout. (Automatic1111 modules/processing.py:1499 `calculate_hr_conds`,
+sd_models_xl.py:16 the sizes; Forge backend/diffusion_engine/sdxl.py.)
 """
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modules import devices, extra_networks, prompt_parser, sd_samplers, shared
+from modules import prompt_parser, sd_samplers
 
 from scalediff.hosts.webui.job_record import JobRecord
-from scalediff.hosts.webui.notes import tell
+from scalediff.hosts.webui.timelines import Steps, retimed_negative, retimed_prompts, steps_of_stage
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import PixelSize
 from scalediff.settings.table import STAGE
@@ -39,7 +38,7 @@ class Texts:
     negative: list[str]
     networks: Any
     size: PixelSize
-    steps: tuple[int, int | None]
+    steps: Steps
     distilled: float | None = None
 
 
@@ -71,79 +70,26 @@ def takes_size(sd_model: Any) -> bool:
     )
 
 
-@contextmanager
-def stage_conditioning(
+def stage_conditionings(
     p: Any, record: JobRecord, plan: StagePlan, own: Conditioning, *, sampler_name: str
-) -> Iterator[list[Conditioning]]:
-    """(cond, uncond) of each stage; LoRA and the like of the stages' prompt are active inside the `with`.
+) -> list[Conditioning]:
+    """(cond, uncond) of each stage of `plan`.
 
-    `own` is what the host has made for this pass, handed on where neither prompt nor size differ. A setting
-    that has no effect is taken out of the infotext.
+    `own` is what the host has made for this pass, handed on as it is where neither the size nor a schedule in the
+    prompt differ. A setting that has no effect is taken out of the infotext.
     """
     texts = texts_of(p, sampler_name)
-    sized = takes_size(p.sd_model)
-    if not sized:
+    if takes_size(p.sd_model):
+        sized = _for_sizes(p, record, plan, texts, own)
+    else:
         record.mark_unused("size_conditioning")
-    prompt = _own_prompt(p, record)
-    if not prompt:
-        yield _for_sizes(p, record, plan, texts, own) if sized else [own] * len(plan.stages)
-        return
-    prompts, networks = extra_networks.parse_prompts([prompt] * len(p.seeds))
-    changed = replace(texts, prompts=prompts, networks=networks)
-    with _networks(p, networks, usual=texts.networks):
-        made = _for_prompt(p, record, plan, changed, own, sampler_name=sampler_name)
-        if made is None:
-            record.mark_unused("upscale_prompt")
-        yield made or [own] * len(plan.stages)
-
-
-def _own_prompt(p: Any, record: JobRecord) -> str:
-    """The prompt of the stages with the page's styles; "" where the job's stays. A Hires prompt goes first."""
-    text = record.config.upscale_prompt
-    if not text:
-        return ""
-    if getattr(p, "hr_prompt", "") not in (None, "", p.prompt):
-        record.mark_unused("upscale_prompt")
-        return ""
-    return shared.prompt_styles.apply_styles_to_prompt(text, p.styles or [])
-
-
-@contextmanager
-def _networks(p: Any, networks: Any, *, usual: Any) -> Iterator[None]:
-    """The tags of another prompt inside the `with`, those of the job after it."""
-    if p.disable_extra_networks or networks == usual:
-        yield
-        return
-    with devices.autocast():
-        extra_networks.activate(p, networks)
-    try:
-        yield
-    finally:
-        with devices.autocast():
-            extra_networks.deactivate(p, networks)
-            extra_networks.activate(p, usual)
-
-
-def _for_prompt(
-    p: Any, record: JobRecord, plan: StagePlan, texts: Texts, own: Conditioning, *, sampler_name: str
-) -> list[Conditioning] | None:
-    """Conditioning of another prompt; None, with a comment, where the host cannot make it."""
-    made: dict[Any, Conditioning] = {}
-    of_stages = []
-    try:
-        for stage in plan.stages:
-            calls = _model_calls(sampler_name, stage.steps)  # [a:b:0.5] changes half way through the stage
-            steps = (calls, None) if texts.steps[1] is None else (texts.steps[0], calls)
-            key = (_size_input(record, plan, stage), steps)
-            if key not in made:
-                wanted = replace(texts, size=key[0], steps=steps)
-                made[key] = conditioning_of(p, wanted, negative=own[1] is not None)
-            of_stages.append(made[key])
-    except Exception as error:  # the hosts' parsers and text encoders raise whatever they like
-        log.warning("the prompt of the stages could not be used", exc_info=True)
-        tell(p, f"ScaleDiff kept the prompt in its stages: the one for them could not be used ({error}).")
-        return None
-    return of_stages
+        sized = [own] * len(plan.stages)
+    conditionings = []
+    for made, stage in zip(sized, plan.stages):
+        size = texts.size if made is own else _size_input(record, plan, stage)
+        calls = _model_calls(sampler_name, stage.steps)
+        conditionings.append(_for_steps(p, replace(texts, size=size), made, calls))
+    return conditionings
 
 
 def _for_sizes(
@@ -167,6 +113,28 @@ def _for_sizes(
         record.mark_unused("size_conditioning")
         return [own] * len(sizes)
     return [made[size] for size in sizes]
+
+
+def _for_steps(p: Any, texts: Texts, made: Conditioning, calls: int) -> Conditioning:
+    """`made` for a stage of `calls` model calls; `made` itself where no prompt changes with the steps.
+
+    Only a text that the whole pass does not come to is encoded anew.
+    """
+    steps = steps_of_stage(texts.steps, calls)
+    cond, uncond = made
+    if steps == texts.steps:
+        return made
+    try:
+        prompts = retimed_prompts(cond, texts.prompts, texts.steps, steps)
+        negative = uncond
+        if uncond is not None:
+            negative = retimed_negative(uncond, texts.negative, texts.steps, steps)
+        if prompts is None or (negative is None and uncond is not None):
+            return conditioning_of(p, replace(texts, steps=steps), negative=uncond is not None)
+    except Exception:  # an extension's own conditioning, or parser
+        log.warning("the prompt changes as if the stage had the steps of the whole pass", exc_info=True)
+        return made
+    return made if prompts is cond and negative is uncond else (prompts, negative)
 
 
 def _size_input(record: JobRecord, plan: StagePlan, stage: Stage) -> PixelSize:

@@ -7,7 +7,7 @@ beside upscaling and sampling is done here in its order (Automatic1111 processin
 
 from typing import Any
 
-from modules import devices, extra_networks, sd_samplers, shared
+from modules import devices, sd_samplers, shared
 from modules.processing import DecodedSamples
 from torch import Tensor
 
@@ -20,13 +20,14 @@ from scalediff.hosts.webui.checks import (
     why_not_stages,
     why_not_tilers,
 )
-from scalediff.hosts.webui.conditioning import Conditioning, stage_conditioning
+from scalediff.hosts.webui.conditioning import Conditioning, stage_conditionings
 from scalediff.hosts.webui.first_pass import picture_of, size_of
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import save_pictures, to_image
+from scalediff.hosts.webui.prompts import activate_networks, hand_over, take_back
 from scalediff.hosts.webui.replace import original, replace
 from scalediff.hosts.webui.sampling import fit_to_sampler
 from scalediff.hosts.webui.target import leave_second_pass
@@ -75,6 +76,7 @@ def install(p: Any, record: JobRecord) -> None:
             with record.adapter.replaced_pass(p, getattr(p, "hr_distilled_cfg", None)):
                 return _second_pass(p, record, plan, samples, rgb)
         else:
+            take_back(p, record)
             refuse(p, reason)
             record.leave_bar()
             if leave_second_pass(p):
@@ -82,6 +84,7 @@ def install(p: Any, record: JobRecord) -> None:
         return samples if samples is not None else _pictures(rgb)
 
     replace(p, "sample_hr_pass", sample_hr_pass)
+    hand_over(p, record)
 
 
 def sampler_of(p: Any) -> str:
@@ -132,14 +135,15 @@ def _second_pass(
 ) -> Any:
     """The host's second pass in the host's order, with the cascade in place of upscaling and sampling."""
     hires_infotext.complete(p)
+    record.begin_pass(plan)
     p.is_hr_pass = True
     try:
         p.sampler = sd_samplers.create_sampler(sampler_of(p), p.sd_model)
         _save_first_pictures(p, samples, rgb)
         _prepare_conditioning(p)
         own = (p.hr_c, p.hr_uc)
-        with stage_conditioning(p, record, plan, own, sampler_name=sampler_of(p)) as conditionings:
-            result = _stages(p, record, plan, conditionings, samples, rgb)
+        conditionings = stage_conditionings(p, record, plan, own, sampler_name=sampler_of(p))
+        result = _stages(p, record, plan, conditionings, samples, rgb)
         cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
         devices.torch_gc()
         pictures = decode_final(p, record.config, cropped)
@@ -171,17 +175,14 @@ def _stages(
         upscaler=p.hr_upscaler if p.latent_scale_mode is None else None,
     )
     latent, rgb = _on_device(host, samples, rgb)
-    if p.scripts is not None:
-        p.scripts.before_hr(p)
     open_gate(host, record, latent)
     return passes.run(p, record, host, latent, rgb)
 
 
 def _prepare_conditioning(p: Any) -> None:
     """LoRA and the like of the hires prompt, then its conditioning."""
+    activate_networks(p)
     with devices.autocast():
-        if not p.disable_extra_networks:
-            extra_networks.activate(p, p.hr_extra_network_data)
         p.calculate_hr_conds()
 
 

@@ -29,6 +29,7 @@ from scalediff.hosts.webui.sampling import (
     no_extra_noise,
     savings,
     stage_schedule,
+    steps_of_pass,
 )
 from scalediff.hosts.webui.times import follow, measure
 from scalediff.method import seeding
@@ -154,6 +155,11 @@ class WebUIHost(ABC):
     def windows(self, stage: Stage) -> AbstractContextManager[None]:
         """Windowed self-attention on the model that is loaded now."""
 
+    def before_pass(self) -> None:
+        """Tell the other scripts that a second pass begins, as the host does: some plan its steps there."""
+        if self.p.is_hr_pass and self.p.scripts is not None:
+            self.p.scripts.before_hr(self.p)
+
     def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
         """Let the other scripts prepare the model for this sampler call; returns the noise to use."""
         if self.p.scripts is not None:
@@ -252,7 +258,9 @@ class WebUIHost(ABC):
         sigma = self.sigma(stage.tau)
         values = without_last(self.schedule(sampler, stage.whole, sigma), stage.cut)
         at_work = working(p, SAMPLE, stage.index)
-        with at_work, self.stage_scope(), hints_of_size(p, stage.size):
+        told = steps_of_pass(p, stage.steps)
+        with at_work, self.stage_scope(), hints_of_size(p, stage.size), told:
+            self.before_pass()
             noise = self.before_sampling(reference, noise)
             # windows after the scripts: whatever those put on the attention lies below ours
             with (

@@ -19,11 +19,12 @@ from scalediff.hosts.webui.checks import (
     why_not_job,
     why_not_size,
 )
-from scalediff.hosts.webui.conditioning import stage_conditioning
+from scalediff.hosts.webui.conditioning import stage_conditionings
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import base_images
+from scalediff.hosts.webui.prompts import activate_networks, hand_over, take_back
 from scalediff.hosts.webui.replace import original, replace
 from scalediff.hosts.webui.sampling import fit_to_sampler
 from scalediff.hosts.webui.target import start_over
@@ -59,8 +60,14 @@ def install(p: Any, record: JobRecord) -> None:
             if reason is not None:
                 refuse(p, reason)
             record.leave_bar()
-            if start_over(p, random_state):
-                conditioning, unconditional_conditioning = p.c, p.uc
+            own_texts = reason is not None and take_back(p, record)
+            if own_texts:
+                activate_networks(p)
+            started = start_over(p, random_state)
+            if own_texts and not started:
+                p.setup_conds()
+            if own_texts or started:
+                conditioning, unconditional_conditioning, prompts = p.c, p.uc, p.prompts
             return ordinary(
                 conditioning=conditioning,
                 unconditional_conditioning=unconditional_conditioning,
@@ -73,6 +80,7 @@ def install(p: Any, record: JobRecord) -> None:
             return _enlarge(p, record, conditioning, unconditional_conditioning)
 
     replace(p, "sample", sample)
+    hand_over(p, record)
 
 
 def plan_of(p: Any, record: JobRecord) -> StagePlan:
@@ -124,23 +132,24 @@ def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
 def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -> Tensor:
     """The latent [B, C, h, w] at the tab's size or that of the last finished stage; or pictures, already decoded."""
     plan = plan_of(p, record)
+    record.begin_pass(plan)
     own = (conditioning, unconditional)
-    with stage_conditioning(p, record, plan, own, sampler_name=p.sampler_name) as conditionings:
-        host = record.adapter(
-            p,
-            record.config,
-            record.adapter.inspect(p.sd_model),
-            plan,
-            sampler_name=p.sampler_name,
-            conditionings=conditionings,
-            upscaler=shared.opts.upscaler_for_img2img,
-        )
-        rgb = base_images(p.init_images, plan.base, resize_mode=p.resize_mode, batch=len(p.seeds)).to(
-            shared.device
-        )
-        latent = host.encode_images(rgb, -1)
-        open_gate(host, record, latent)
-        result = passes.run(p, record, host, latent, rgb)
+    conditionings = stage_conditionings(p, record, plan, own, sampler_name=p.sampler_name)
+    host = record.adapter(
+        p,
+        record.config,
+        record.adapter.inspect(p.sd_model),
+        plan,
+        sampler_name=p.sampler_name,
+        conditionings=conditionings,
+        upscaler=shared.opts.upscaler_for_img2img,
+    )
+    rgb = base_images(p.init_images, plan.base, resize_mode=p.resize_mode, batch=len(p.seeds)).to(
+        shared.device
+    )
+    latent = host.encode_images(rgb, -1)
+    open_gate(host, record, latent)
+    result = passes.run(p, record, host, latent, rgb)
     devices.torch_gc()
     finished = decode_where_tiled(p, record.config, result.latent)
     record.remove_unused(p.extra_generation_params)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from scalediff.method.cascade import StagePlan
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import Value
@@ -23,6 +24,9 @@ class ProgressBar(Protocol):
         """Inside the `with` the bar is at this kind of work of a stage."""
         ...
 
+    def begin_pass(self, plan: StagePlan) -> None:
+        """The pass of the stages begins, maybe once more for the same batch."""
+
     def abandon(self) -> None:
         """Give the bar back to the host."""
 
@@ -33,7 +37,8 @@ class JobRecord:
 
     `adapter` is the host's class, whose objects run the passes. `entries` are the infotext keys and values that
     its pictures are to carry, `used` the names (`Param.attr`) of settings that a run has said to be used. `bar` is
-    there once the host knows its sizes.
+    there once the host knows its sizes. `own_texts` are the prompts of the job, by their names on `p`, while those
+    of the stages are in their place.
     """
 
     config: ScaleDiffConfig
@@ -41,6 +46,7 @@ class JobRecord:
     entries: dict[str, Value] = field(init=False)
     used: set[str] = field(init=False, default_factory=set)
     bar: ProgressBar | None = field(init=False, default=None)
+    own_texts: dict[str, Any] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.entries = infotext.write(self.config)
@@ -50,6 +56,11 @@ class JobRecord:
         self.config = config
         now = infotext.write(config)
         self.entries = {key: value for key, value in self.entries.items() if key in now}
+
+    def begin_pass(self, plan: StagePlan) -> None:
+        """The host, or an extension, calls the pass of the stages."""
+        if self.bar is not None:
+            self.bar.begin_pass(plan)
 
     def leave_bar(self) -> None:
         """The ordinary pass is made after all: the host's own progress holds."""

@@ -54,15 +54,37 @@ class Bar:
 
     def __init__(self, p: Any, parts: list[Part], *, jobs: int):
         state = shared.state
-        self.p, self._parts, self._jobs = p, parts, jobs
+        self.p, self._parts, self._jobs, self._usual_jobs = p, parts, jobs, jobs
         self._before = (state.job_no, state.job_count)
         self._began = getattr(state, "time_start", None)
         self._open, self._count = True, state.job_count * UNITS
         self._fraction = 0.0
         self._part: Part | None = None
+        self._passes: dict[int, int] = {}  # how often the pass of a batch was called, by the batch's number
         self._weigh()
         self._remaining = self._planned(None)
         self._write()
+
+    def begin_pass(self, plan: StagePlan) -> None:
+        """The stages begin. Other extensions call the pass of a batch more than once: the next batches are expected
+        to have as many. Who counts them adds a job for each to the host's.
+        """
+        batch = self._batch
+        self._passes[batch] = self._passes.get(batch, 0) + 1
+        if self._passes[batch] == 1:
+            return
+        steps = getattr(shared.total_tqdm, "_tqdm", None)
+        if steps is not None and steps.total:
+            needed = steps.n + sum(stage.steps for stage in plan.stages)
+            shared.total_tqdm.updateTotal(max(steps.total, needed))
+        wanted = self._usual_jobs + (max(self._passes.values()) - 1) * self.p.n_iter
+        jobs = max(min(wanted, self._count // UNITS - self._before[0]), self._jobs)
+        self._fraction *= self._jobs / jobs  # what is shown stays
+        self._jobs = jobs
+
+    @property
+    def _batch(self) -> int:
+        return getattr(self.p, "iteration", 0) or 0
 
     def begin(self, key: Key) -> None:
         """A piece of work begins. One that is not planned moves nothing."""
@@ -157,9 +179,12 @@ class Bar:
     def _planned(self, part: Part | None) -> float:
         """The work from the beginning of `part` to the job's end; None is the first of the batch."""
         first = self._parts.index(part) if part is not None else 0
-        batch = sum(self._weights.values())
-        later = self.p.n_iter - 1 - (getattr(self.p, "iteration", 0) or 0)
-        return sum(self._weights[one.key] for one in self._parts[first:]) + batch * max(later, 0)
+        weights = [self._weights[one.key] for one in self._parts]
+        stages = sum(self._weights[one.key] for one in self._parts if one.key != (SAMPLE, BASE))
+        most = max(self._passes.values(), default=1)
+        again = max(most - max(self._passes.get(self._batch, 0), 1), 0)
+        later = max(self.p.n_iter - 1 - self._batch, 0)
+        return sum(weights[first:]) + stages * again + (sum(weights) + stages * (most - 1)) * later
 
     def _move(self, remaining: float) -> None:
         if 0 <= remaining < self._remaining:

@@ -5,7 +5,16 @@ from typing import Any
 
 # sd-webui-controlnet keeps the `sample` it wraps under this name and calls it from its own `sample`.
 CONTROLNET_SAMPLE = "sample_before_CN_hack"
-NAMES = ("sample_hr_pass", "sample", CONTROLNET_SAMPLE, "sample_img2img", "get_token_merging_ratio")
+NAMES = (
+    "sample_hr_pass",
+    "sample",
+    CONTROLNET_SAMPLE,
+    "sample_img2img",
+    "get_token_merging_ratio",
+    "parse_extra_network_prompts",
+    "setup_conds",
+    "calculate_hr_conds",
+)
 MARK = "_scalediff_previous"
 
 

@@ -153,6 +153,18 @@ def _no_negative_below(p: Any, level: float) -> Iterator[None]:
 
 
 @contextmanager
+def steps_of_pass(p: Any, steps: int) -> Iterator[None]:
+    """For other scripts the pass that `p` is in has so many steps: what they plan over it fits a stage then."""
+    name = "hr_second_pass_steps" if p.is_hr_pass else "steps"
+    asked = getattr(p, name)
+    setattr(p, name, steps)
+    try:
+        yield
+    finally:
+        setattr(p, name, asked)
+
+
+@contextmanager
 def no_refiner(p: Any) -> Iterator[None]:
     """The refiner would load another model in mid-stage, without our windows (sd_samplers_common.py:158)."""
     info = getattr(p, "refiner_checkpoint_info", None)
