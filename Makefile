@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 VENV3 := .venv-gradio3
 
-.PHONY: demo serve test lint types check-python train bench bench-gpu quality bench-repetition clean
+.PHONY: demo serve test lint types check-python train bench bench-gpu quality bench-repetition soak clean
 
 demo: $(VENV)/.runtime  ## one prompt: native, direct 4x, latent hires fix 4x, ScaleDiff 4x -> outputs/demo.png
 	$(PY) -m pocket_webui.demo
@@ -44,6 +44,11 @@ quality: $(VENV)/.runtime  ## every method against the true distribution; resuma
 
 bench-repetition: $(VENV)/.runtime  ## counts objects over 32 seeds at 4x
 	$(PY) -m benchmarks.repetition
+
+soak: $(VENV)/.runtime  ## 10,000 random jobs with something going wrong in most, about two hours -> docs/reliability.md
+	mkdir -p outputs
+	$(PY) -m benchmarks.soak --jobs 10000 --out outputs/soak.json; found=$$?; \
+	  $(PY) -m benchmarks.soak.page --take outputs/soak.json && exit $$found
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \

@@ -23,7 +23,7 @@ from typing import Any
 from modules import sd_samplers
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
-from scalediff.hosts.webui import changes, direct, hires, img2img, times
+from scalediff.hosts.webui import changes, direct, hires, img2img, outcome, times
 from scalediff.hosts.webui.checks import model_is_known, why_not_img2img, why_not_without_model
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import ATTRIBUTE, SAMPLE, JobRecord
@@ -90,6 +90,7 @@ def clean(p: Any) -> None:
 def uninstall(p: Any) -> None:
     """Give `p` its own methods back. May be called any number of times, on copies too."""
     restore(p)
+    outcome.forget(p)
     record = p.__dict__.pop(ATTRIBUTE, None)
     if record is not None and record.bar is not None and record.bar.p is p:  # a copy's is not its own
         record.bar.close()

@@ -26,6 +26,11 @@ def begin(p: Any) -> None:
     _put_back(p.extra_generation_params, p.__dict__.pop(ATTRIBUTE, {}))
 
 
+def forget(p: Any) -> None:
+    """The job is over: its infotext stays as it is."""
+    p.__dict__.pop(ATTRIBUTE, None)
+
+
 def say_stopped(p: Any, plan: StagePlan, finished: int) -> None:
     """The pass was stopped after `finished` stages of its plan: note, comment and infotext say so."""
     size = plan.stages[finished - 1].size if finished else plan.base

@@ -1,0 +1,109 @@
+"""Renders docs/reliability.md from the figures of a campaign: `python -m benchmarks.soak.page [--take FILE]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from benchmarks.performance import DOCS
+from benchmarks.performance import RESULTS as KEPT
+from benchmarks.wording import machine, table
+
+RESULTS, CLIENTS, PAGE = KEPT / "soak.json", KEPT / "soak_clients.json", DOCS / "reliability.md"
+TITLES = {
+    "kinds": ("kind of job", "What was asked for"),
+    "disturbances": ("disturbance", "What came between"),
+    "errors": ("error", "Errors that were raised, and where"),
+    "outcomes": ("end", "How the jobs ended"),
+}
+CHECKED = """After every job:
+
+- every module's `forward` and its hooks, every function and class of the host, of k-diffusion, ldm and ScaleDiff, the
+  callbacks, the settings, the threads and the progress line are the same objects and values as before it;
+- a job that ended has none of its methods replaced and nothing of ours on it;
+- a refused or disabled job equals the job without ScaleDiff, bit for bit and word for word but for the note, and leaves
+  the same states of the random numbers of torch, numpy and Python;
+- every fifth undisturbed job, and every one beside which a thread asked for estimates or another extension's `forward`
+  was in place, makes the same bits once more;
+- infotext, note and comments name the size that the picture has; a whole result has the size that was asked for;
+- another extension's `forward` is still in place;
+- every tenth time, an ordinary picture of a fixed seed is bit-identical to the one made before the first job.
+"""
+
+
+def render(report: dict[str, Any], clients: dict[str, Any] | None = None) -> str:
+    """The page; `clients` are the figures of `benchmarks.soak.clients`, where they were taken."""
+    parts = [
+        "# Reliability\n",
+        "Rendered by `python -m benchmarks.soak.page` from `benchmarks/results/soak.json`. `make soak` runs random "
+        "jobs with random settings on the pocket host, a tiny model of random weights on a CPU, and lets something go "
+        "wrong in most of them. `make test` runs the first 200. A job follows from its number, and `python -m "
+        f"benchmarks.soak --seed {report['seed']} --only NUMBER` runs it again.\n",
+        _summary(report),
+        CHECKED,
+    ]
+    for name, (head, title) in TITLES.items():
+        counts = report["counts"].get(name) or {}
+        parts += [f"## {title}\n", table([head, "jobs"], [[key, str(n)] for key, n in counts.items()]), ""]
+    return "\n".join([*parts, _violations(report), _clients(clients), machine(report)])
+
+
+def _summary(report: dict[str, Any]) -> str:
+    first, last = report["memory"]["first"], (report["memory"]["samples"] or [report["memory"]["first"]])[-1]
+    return (
+        f"**{report['jobs']} jobs in {report['seconds']} seconds, {len(report['violations'])} with violations.** "
+        f"Memory after job {first['job']} and after job {last['job']}: {first['tensors']} and {last['tensors']} live "
+        f"tensors of {first['tensor_mb']} and {last['tensor_mb']} MB, resident {first['rss_mb']} and {last['rss_mb']} "
+        "MB.\n"
+    )
+
+
+def _violations(report: dict[str, Any]) -> str:
+    if not report["violations"]:
+        return "## Violations\n\nNone.\n"
+    rows = [
+        [str(one["number"]), "; ".join(one["problems"]).replace("|", "\\|")] for one in report["violations"]
+    ]
+    return f"## Violations\n\n{table(['job', 'what differs'], rows)}\n"
+
+
+def _clients(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    rows = [[name, str(count)] for name, count in found["counts"].items()]
+    return (
+        "## Several clients at once\n\n"
+        f"{found['jobs']} jobs of three clients on one pocket server, while a fourth interrupts and skips, a fifth "
+        "looks at progress and previews and a sixth asks for estimates, many of them with a request that is refused "
+        "(422). Every answer is counted; the sizes of pictures and infotext are compared as above, and an ordinary "
+        "picture afterwards is bit-identical to the one of before. "
+        f"Violations: {len(found['violations'])}. `python -m benchmarks.soak.clients` does it again.\n\n"
+        f"{table(['answer', 'number'], rows)}\n"
+    )
+
+
+def load() -> str:
+    """The page of the kept results."""
+    clients = json.loads(CLIENTS.read_text()) if CLIENTS.exists() else None
+    return render(json.loads(RESULTS.read_text()), clients)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak.page", description=__doc__)
+    parser.add_argument(
+        "--take", type=Path, help="a JSON file of `benchmarks.soak --out` that replaces the kept one"
+    )
+    parser.add_argument("--clients", type=Path, help="the same of `benchmarks.soak.clients --out`")
+    args = parser.parse_args()
+    if args.take:
+        shutil.copy(args.take, RESULTS)
+    if args.clients:
+        shutil.copy(args.clients, CLIENTS)
+    PAGE.write_text(load())
+
+
+if __name__ == "__main__":
+    main()
