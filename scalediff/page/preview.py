@@ -19,8 +19,8 @@ from scalediff.cost.times import StepTimes
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL
 from scalediff.models.inspection import ModelMap
-from scalediff.page.request import Sizes, check_stages, read_request, shrinks, sizes_of
-from scalediff.settings import planning, presets
+from scalediff.page.request import HiresArithmetic, Sizes, check_stages, read_request, shrinks, sizes_of
+from scalediff.settings import planning, presets, sizes
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import DIRECT, Value
 from scalediff.settings.table import PARAMS
@@ -39,7 +39,7 @@ class HostModel:
     halves the work. `paired`: both predictions of guidance are made in one call. `evaluations` are the model calls
     per step of a sampler by name. `times` are what earlier runs took, this model's under `key`. `tiles` says which
     tiles the VAE takes under given settings. `why_not` says why a run would refuse a plan under given settings with
-    the stages' sampler.
+    the stages' sampler. `hires_size` is the host's arithmetic for the size of a second pass.
     """
 
     network: Any
@@ -53,6 +53,7 @@ class HostModel:
     key: str = ""
     tiles: Callable[[ScaleDiffConfig], ChooseTile] | None = None
     why_not: Callable[[StagePlan, ScaleDiffConfig, str], str | None] = lambda plan, config, sampler: None
+    hires_size: HiresArithmetic = sizes.hires_size
 
 
 def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def stage_plan(
 
     A base that is to be shrunk to the model's native size is. ValueError for more stages than are worth counting.
     """
-    found = sizes_of(values, config)
+    found = sizes_of(values, config, model.hires_size if model else sizes.hires_size)
     if found.note is None and shrinks(values, config) and model is not None and model.model_map.supported:
         found = replace(found, base=planning.shrunk_to_native(found.base, model.model_map.native_size))
     check_stages(found, config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,8 @@ WAYS: tuple[tuple[str, ...], ...] = (
     ("target_width", "target_height"),
     ("init_width", "init_height"),
 )
+# Size of the first picture, "Upscale by", "Resize width to / height to" -> sizes of the second pass
+HiresArithmetic = Callable[[PixelSize, float, PixelSize], sizes.HiresSize]
 MOST_STAGES = 16  # 16x at the smallest factor of a stage takes 13
 
 
@@ -84,8 +86,13 @@ def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
     return values, read_arguments([settings] if isinstance(settings, Mapping) else settings)
 
 
-def sizes_of(values: dict[str, Value], config: ScaleDiffConfig) -> Sizes:
-    """The sizes of a run in Stages mode as the host makes them, before a large base is shrunk."""
+def sizes_of(
+    values: dict[str, Value], config: ScaleDiffConfig, hires_size: HiresArithmetic = sizes.hires_size
+) -> Sizes:
+    """The sizes of a run in Stages mode as the host makes them, before a large base is shrunk.
+
+    `hires_size` is the host's own arithmetic for a second pass; Automatic1111's where it is not known.
+    """
     first = _pair(values, "width", "height")
     init = _pair(values, "init_width", "init_height")
     factor = planning.target_factor(config)
@@ -96,13 +103,10 @@ def sizes_of(values: dict[str, Value], config: ScaleDiffConfig) -> Sizes:
         _pair(values, "hr_resize_x", "hr_resize_y"),
         _pair(values, "target_width", "target_height"),
     )
-    if factor is None and any(resize):
-        hires = sizes.hires_size(first, resize)
-        return Sizes(base, _whole(hires.run), hires.delivered)
-    if factor or not all(target):
-        scale = factor or float(values["hr_scale"])
-        target = (int(first[0] * scale), int(first[1] * scale))
-    return Sizes(base, _whole(target), _whole(target))
+    if factor is None and all(target) and not any(resize):
+        return Sizes(base, _whole(target), _whole(target))
+    hires = hires_size(first, factor or float(values["hr_scale"]), (0, 0) if factor else resize)
+    return Sizes(base, hires.run, hires.delivered)
 
 
 def shrinks(values: dict[str, Value], config: ScaleDiffConfig) -> bool:

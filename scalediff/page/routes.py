@@ -87,6 +87,7 @@ def loaded_model() -> preview.HostModel | None:
     from scalediff.hosts.webui.memory import vae_of
     from scalediff.hosts.webui.progress import evaluations
     from scalediff.hosts.webui.sampling import fit_to_sampler
+    from scalediff.hosts.webui.target import hires_size
     from scalediff.hosts.webui.times import TIMES, speed_key
     from scalediff.hosts.webui.vae import tile_chooser
 
@@ -108,6 +109,7 @@ def loaded_model() -> preview.HostModel | None:
         key=speed_key(model, devices.device),
         tiles=lambda config: tile_chooser(model, config),
         why_not=lambda plan, config, sampler: why_not_plan(model, host, plan, config, sampler),
+        hires_size=hires_size,
     )
 
 

@@ -17,14 +17,16 @@ class HiresSize:
     delivered: PixelSize
 
 
-def hires_size(first: PixelSize, resize: PixelSize) -> HiresSize:
-    """Sizes for "Resize width to / height to" of a first picture; one of the two may be 0 for "as the aspect has it".
+def hires_size(first: PixelSize, scale: float, resize: PixelSize) -> HiresSize:
+    """Sizes for "Upscale by" or, where not (0, 0), "Resize width to / height to" of a first picture.
 
-    With both given the picture covers them and is cropped, in whole latent cells (Automatic1111
-    modules/processing.py:1213, `calculate_target_resolution`).
+    One of the two may be 0 for "as the aspect has it". With both given the picture covers them and is cropped, in
+    whole latent cells (Automatic1111 modules/processing.py:1213, `calculate_target_resolution`).
     """
     width, height = first
     x, y = resize
+    if not (x or y):
+        return hires_of((int(width * scale), int(height * scale)))
     by_width, by_height = (x, x * height // width), (y * width // height, y)
     if not y:
         run = by_width
@@ -33,8 +35,13 @@ def hires_size(first: PixelSize, resize: PixelSize) -> HiresSize:
     else:
         run = by_width if width / height < x / y else by_height
     cut = ((run[0] - x) // CELL, (run[1] - y) // CELL) if x and y else (0, 0)
-    across, down = run[0] // CELL - cut[0], run[1] // CELL - cut[1]
-    return HiresSize(run, (across * CELL, down * CELL))
+    return hires_of(run, cut)
+
+
+def hires_of(run: PixelSize, cut: PixelSize = (0, 0)) -> HiresSize:
+    """Sizes of a second pass at `run` pixels whose picture loses `cut` latent cells, (across, down)."""
+    across, down = run[0] // CELL, run[1] // CELL
+    return HiresSize((across * CELL, down * CELL), ((across - cut[0]) * CELL, (down - cut[1]) * CELL))
 
 
 def enlarged(size: PixelSize, factor: float) -> PixelSize:

@@ -142,3 +142,26 @@ def test_a_target_of_ours_enlarges_the_picture_of_the_gallery(host, plans, upsca
 def test_what_cannot_be_planned_is_named(client, body, words):
     answer = client.post(ESTIMATE, json=body)
     assert (answer.status_code, words in answer.json()["detail"]) == (422, True), answer.text
+
+
+def test_the_arithmetic_is_the_hosts_own(client, host, monkeypatch):
+    """Forge Neo rounds every side to 64 pixels and crops nothing (its modules/processing.py:1346)."""
+    from modules.processing import StableDiffusionProcessingTxt2Img
+
+    def to_units_of_64(p):
+        wanted = (p.width * p.hr_scale, p.height * p.hr_scale)
+        if p.hr_resize_x or p.hr_resize_y:
+            wanted = (
+                p.hr_resize_x or p.hr_resize_y * p.width / p.height,
+                p.hr_resize_y or p.hr_resize_x * p.height / p.width,
+            )
+        p.hr_upscale_to_x, p.hr_upscale_to_y = (round(side / 64) * 64 for side in wanted)
+
+    monkeypatch.setattr(StableDiffusionProcessingTxt2Img, "calculate_target_resolution", to_units_of_64)
+    for fields, made in (
+        ({"hr_scale": 1.3}, [192, 128]),
+        ({"hr_resize_x": 300, "hr_resize_y": 250}, [320, 256]),
+        ({"hr_resize_x": 290}, [320, 192]),
+    ):
+        answer = client.post(ESTIMATE, json={"width": 128, "height": 96, **fields}).json()
+        assert answer["target"] == made, fields

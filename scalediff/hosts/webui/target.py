@@ -5,6 +5,7 @@ and only where `enable_hr` is set: hence `before_process`. Where ScaleDiff is no
 again (`leave_second_pass`, `start_over`): the ordinary pass alone would be a global one at that size.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusion
 from torch import Tensor
 
 from scalediff.hosts.webui import changes
-from scalediff.settings import presets
+from scalediff.method.geometry import PixelSize
+from scalediff.settings import presets, sizes
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.planning import target_factor
-from scalediff.settings.sizes import enlarged
+from scalediff.settings.sizes import HiresSize, enlarged
 
 # Where neither page nor request names a strength the host needs one for its infotext; the stages do not.
 STRENGTH = 0.5
@@ -114,3 +116,30 @@ def _reload_first_model() -> None:
     """By whichever of its functions the host has: the other one does nothing there."""
     reload = getattr(sd_models, "forge_model_reload", None) or sd_models.reload_model_weights
     reload()
+
+
+def hires_size(first: PixelSize, scale: float, resize: PixelSize) -> HiresSize:
+    """Sizes of a second pass by the host's own arithmetic, asked of its class with a stand-in for a job.
+
+    Automatic1111 and Forge crop what covers both Resize fields (modules/processing.py:1213); Neo rounds every side to
+    its own unit and crops nothing (modules/processing.py:1346). Arguments as in `settings.sizes.hires_size`.
+    """
+    job: Any = SimpleNamespace(
+        width=first[0],
+        height=first[1],
+        hr_scale=scale,
+        hr_resize_x=resize[0],
+        hr_resize_y=resize[1],
+        hr_upscale_to_x=0,
+        hr_upscale_to_y=0,
+        truncate_x=0,
+        truncate_y=0,
+        extra_generation_params={},
+        applied_old_hires_behavior_to=None,
+    )
+    try:
+        StableDiffusionProcessingTxt2Img.calculate_target_resolution(job)
+    except AttributeError:  # a host that calculates in another place
+        return sizes.hires_size(first, scale, resize)
+    run = (int(job.hr_upscale_to_x), int(job.hr_upscale_to_y))
+    return sizes.hires_of(run, (job.truncate_x, job.truncate_y))
