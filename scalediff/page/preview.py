@@ -9,12 +9,12 @@ from typing import Any
 from scalediff.cost.plan import (
     DirectEstimate,
     PlanEstimate,
-    Run,
     direct_line,
     direct_work,
     plan_line,
     plan_work,
 )
+from scalediff.cost.run import Run
 from scalediff.cost.times import StepTimes
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL

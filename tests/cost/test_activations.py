@@ -16,7 +16,8 @@ from scalediff.cost.memory import (
     vae_activations,
     weight_bytes,
 )
-from scalediff.cost.plan import Run, plan_work
+from scalediff.cost.plan import plan_work
+from scalediff.cost.run import Run
 from scalediff.method.cascade import plan_stages
 
 

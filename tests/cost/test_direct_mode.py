@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scalediff.cost.counts import TransformerShape
-from scalediff.cost.plan import Run, direct_work
+from scalediff.cost.plan import direct_work
+from scalediff.cost.run import Run
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.planning import direct_plan, direct_window, why_not_direct
 

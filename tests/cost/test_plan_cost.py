@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalediff.cost.counts import TransformerShape, Work, model_work, unet_work, vae_work
-from scalediff.cost.plan import Run, plan_work
+from scalediff.cost.plan import plan_work
+from scalediff.cost.run import Run
 from scalediff.cost.tiled_vae import tiled_work
 from scalediff.cost.times import SIZES_KEPT, StepTimes, duration
 from scalediff.method.cascade import plan_stages

@@ -12,7 +12,8 @@ from torch import nn
 from scalediff.cost import counts, memory, remembered
 from scalediff.cost.counts import unet_work
 from scalediff.cost.memory import unet_activations
-from scalediff.cost.plan import Run, plan_work
+from scalediff.cost.plan import plan_work
+from scalediff.cost.run import Run
 from scalediff.method.cascade import plan_stages
 
 

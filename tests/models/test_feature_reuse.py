@@ -9,7 +9,7 @@ from mini_unet import mini_unet
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalediff.cost.counts import model_work
-from scalediff.cost.plan import Run
+from scalediff.cost.run import Run
 from scalediff.models.feature_reuse import FeatureReuse, deep_blocks
 
 

@@ -16,7 +16,8 @@ from modules import devices, sd_samplers, shared
 from torch import Tensor, nn
 
 from scalediff.cost.counts import Work
-from scalediff.cost.plan import PlanWork, Run, StageWork, plan_parts
+from scalediff.cost.plan import PlanWork, StageWork, plan_parts
+from scalediff.cost.run import Run
 from scalediff.hosts.webui import times
 from scalediff.hosts.webui.job_record import DECODE, ENCODE, SAMPLE, JobRecord
 from scalediff.hosts.webui.memory import vae_of
