@@ -15,9 +15,9 @@ def test_the_clock_waits_for_the_device_that_works(booted, monkeypatch):
 
     waited = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(device))
-    times._now()
+    times.now()
     monkeypatch.setattr(devices, "device", SECOND)
-    times._now()
+    times.now()
     assert waited == [SECOND]
 
 
