@@ -16,7 +16,7 @@ from scalediff.settings.infotext import NOTE_KEY
 
 ATTRIBUTE = "_scalediff_said"  # where `p` keeps the entries that `begin` puts back
 SIZE, SCALE, RESIZE, STRENGTH = "Size", "Hires upscale", "Hires resize", "Denoising strength"
-SECOND_PASS = "Hires "  # how the host's keys of a second pass begin
+SECOND_PASS = "Hires "  # how the host's other keys of a second pass begin
 TARGET = infotext.key_of("target")
 
 
@@ -41,6 +41,11 @@ def say_stopped(p: Any, plan: StagePlan, finished: int) -> None:
     tell(p, f"ScaleDiff was stopped {place}: the picture is {size[0]}x{size[1]}.")
 
 
+def keys_of_second_pass(parameters: dict[str, Any]) -> list[str]:
+    """The host's keys among `parameters` that a job without a second pass does not have."""
+    return [key for key in parameters if key.startswith(SECOND_PASS) or key == STRENGTH]
+
+
 @contextmanager
 def of_size(p: Any, plan: StagePlan, size: PixelSize) -> Iterator[None]:
     """Pictures of a stage on the way are saved inside the `with`: their infotext is that of their `size`."""
@@ -59,7 +64,7 @@ def _say_size(p: Any, plan: StagePlan, size: PixelSize) -> dict[str, Any]:
     if not second:
         changed[SIZE] = f"{size[0]}x{size[1]}"
     elif size == plan.base:  # the first pass alone
-        changed |= {key: None for key in parameters if key.startswith(SECOND_PASS) or key == STRENGTH}
+        changed |= dict.fromkeys(keys_of_second_pass(parameters))
     else:
         changed |= _size_keys(plan.base, size)
     before = {key: parameters.get(key) for key in changed}

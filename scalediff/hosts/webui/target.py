@@ -14,6 +14,7 @@ from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusion
 from torch import Tensor
 
 from scalediff.hosts.webui import changes
+from scalediff.hosts.webui.outcome import RESIZE, SCALE, keys_of_second_pass
 from scalediff.method.geometry import PixelSize
 from scalediff.settings import presets, sizes
 from scalediff.settings.config import ScaleDiffConfig
@@ -22,9 +23,6 @@ from scalediff.settings.sizes import HiresSize, enlarged
 
 # Where neither page nor request names a strength the host needs one for its infotext; the stages do not.
 STRENGTH = 0.5
-HIRES = "Hires "  # how the infotext keys of a second pass begin
-STRENGTH_KEY = "Denoising strength"
-SCALE, RESIZE = "Hires upscale", "Hires resize"
 
 
 def apply_target(p: Any, config: ScaleDiffConfig) -> bool:
@@ -55,7 +53,7 @@ def leave_second_pass(p: Any) -> bool:
     ours = changes.take_back(p)
     parameters = p.extra_generation_params
     if not p.enable_hr:
-        for key in [key for key in parameters if key.startswith(HIRES) or key == STRENGTH_KEY]:
+        for key in keys_of_second_pass(parameters):
             del parameters[key]
         if p.hr_checkpoint_info is not None:
             _reload_first_model()
