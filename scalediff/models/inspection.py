@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from scalediff.method.geometry import Cells
+from scalediff.method.geometry import CELL, Cells
 from scalediff.models.units import has_class_name, network_of
 
 NATIVE_CELLS = {"sdxl": 128, "sd2-v": 96, "default": 64}
@@ -44,6 +44,8 @@ class ModelMap:
     native_size: Cells  # (h, w) in latent cells
     prediction: str  # "eps", "v" or "flow"
     family: str  # "sd1", "sd2", "sdxl", or what it is instead
+    cell: int = CELL  # pixels along a side of a latent cell
+    has_frames: bool = False  # latents are [B, C, frames, h, w], a picture has one frame
 
 
 def inspect(model: Any, *, native_size: Cells | None = None) -> ModelMap:
