@@ -34,7 +34,7 @@ from scalediff.cost.run import Run
 from scalediff.cost.tiled_vae import tiled_work
 from scalediff.cost.times import StepTimes, duration
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import CELL, Cells, PixelSize, cells_of
+from scalediff.method.geometry import Cells, PixelSize, vae_cells
 from scalediff.models.inspection import base_window, inspect
 
 TRANSFORMER_NATIVE = (128, 128)  # latent cells: FLUX and its kin were trained at 1024 x 1024
@@ -172,18 +172,18 @@ def plan_work(
     """
     network = countable(model)
     vae = vae if vae is not None else getattr(model, "first_stage_model", None)
-    work = plan_parts(plan, network, run, window=window or _usual_window(model, cells_of(plan.base)), vae=vae)
+    work = plan_parts(plan, network, run, window=window or _usual_window(model, plan.base_cells), vae=vae)
     held = [part for part in (model, network, vae) if isinstance(part, nn.Module)]
     weights = weight_bytes(*held)
     if isinstance(network, TransformerShape):
         weights += network.parameters * HALF
-    sizes = [cells_of(plan.base), *(stage.latent_size for stage in plan.stages)]
+    sizes = [plan.base_cells, *(stage.latent_size for stage in plan.stages)]
     return PlanEstimate(
         plan,
         work.sampling + work.decode,
         work.stages,
         weights,
-        _peak_activations(network, vae, sizes, run),
+        _peak_activations(network, vae, sizes, run, cell=plan.cell),
         _stages_seconds(times, key, work.stages),
     )
 
@@ -192,23 +192,23 @@ def plan_parts(
     plan: StagePlan, model: Any, run: Run, *, window: Cells | None, vae: nn.Module | None
 ) -> PlanWork:
     """The work of a plan's parts; arguments and errors as for `plan_work`, but nothing is looked up."""
-    network, base = countable(model), cells_of(plan.base)
+    network, base = countable(model), plan.base_cells
     # every stage's latent is decoded once, for the next stage or at the end; the first pass decodes its own
     earlier = replace(run, negative_share=1.0, reuse_every=1)
     later = replace(run, evaluations=run.stage_evaluations or run.evaluations)
     stages = tuple(
         StageWork(
             stage,
-            _vae_work(vae, "encoder", stage.latent_size, run),
+            _vae_work(vae, "encoder", vae_cells(stage.latent_size, plan.cell), run),
             _sampling_work(network, stage.latent_size, window, later, steps=stage.steps),
-            _vae_work(vae, "decoder", stage.latent_size, run),
+            _vae_work(vae, "decoder", vae_cells(stage.latent_size, plan.cell), run),
         )
         for stage in plan.stages
     )
     return PlanWork(
-        _vae_work(vae, "encoder", base, run),
+        _vae_work(vae, "encoder", vae_cells(base, plan.cell), run),
         _sampling_work(network, base, None, earlier, steps=run.first_steps),
-        _vae_work(vae, "decoder", base, run),
+        _vae_work(vae, "decoder", vae_cells(base, plan.cell), run),
         stages,
     )
 
@@ -234,7 +234,7 @@ def direct_work(
         for seen in (window, None)
     )
     # the first pass of a plan without stages is decoded only, as this one: what it holds is what this one will
-    alone = StagePlan(plan.target, plan.target, ())
+    alone = StagePlan(plan.target, plan.target, (), plan.cell)
     memory = plan_work(alone, model, run, vae=vae).memory
     seconds = times.seconds(key, stage.latent_size, windowed) if times else None
     return DirectEstimate(plan, windowed, plain, memory, seconds)
@@ -257,17 +257,22 @@ def _sampling_work(network: Any, latent_size: Cells, window: Cells | None, run: 
     return work
 
 
-def _vae_work(vae: Any, name: str, latent_size: Cells, run: Run) -> Work:
-    """One run of the VAE's half `name` for the batch, nothing where it has none; VAE runs are no model calls."""
+def _vae_work(vae: Any, name: str, cells: Cells, run: Run) -> Work:
+    """One run of the VAE's half `name` on (h, w) cells of its own for the batch; no model call.
+
+    Nothing where it has no such half.
+    """
     half = getattr(vae, name, None)
     if not isinstance(half, nn.Module):
         return Work()
-    tile = run.tile(half, latent_size)
-    one = vae_work(half, latent_size) if tile is None else tiled_work(half, latent_size, tile)
+    tile = run.tile(half, cells)
+    one = vae_work(half, cells) if tile is None else tiled_work(half, cells, tile)
     return replace(one * run.images, calls=0)
 
 
-def _peak_activations(network: Any, vae: Any, sizes: Sequence[Cells], run: Run) -> tuple[int, ...]:
+def _peak_activations(
+    network: Any, vae: Any, sizes: Sequence[Cells], run: Run, *, cell: int
+) -> tuple[int, ...]:
     """Bytes alive at each size in the larger of two phases: a model call for the batch, the VAE for one picture."""
     halves = [getattr(vae, name, None) for name in ("decoder", "encoder")]
     elements = {part: element_bytes(part) for part in (network, *halves) if isinstance(part, nn.Module)}
@@ -277,9 +282,10 @@ def _peak_activations(network: Any, vae: Any, sizes: Sequence[Cells], run: Run) 
             sampling = transformer_activations(network, size)
         else:
             sampling = unet_activations(network, size, element=elements[network])
-        pictures = 2 * PICTURE_BYTES * size[0] * size[1] * CELL**2 * run.images  # before and after a copy
+        pictures = 2 * PICTURE_BYTES * size[0] * size[1] * cell**2 * run.images  # before and after a copy
+        cells = vae_cells(size, cell)
         own = [
-            _vae_activations(part, size, run.tile(part, size), elements[part])
+            _vae_activations(part, cells, run.tile(part, cells), elements[part])
             for part in halves
             if isinstance(part, nn.Module)
         ]
@@ -287,12 +293,12 @@ def _peak_activations(network: Any, vae: Any, sizes: Sequence[Cells], run: Run) 
     return tuple(found)
 
 
-def _vae_activations(part: nn.Module, latent_size: Cells, tile: int | None, element: int) -> int:
-    """Peak bytes of a VAE's half for one picture, counted once for a size."""
+def _vae_activations(part: nn.Module, cells: Cells, tile: int | None, element: int) -> int:
+    """Peak bytes of a VAE's half for one picture of (h, w) cells of its own, counted once for a size."""
     return remembered(
         part,
-        ("activations", latent_size, element, tile),
-        lambda: vae_activations(part, latent_size, element=element, tile=tile),
+        ("activations", cells, element, tile),
+        lambda: vae_activations(part, cells, element=element, tile=tile),
     )
 
 

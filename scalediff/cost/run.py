@@ -19,8 +19,8 @@ class Run:
     per step, 2 for Heun and the like; `stage_evaluations` where the stages differ. `negative_share`: part of
     the stages' steps that make both predictions. `reuse_every`: of the stages' evaluations one in so many is
     full, the others reuse its deep features. `images`: batch size. `text_tokens` None is 77 (UNet) or the
-    transformer's own. `vae_tile`: the VAE works on tiles of that many latent cells, or of as many as a function
-    of its half and of the latent's (h, w) says (None: on the whole).
+    transformer's own. `vae_tile`: the VAE works on tiles of that many of its own cells (`geometry.vae_cells`), or
+    of as many as a function of its half and of its (h, w) says (None: on the whole).
     """
 
     first_steps: int
@@ -39,9 +39,9 @@ class Run:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
-    def tile(self, part: nn.Module, latent_size: Cells) -> int | None:
-        """Tiles of the VAE's encoder or decoder for a latent of (h, w) cells, None where it works untiled."""
-        return self.vae_tile(part, latent_size) if callable(self.vae_tile) else self.vae_tile
+    def tile(self, part: nn.Module, cells: Cells) -> int | None:
+        """Tiles of the VAE's encoder or decoder for (h, w) cells of its own, None where it works untiled."""
+        return self.vae_tile(part, cells) if callable(self.vae_tile) else self.vae_tile
 
     @property
     def together(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scalediff.method.colours import Colours
 from scalediff.method.frequency import mix, upsample_latent
-from scalediff.method.geometry import Cells, PixelSize
+from scalediff.method.geometry import CELL, Cells, PixelSize, cells_of
 from scalediff.method.guidance import StructureGuidance
 
 log = logging.getLogger("scalediff")
@@ -50,11 +50,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Stages from `base` to `target`; none if there is nothing to do."""
+    """Stages from `base` to `target`; none if there is nothing to do. `cell`: pixels along a side of a latent cell."""
 
     base: PixelSize
     target: PixelSize
     stages: tuple[Stage, ...]
+    cell: int = CELL
+
+    @property
+    def base_cells(self) -> Cells:
+        """The latent of the base picture."""
+        return cells_of(self.base, self.cell)
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,7 @@ def plan_stages(
     steps: int | Sequence[int],
     cut: int = 0,
     multiple: int = 64,
-    vae_factor: int = 8,
+    vae_factor: int = CELL,
 ) -> StagePlan:
     """Plan of the stages from `base` to `target`; sizes as in `stage_sizes`.
 
@@ -179,7 +185,7 @@ def plan_stages(
         Stage(i, size, (size[1] // vae_factor, size[0] // vae_factor), taus[i], counts[i] - cuts[i], cuts[i])
         for i, size in enumerate(sizes)
     )
-    return StagePlan((base[0], base[1]), (target[0], target[1]), stages)
+    return StagePlan((base[0], base[1]), (target[0], target[1]), stages, vae_factor)
 
 
 def run(

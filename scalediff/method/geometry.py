@@ -18,7 +18,7 @@ Offset = tuple[int, int]
 """(top, left) in tokens: how far the query grid is shifted up and to the left."""
 ImageOfRow = Sequence[int] | Callable[[int], Sequence[int]]
 """Which image each row of a batch belongs to: a list, or a function of the number of rows."""
-CELL = 8  # pixels along a side of a latent cell: hosts make latents of whole cells only
+CELL = 8  # pixels along a side of a latent cell, and of a VAE's own, where a model map does not say otherwise
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,23 @@ class QuerySpan:
     key_start: int
 
 
-def cells_of(size: PixelSize) -> Cells:
-    """Whole latent cells of a picture of `size`, (height, width), at least one each way."""
-    return max(1, size[1] // CELL), max(1, size[0] // CELL)
+def cells_of(size: PixelSize, cell: int = CELL) -> Cells:
+    """Whole latent cells of `cell` pixels a side in a picture of `size`, (height, width), at least one each way."""
+    return max(1, size[1] // cell), max(1, size[0] // cell)
+
+
+def whole_cells(size: PixelSize, cell: int = CELL) -> PixelSize:
+    """`size` cut to whole latent cells of `cell` pixels a side, at least one each way: hosts make no others."""
+    height, width = cells_of(size, cell)
+    return width * cell, height * cell
+
+
+def vae_cells(latent_size: Cells, cell: int) -> Cells:
+    """A latent of (h, w) cells of `cell` pixels in the cells that its VAE works on, which have 8.
+
+    FLUX.2's latent packs 2 x 2 of them into one of its own.
+    """
+    return latent_size[0] * cell // CELL, latent_size[1] * cell // CELL
 
 
 def fitted_window(length: int, window: int) -> int:

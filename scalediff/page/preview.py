@@ -17,7 +17,7 @@ from scalediff.cost.plan import (
 from scalediff.cost.run import Run
 from scalediff.cost.times import StepTimes
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import CELL
+from scalediff.method.geometry import CELL, cells_of
 from scalediff.models.inspection import ModelMap
 from scalediff.page.request import HiresArithmetic, Sizes, check_stages, read_request, shrinks, sizes_of
 from scalediff.settings import planning, presets, sizes
@@ -99,9 +99,11 @@ def stage_plan(
 
     A base that is to be shrunk to the model's native size is. ValueError for more stages than are worth counting.
     """
-    found = sizes_of(values, config, model.hires_size if model else sizes.hires_size)
+    cell = model.model_map.cell if model else CELL
+    found = sizes_of(values, config, model.hires_size if model else sizes.hires_size, cell=cell)
     if found.note is None and shrinks(values, config) and model is not None and model.model_map.supported:
-        found = replace(found, base=planning.shrunk_to_native(found.base, model.model_map.native_size))
+        native_size = model.model_map.native_size
+        found = replace(found, base=planning.shrunk_to_native(found.base, native_size, cell=cell))
     check_stages(found, config)
     plan = planning.make_plan(
         found.base,
@@ -109,6 +111,7 @@ def stage_plan(
         config,
         steps=int(values["steps"]),
         stage_steps=int(values["hr_second_pass_steps"]),
+        cell=cell,
     )
     return plan, found
 
@@ -124,8 +127,9 @@ def _line(plan: StagePlan, sizes: Sizes, cost: PlanEstimate | DirectEstimate | N
 def _direct_plan(values: dict[str, Value], model: HostModel | None) -> StagePlan:
     """The one pass of Direct mode over width and height."""
     canvas = (int(values["width"]), int(values["height"]))
-    native_size = model.model_map.native_size if model else (canvas[1] // CELL, canvas[0] // CELL)
-    return planning.direct_plan(native_size, canvas, steps=int(values["steps"]))
+    cell = model.model_map.cell if model else CELL
+    native_size = model.model_map.native_size if model else cells_of(canvas, cell)
+    return planning.direct_plan(native_size, canvas, steps=int(values["steps"]), cell=cell)
 
 
 def _cost_and_note(
@@ -144,7 +148,7 @@ def _cost_and_note(
     try:
         run = _run(values, config, model)
         if config.mode != DIRECT:
-            window = planning.attention_window(native_size, plan.base, config)
+            window = planning.attention_window(native_size, plan.base, config, cell=plan.cell)
             return plan_work(plan, model.network, run, window=window, **measured), None
         note = planning.why_not_direct(native_size, plan, config)
         direct_window = planning.direct_window(native_size, plan, config)

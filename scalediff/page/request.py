@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalediff.method import cascade
-from scalediff.method.geometry import CELL, PixelSize
+from scalediff.method.geometry import CELL, PixelSize, whole_cells
 from scalediff.settings import planning, sizes
 from scalediff.settings.arguments import read_arguments
 from scalediff.settings.config import ScaleDiffConfig
@@ -43,8 +43,8 @@ WAYS: tuple[tuple[str, ...], ...] = (
     ("target_width", "target_height"),
     ("init_width", "init_height"),
 )
-# Size of the first picture, "Upscale by", "Resize width to / height to" -> sizes of the second pass
-HiresArithmetic = Callable[[PixelSize, float, PixelSize], sizes.HiresSize]
+# Size of the first picture, "Upscale by", "Resize width to / height to", side of a cell -> sizes of the second pass
+HiresArithmetic = Callable[[PixelSize, float, PixelSize, int], sizes.HiresSize]
 MOST_STAGES = 16  # 16x at the smallest factor of a stage takes 13
 
 
@@ -87,25 +87,30 @@ def read_request(body: Any) -> tuple[dict[str, Value], ScaleDiffConfig]:
 
 
 def sizes_of(
-    values: dict[str, Value], config: ScaleDiffConfig, hires_size: HiresArithmetic = sizes.hires_size
+    values: dict[str, Value],
+    config: ScaleDiffConfig,
+    hires_size: HiresArithmetic = sizes.hires_size,
+    *,
+    cell: int = CELL,
 ) -> Sizes:
     """The sizes of a run in Stages mode as the host makes them, before a large base is shrunk.
 
-    `hires_size` is the host's own arithmetic for a second pass; Automatic1111's where it is not known.
+    `hires_size` is the host's own arithmetic for a second pass; Automatic1111's where it is not known. `cell` is the
+    model's, in pixels.
     """
     first = _pair(values, "width", "height")
     init = _pair(values, "init_width", "init_height")
     factor = planning.target_factor(config)
     if all(init):
-        return _img2img_sizes(first, init, values, config, factor)
-    base = _whole(first)
+        return _img2img_sizes(first, init, values, config, factor, cell)
+    base = whole_cells(first, cell)
     resize, target = (
         _pair(values, "hr_resize_x", "hr_resize_y"),
         _pair(values, "target_width", "target_height"),
     )
     if factor is None and all(target) and not any(resize):
-        return Sizes(base, _whole(target), _whole(target))
-    hires = hires_size(first, factor or float(values["hr_scale"]), (0, 0) if factor else resize)
+        return Sizes(base, whole_cells(target, cell), whole_cells(target, cell))
+    hires = hires_size(first, factor or float(values["hr_scale"]), (0, 0) if factor else resize, cell)
     return Sizes(base, hires.run, hires.delivered)
 
 
@@ -127,11 +132,16 @@ def check_stages(found: Sizes, config: ScaleDiffConfig) -> None:
 
 
 def _img2img_sizes(
-    tab: PixelSize, init: PixelSize, values: dict[str, Value], config: ScaleDiffConfig, factor: float | None
+    tab: PixelSize,
+    init: PixelSize,
+    values: dict[str, Value],
+    config: ScaleDiffConfig,
+    factor: float | None,
+    cell: int,
 ) -> Sizes:
     mode = int(values["resize_mode"])
-    target = sizes.enlarged(init, factor) if factor else tab
-    base, whole = sizes.base_size(init, target, mode), _whole(target)
+    target = sizes.enlarged(init, factor, cell=cell) if factor else tab
+    base, whole = sizes.base_size(init, target, mode, cell=cell), whole_cells(target, cell)
     if config.fit_init or sizes.own_scale(init, whole, mode) < 1:
         return Sizes(base, whole, whole)
     note = (
@@ -143,11 +153,6 @@ def _img2img_sizes(
 
 def _pair(values: dict[str, Value], x: str, y: str) -> PixelSize:
     return int(values[x]), int(values[y])
-
-
-def _whole(size: PixelSize) -> PixelSize:
-    """In whole latent cells, as the host cuts it."""
-    return size[0] // CELL * CELL, size[1] // CELL * CELL
 
 
 def _check_ways(values: dict[str, Value], *, scale_given: bool) -> None:

@@ -84,6 +84,7 @@ def loaded_model() -> preview.HostModel | None:
 
     from scalediff.hosts.select import host_class
     from scalediff.hosts.webui.checks import why_not_plan
+    from scalediff.hosts.webui.latents import LatentForm
     from scalediff.hosts.webui.memory import vae_of
     from scalediff.hosts.webui.progress import evaluations
     from scalediff.hosts.webui.sampling import fit_to_sampler
@@ -96,18 +97,19 @@ def loaded_model() -> preview.HostModel | None:
     network = network_of(model)
     if not isinstance(network, nn.Module):
         return None
+    model_map = host.inspect(model)
     apart = hasattr(model, "forge_objects")  # text encoders are unloaded while the network works
     return preview.HostModel(
         network=network if apart else model,
         vae=vae_of(model),
-        model_map=host.inspect(model),
+        model_map=model_map,
         fit_settings=lambda config, sampler: fit_to_sampler(host.fit_to_model(model, config), sampler),
         skips_uncond=apart,
         paired=bool(getattr(shared.opts, "batch_cond_uncond", True)),
         evaluations=evaluations,
         times=TIMES,
         key=speed_key(model, devices.device),
-        tiles=lambda config: tile_chooser(model, config),
+        tiles=lambda config: tile_chooser(model, config, LatentForm.of(model_map)),
         why_not=lambda plan, config, sampler: why_not_plan(model, host, plan, config, sampler),
         hires_size=hires_size,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from scalediff.method import cascade, schedule
 from scalediff.method.cascade import Stage, StagePlan
-from scalediff.method.geometry import CELL, Cells, PixelSize, cells_of
+from scalediff.method.geometry import CELL, Cells, PixelSize, cells_of, whole_cells
 from scalediff.models.inspection import base_window
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import STAGED
@@ -19,14 +19,20 @@ FROM_NOISE = 999  # tau of a pass that starts from pure noise
 
 
 def make_plan(
-    base: PixelSize, target: PixelSize, config: ScaleDiffConfig, *, steps: int, stage_steps: int = 0
+    base: PixelSize,
+    target: PixelSize,
+    config: ScaleDiffConfig,
+    *,
+    steps: int,
+    stage_steps: int = 0,
+    cell: int = CELL,
 ) -> StagePlan:
     """The plan of Stages mode from `base` to what the host will deliver for `target`.
 
-    `steps` are those of the whole first pass, `stage_steps` those that the Hires panel asks for, 0 for none.
-    Raises ValueError as `cascade.plan_stages`.
+    `steps` are those of the whole first pass, `stage_steps` those that the Hires panel asks for, 0 for none; `cell` is
+    the model's (`ModelMap.cell`). Raises ValueError as `cascade.plan_stages`.
     """
-    delivered = (max(target[0] // CELL, 1) * CELL, max(target[1] // CELL, 1) * CELL)
+    delivered = whole_cells(target, cell)
     count = len(cascade.stage_sizes(base, delivered, factor=config.stage_factor))
     pairs = stage_values(config, count, steps=steps, stage_steps=stage_steps)
     return cascade.plan_stages(
@@ -36,7 +42,7 @@ def make_plan(
         tau=[tau for tau, _ in pairs],
         steps=[number for _, number in pairs],
         cut=config.last_step_cut,
-        vae_factor=CELL,
+        vae_factor=cell,
     )
 
 
@@ -71,37 +77,39 @@ def target_factor(config: ScaleDiffConfig) -> float | None:
     return float(config.target.rstrip("x"))
 
 
-def shrunk_to_native(base: PixelSize, native_size: Cells) -> PixelSize:
-    """`base` with the area of `native_size` where it has more, its aspect kept, in whole cells."""
-    area = native_size[0] * native_size[1] * CELL**2
+def shrunk_to_native(base: PixelSize, native_size: Cells, *, cell: int = CELL) -> PixelSize:
+    """`base` with the area of `native_size` where it has more, its aspect kept, in whole cells of `cell` pixels."""
+    area = native_size[0] * native_size[1] * cell**2
     if base[0] * base[1] <= area:
         return base
     scale = (area / (base[0] * base[1])) ** 0.5
-    width, height = (max(1, round(side * scale / CELL)) * CELL for side in base)
+    width, height = (max(1, round(side * scale / cell)) * cell for side in base)
     return width, height
 
 
-def attention_window(native_size: Cells, base: PixelSize, config: ScaleDiffConfig) -> Cells:
-    """Attention window for a base picture, in latent cells. Layers cut it to their own grid."""
-    height, width = base_window(native_size, cells_of(base))
+def attention_window(
+    native_size: Cells, base: PixelSize, config: ScaleDiffConfig, *, cell: int = CELL
+) -> Cells:
+    """Attention window for a base picture, in latent cells of `cell` pixels. Layers cut it to their own grid."""
+    height, width = base_window(native_size, cells_of(base, cell))
     return round(height * config.window_multiple), round(width * config.window_multiple)
 
 
-def direct_plan(native_size: Cells, canvas: PixelSize, *, steps: int) -> StagePlan:
-    """The one pass of Direct mode over `canvas`, as a plan of a single stage.
+def direct_plan(native_size: Cells, canvas: PixelSize, *, steps: int, cell: int = CELL) -> StagePlan:
+    """The one pass of Direct mode over `canvas`, as a plan of a single stage; `cell` as in `make_plan`.
 
     Its base, whose window is taken, is the native square, so that a panorama is seen through windows of full
     height; or the canvas itself where the model was trained on about that much (see `base_window`).
     """
-    cells = cells_of(canvas)
+    cells = cells_of(canvas, cell)
     base = cells if base_window(native_size, cells) == cells else native_size
-    stage = Stage(0, (cells[1] * CELL, cells[0] * CELL), cells, FROM_NOISE, steps)
-    return StagePlan((base[1] * CELL, base[0] * CELL), stage.size, (stage,))
+    stage = Stage(0, whole_cells(canvas, cell), cells, FROM_NOISE, steps)
+    return StagePlan((base[1] * cell, base[0] * cell), stage.size, (stage,), cell)
 
 
 def direct_window(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig) -> Cells | None:
     """Attention window of a `direct_plan`, in latent cells; None where the canvas fits into it."""
-    height, width = attention_window(native_size, plan.base, config)
+    height, width = attention_window(native_size, plan.base, config, cell=plan.cell)
     cells = plan.stages[0].latent_size
     return None if cells[0] <= height and cells[1] <= width else (height, width)
 
@@ -111,7 +119,8 @@ def why_not_direct(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig)
     if direct_window(native_size, plan, config) is not None:
         return None
     canvas = " x ".join(map(str, plan.target))
-    own = " x ".join(str(side * CELL) for side in reversed(attention_window(native_size, plan.base, config)))
+    window = attention_window(native_size, plan.base, config, cell=plan.cell)
+    own = " x ".join(str(side * plan.cell) for side in reversed(window))
     return f"the canvas of {canvas} is not larger than one attention window of {own}; raise width or height"
 
 

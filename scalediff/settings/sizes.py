@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scalediff.method.geometry import CELL, PixelSize
+from scalediff.method.geometry import CELL, PixelSize, whole_cells
 
 STRETCH, CROP, FILL = 0, 1, 2  # img2img's resize modes, as the hosts number them
 
@@ -17,16 +17,16 @@ class HiresSize:
     delivered: PixelSize
 
 
-def hires_size(first: PixelSize, scale: float, resize: PixelSize) -> HiresSize:
+def hires_size(first: PixelSize, scale: float, resize: PixelSize, cell: int = CELL) -> HiresSize:
     """Sizes for "Upscale by" or, where not (0, 0), "Resize width to / height to" of a first picture.
 
     One of the two may be 0 for "as the aspect has it". With both given the picture covers them and is cropped, in
-    whole latent cells (Automatic1111 modules/processing.py:1213, `calculate_target_resolution`).
+    whole latent cells of `cell` pixels (Automatic1111 modules/processing.py:1213, `calculate_target_resolution`).
     """
     width, height = first
     x, y = resize
     if not (x or y):
-        return hires_of((int(width * scale), int(height * scale)))
+        return hires_of((int(width * scale), int(height * scale)), cell=cell)
     by_width, by_height = (x, x * height // width), (y * width // height, y)
     if not y:
         run = by_width
@@ -34,20 +34,19 @@ def hires_size(first: PixelSize, scale: float, resize: PixelSize) -> HiresSize:
         run = by_height
     else:
         run = by_width if width / height < x / y else by_height
-    cut = ((run[0] - x) // CELL, (run[1] - y) // CELL) if x and y else (0, 0)
-    return hires_of(run, cut)
+    cut = ((run[0] - x) // cell, (run[1] - y) // cell) if x and y else (0, 0)
+    return hires_of(run, cut, cell=cell)
 
 
-def hires_of(run: PixelSize, cut: PixelSize = (0, 0)) -> HiresSize:
+def hires_of(run: PixelSize, cut: PixelSize = (0, 0), *, cell: int = CELL) -> HiresSize:
     """Sizes of a second pass at `run` pixels whose picture loses `cut` latent cells, (across, down)."""
-    across, down = run[0] // CELL, run[1] // CELL
-    return HiresSize((across * CELL, down * CELL), ((across - cut[0]) * CELL, (down - cut[1]) * CELL))
+    across, down = run[0] // cell, run[1] // cell
+    return HiresSize((across * cell, down * cell), ((across - cut[0]) * cell, (down - cut[1]) * cell))
 
 
-def enlarged(size: PixelSize, factor: float) -> PixelSize:
-    """`size` times `factor`, each side in whole latent cells, one at least."""
-    width, height = (max(CELL, int(side * factor) // CELL * CELL) for side in size)
-    return width, height
+def enlarged(size: PixelSize, factor: float, *, cell: int = CELL) -> PixelSize:
+    """`size` times `factor`, each side in whole latent cells of `cell` pixels, one at least."""
+    return whole_cells((int(size[0] * factor), int(size[1] * factor)), cell)
 
 
 def own_scale(source: PixelSize, target: PixelSize, resize_mode: int) -> float:
@@ -63,8 +62,8 @@ def own_scale(source: PixelSize, target: PixelSize, resize_mode: int) -> float:
     return (x * y) ** 0.5
 
 
-def base_size(source: PixelSize, target: PixelSize, resize_mode: int) -> PixelSize:
-    """The init image's own size at the target's aspect, in whole latent cells."""
+def base_size(source: PixelSize, target: PixelSize, resize_mode: int, *, cell: int = CELL) -> PixelSize:
+    """The init image's own size at the target's aspect, in whole latent cells of `cell` pixels."""
     scale = own_scale(source, target, resize_mode)
-    width, height = (max(CELL, round(side * scale / CELL) * CELL) for side in target)
+    width, height = (max(cell, round(side * scale / cell) * cell) for side in target)
     return width, height

@@ -142,15 +142,16 @@ def test_frames_and_alpha_are_left_out(host, monkeypatch):
     assert first_pass.picture_of(None) is None
 
 
-def test_the_size_of_a_cell_is_read_when_needed(host, monkeypatch):
+def test_the_size_of_the_first_picture_is_in_whole_cells_of_the_model(host):
     from scalediff.hosts.webui.first_pass import size_of
+    from scalediff.hosts.webui.latents import USUAL, LatentForm
 
     latent, rgb = torch.zeros(1, 4, 1, 3, 5), torch.zeros(1, 3, 47, 90)
-    assert size_of(latent[:, :, 0], None) == size_of(latent, None) == (40, 24)
-    assert size_of(None, rgb) == (88, 40)
-    monkeypatch.setattr(host.processing, "opt_f", 16)
-    assert size_of(latent, None) == (80, 48)
-    assert size_of(None, rgb) == (80, 32)
+    assert size_of(latent[:, :, 0], None, USUAL) == size_of(latent, None, USUAL) == (40, 24)
+    assert size_of(None, rgb, USUAL) == (88, 40)
+    large = LatentForm(cell=16)
+    assert size_of(latent, None, large) == (80, 48)
+    assert size_of(None, rgb, large) == size_of(latent, rgb, large) == (80, 32)
 
 
 REQUEST = {

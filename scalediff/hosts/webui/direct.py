@@ -11,10 +11,11 @@ from typing import Any
 
 from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size
 from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
+from scalediff.hosts.webui.latents import LatentForm
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.replace import original, replace, restore
 from scalediff.hosts.webui.times import measure
-from scalediff.method.geometry import CELL, PixelSize
+from scalediff.method.geometry import PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.infotext import ENABLE
 from scalediff.settings.planning import direct_plan, why_not_direct
@@ -58,14 +59,14 @@ def _replace_once(p: Any, record: JobRecord, name: str) -> None:
 
 
 def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[[], Any]) -> Any:
-    """One call of the host's sampler for a latent of `shape`, (B, C, h, w), in windows where they apply."""
-    canvas = (shape[-1] * CELL, shape[-2] * CELL)
-    reason = _why_not_shape(shape) or why_not_engine() or _why_not(p, record, canvas)
+    """One call of the host's sampler for a latent of `shape`, (B, C, ..., h, w), in windows where they apply."""
+    model_map = record.adapter.inspect(p.sd_model)
+    canvas = (shape[-1] * model_map.cell, shape[-2] * model_map.cell)
+    reason = why_not_engine() or _why_not(p, record, canvas) or LatentForm.of(model_map).why_not(shape)
     if reason is not None:
         _withdraw(p, reason)
         return ordinary()
-    model_map = record.adapter.inspect(p.sd_model)
-    plan = direct_plan(model_map.native_size, canvas, steps=p.steps)
+    plan = direct_plan(model_map.native_size, canvas, steps=p.steps, cell=model_map.cell)
     host = record.adapter(p, record.config, model_map, plan, sampler_name=p.sampler_name)
     stage = host.plan.stages[0]
     _tell_of_refiner(p)
@@ -81,14 +82,11 @@ def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[
     return result
 
 
-def _why_not_shape(shape: tuple[int, ...]) -> str | None:
-    return None if len(shape) == 4 else "this model makes video, not pictures; use an image checkpoint"
-
-
 def _why_not(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
     """Why this canvas, (width, height) in pixels, is not sampled in windows by the model loaded now."""
-    native = record.adapter.inspect(p.sd_model).native_size
-    one_pass = direct_plan(native, canvas, steps=p.steps)
+    model_map = record.adapter.inspect(p.sd_model)
+    native = model_map.native_size
+    one_pass = direct_plan(native, canvas, steps=p.steps, cell=model_map.cell)
     return (
         why_not_job(p, record.adapter, p.sampler_name, ())  # any steps: the host's own pass runs them
         or why_not_size(p, record.adapter, one_pass)

@@ -14,7 +14,8 @@ from typing import Any
 from modules import processing
 from torch import Tensor
 
-from scalediff.method.geometry import PixelSize
+from scalediff.hosts.webui.latents import LatentForm, pictures_of
+from scalediff.method.geometry import PixelSize, whole_cells
 
 CLAMP = "clamp"
 
@@ -22,26 +23,24 @@ CLAMP = "clamp"
 def picture_of(decoded: Tensor | None) -> Tensor | None:
     """`[B, 3, H, W]` fp32 in [-1, 1] of the host's `decoded_samples`; None where it handed none over.
 
-    They may have an alpha channel, and a frame axis: `[B, T, 3, H, W]`, of which the first frame is taken.
+    They may have what `pictures_of` leaves out.
     """
     if decoded is None:
         return None
-    frame = decoded[:, 0] if decoded.ndim == 5 else decoded
-    rgb = frame[:, :3].float()
+    rgb = pictures_of(decoded)
     kind: Any = processing.StableDiffusionProcessingTxt2Img
     return rgb * 2 - 1 if hands_unit_range(kind) else rgb
 
 
-def size_of(samples: Tensor | None, rgb: Tensor | None) -> PixelSize:
-    """Size of the first picture, in whole cells; an uploaded one need not have the size on the page.
+def size_of(samples: Tensor | None, rgb: Tensor | None, form: LatentForm) -> PixelSize:
+    """Size of the first picture, in whole cells of `form`; an uploaded one need not have the size on the page.
 
-    The side of a cell is read now: Neo sets it with every model that it loads (8 or 16 px).
+    Of the picture where there is one: another model may have made its latent, with other cells.
     """
-    cell = processing.opt_f
-    if samples is not None:
-        return samples.shape[-1] * cell, samples.shape[-2] * cell
-    assert rgb is not None
-    return rgb.shape[-1] // cell * cell, rgb.shape[-2] // cell * cell
+    if rgb is not None:
+        return whole_cells((rgb.shape[-1], rgb.shape[-2]), form.cell)
+    assert samples is not None
+    return form.size(samples)
 
 
 @lru_cache(maxsize=4)

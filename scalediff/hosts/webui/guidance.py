@@ -14,6 +14,7 @@ from modules import script_callbacks
 from modules.sd_samplers_timesteps import CFGDenoiserTimesteps
 from torch import Tensor
 
+from scalediff.hosts.webui.latents import USUAL, LatentForm
 from scalediff.hosts.webui.rows import BatchRows
 
 Guidance = Callable[[Tensor, Tensor], Tensor]  # x0 [B, C, H, W] and sigma [B] to the guided x0
@@ -63,13 +64,15 @@ class _HaltedError(BaseException):
 class GuidanceCallbacks:
     """Guides every CFG prediction made for one `p`, and tells `rows` which rows the UNet will see.
 
-    `shows_eps`: this host shows eps and timesteps for the DDIM family; others show x0 and sigma always.
+    `shows_eps`: this host shows eps and timesteps for the DDIM family; others show x0 and sigma always. What they
+    show has the host's `form`, what guides it the method's.
     """
 
-    def __init__(self, p: Any, rows: BatchRows, *, shows_eps: bool = True):
+    def __init__(self, p: Any, rows: BatchRows, *, shows_eps: bool = True, form: LatentForm = USUAL):
         self.p = p
         self.rows = rows
         self.shows_eps = shows_eps
+        self.form = form
         self.guidance: Guidance | None = None
         self.following = False
         self._seen: tuple[Tensor, Tensor, Any] | None = None
@@ -124,7 +127,8 @@ class GuidanceCallbacks:
         assert self.guidance is not None
         if self.shows_eps and isinstance(denoiser, CFGDenoiserTimesteps):
             return guide_eps(x, prediction, alpha_bar(self._logs_of(denoiser), sigma), self.guidance)
-        return self.guidance(prediction, sigma).to(prediction.dtype)
+        guided = self.guidance(self.form.inside(prediction), sigma)
+        return self.form.outside(guided).to(prediction.dtype)
 
     def _logs_of(self, denoiser: Any) -> Tensor:
         """Fetched from the device once a stage: it would wait for the device in every step."""

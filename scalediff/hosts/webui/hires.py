@@ -25,6 +25,7 @@ from scalediff.hosts.webui.first_pass import picture_of, size_of
 from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
+from scalediff.hosts.webui.latents import LatentForm
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import save_pictures, to_image
 from scalediff.hosts.webui.prompts import activate_networks, hand_over, take_back
@@ -33,7 +34,7 @@ from scalediff.hosts.webui.sampling import fit_to_sampler
 from scalediff.hosts.webui.target import leave_second_pass
 from scalediff.hosts.webui.vae import decode_final
 from scalediff.method.cascade import CascadeResult, StagePlan
-from scalediff.method.geometry import CELL, PixelSize
+from scalediff.method.geometry import PixelSize
 from scalediff.settings import infotext
 from scalediff.settings.planning import make_plan, stage_values
 
@@ -42,7 +43,7 @@ def why_not(p: Any, record: JobRecord) -> str | None:
     """Why the second pass cannot be replaced, as far as it is clear before the job has begun."""
     record.continue_with(fit_to_sampler(record.config, sampler_of(p)))
     stages = stage_values(record.config, **passes.steps_of(p))  # sizes, hence the count, are not known yet
-    reason = _why_not_panel(p) or why_not_engine(begun=False)
+    reason = _why_not_panel(p, record) or why_not_engine(begun=False)
     if reason is not None:
         return reason
     if p.hr_checkpoint_name in (None, "", "Use same checkpoint"):
@@ -63,11 +64,11 @@ def install(p: Any, record: JobRecord) -> None:
         subseed_strength: float,
         prompts: list[str],
     ) -> Any:
-        """The host's arguments: latent [B, C, h, w] and picture (`first_pass`), of which one may be None."""
+        """The host's arguments: latent (`latents`) and picture (`first_pass`), of which one may be None."""
         ordinary = original(p, "sample_hr_pass", sample_hr_pass)
         outcome.begin(p)
         rgb = picture_of(decoded_samples)
-        plan = plan_of(p, record, size_of(samples, rgb))
+        plan = plan_of(p, record, size_of(samples, rgb, _form(p, record)))
         reason = _why_not_pass(p, record, plan, samples)
         if shared.state.interrupted:
             infotext.remove(p.extra_generation_params)
@@ -95,7 +96,12 @@ def sampler_of(p: Any) -> str:
 def plan_of(p: Any, record: JobRecord, base: PixelSize) -> StagePlan:
     """The plan from `base` to the size of the Hires panel, before its crop."""
     target = (p.hr_upscale_to_x, p.hr_upscale_to_y)
-    return make_plan(base, target, record.config, **passes.steps_of(p))
+    return make_plan(base, target, record.config, **passes.steps_of(p), cell=_form(p, record).cell)
+
+
+def _form(p: Any, record: JobRecord) -> LatentForm:
+    """What the latents of the model that is loaded now are like."""
+    return LatentForm.of(record.adapter.inspect(p.sd_model))
 
 
 def _pictures(rgb: Tensor | None) -> Any:
@@ -105,13 +111,13 @@ def _pictures(rgb: Tensor | None) -> Any:
     return result
 
 
-def _why_not_panel(p: Any) -> str | None:
+def _why_not_panel(p: Any, record: JobRecord) -> str | None:
     """A size of the Hires panel, as a request may give it, that is none."""
     if p.hr_resize_x or p.hr_resize_y:
         sides = {"Resize width to": p.hr_resize_x, "Resize height to": p.hr_resize_y}
         wrong = {name: side for name, side in sides.items() if side < 0}
         return next((f"{name} must be at least 0, got {side}" for name, side in wrong.items()), None)
-    if p.hr_scale * min(p.width, p.height) >= CELL:
+    if p.hr_scale * min(p.width, p.height) >= _form(p, record).cell:
         return None
     return f"Upscale by must be above 1, got {p.hr_scale:g}"
 
@@ -121,11 +127,11 @@ def _why_not_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | 
     if not plan.stages:
         width, height = plan.target
         return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
-    if samples is not None and samples.ndim != 4:
-        return "this model makes video, not pictures; use an image checkpoint"
+    unfit = None if samples is None else _form(p, record).why_not(tuple(samples.shape))
     return (
         why_not_engine()
         or why_not_job(p, record.adapter, sampler_of(p), demands_of(plan))
+        or unfit
         or why_not_size(p, record.adapter, plan)
     )
 
@@ -146,7 +152,7 @@ def _second_pass(
         result = _stages(p, record, plan, conditionings, samples, rgb)
         cropped = _crop(p, result.latent) if result.size == plan.target else result.latent
         devices.torch_gc()
-        pictures = decode_final(p, record.config, cropped)
+        pictures = decode_final(p, record.config, cropped, _form(p, record))
         record.remove_unused(p.extra_generation_params)
         return pictures
     finally:
@@ -194,8 +200,9 @@ def _on_device(host: WebUIHost, samples: Tensor | None, rgb: Tensor | None) -> t
     if rgb is not None and (samples is None or host.p.hr_checkpoint_info is not None):
         # another checkpoint may have another latent space
         samples = host.encode_images(rgb, -1)
+        return samples.to(shared.device), rgb
     assert samples is not None
-    return samples.to(shared.device), rgb
+    return host.form.inside(samples).to(shared.device), rgb
 
 
 def _crop(p: Any, latent: Tensor) -> Tensor:

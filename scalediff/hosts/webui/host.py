@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from modules import devices, rng, sd_samplers, shared
+from modules import devices, sd_samplers, shared
 from modules.processing import decode_latent_batch
 from torch import Tensor, nn
 
@@ -21,10 +21,12 @@ from scalediff.hosts.webui.conditioning import Conditioning
 from scalediff.hosts.webui.control import hints_of_size
 from scalediff.hosts.webui.guidance import GuidanceCallbacks
 from scalediff.hosts.webui.job_record import DECODE, SAMPLE, working
+from scalediff.hosts.webui.latents import LatentForm, pictures_of
 from scalediff.hosts.webui.pictures import resize_bicubic, resize_with_upscaler, save_stage
 from scalediff.hosts.webui.rows import BatchRows
 from scalediff.hosts.webui.sampling import (
     exact_schedule,
+    fresh_noise,
     is_timestep_sampler,
     no_extra_noise,
     savings,
@@ -78,7 +80,10 @@ class WebUIHost(ABC):
         self.windowed_calls = self.reused = 0
         self.fallbacks: set[str] = set()
         self.rows = BatchRows(len(p.seeds))
-        self.callbacks = GuidanceCallbacks(p, self.rows, shows_eps=self.eps_from_timestep_samplers)
+        self.form = LatentForm.of(model_map)
+        self.callbacks = GuidanceCallbacks(
+            p, self.rows, shows_eps=self.eps_from_timestep_samplers, form=self.form
+        )
         # what a stage does to the cross-attention of the model, set by `gate`
         self.gated: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
         self._text, self._stage = "", 0
@@ -161,7 +166,10 @@ class WebUIHost(ABC):
             self.p.scripts.before_hr(self.p)
 
     def before_sampling(self, reference: Tensor, noise: Tensor) -> Tensor:
-        """Let the other scripts prepare the model for this sampler call; returns the noise to use."""
+        """Let the other scripts prepare the model for this sampler call; returns the noise to use.
+
+        Both in the host's form (`latents`).
+        """
         if self.p.scripts is not None:
             self.p.scripts.process_before_every_sampling(
                 p=self.p, x=reference, noise=noise, c=self.cond, uc=self.uncond
@@ -218,11 +226,11 @@ class WebUIHost(ABC):
         """
         report = vae.progress(self, "decoding")
         at_work = working(self.p, DECODE, self._stage - 1)
-        with at_work, vae.tiles(self.p, self.config, latent.shape[-2:], report=report):
+        with at_work, vae.tiles(self.p, self.config, self.form.vae_cells(latent), self.form, report=report):
             decoded = decode_latent_batch(
-                self.p.sd_model, latent, target_device=latent.device, check_for_nans=True
+                self.p.sd_model, self.form.outside(latent), target_device=latent.device, check_for_nans=True
             )
-        rgb = torch.stack(list(decoded)).float()
+        rgb = pictures_of(torch.stack(list(decoded)))
         if self._stage > 0:  # what a stage starts from is the result of the one before
             save_stage(self.p, rgb, self.plan, self.plan.stages[self._stage - 1])
         return rgb
@@ -251,17 +259,18 @@ class WebUIHost(ABC):
         p = self.p
         if self.conditionings:
             self.cond, self.uncond = self.conditionings[stage.index]
-        noise = self._new_noise(reference)
+        start = self.form.outside(reference)
+        noise = fresh_noise(p, start)
         sampler = p.sampler = sd_samplers.create_sampler(self.sampler_name, p.sd_model)
         width, height = stage.size
-        image_conditioning = p.txt2img_image_conditioning(reference, width=width, height=height)
+        image_conditioning = p.txt2img_image_conditioning(start, width=width, height=height)
         sigma = self.sigma(stage.tau)
         values = without_last(self.schedule(sampler, stage.whole, sigma), stage.cut)
         at_work = working(p, SAMPLE, stage.index)
         told = steps_of_pass(p, stage.steps)
         with at_work, self.stage_scope(), hints_of_size(p, stage.size), told:
             self.before_pass()
-            noise = self.before_sampling(reference, noise)
+            noise = self.before_sampling(start, noise)
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
                 self.windows(stage),
@@ -272,15 +281,16 @@ class WebUIHost(ABC):
             ):
                 measure(p, self.window(), reuse)
                 follow(p)
-                return sampler.sample_img2img(
+                result = sampler.sample_img2img(
                     p,
-                    self.noising_input(reference, sigma),
+                    self.noising_input(start, sigma),
                     noise,
                     self.cond,
                     self.uncond,
                     steps=steps,
                     image_conditioning=image_conditioning,
                 )
+        return self.form.inside(result)
 
     @contextmanager
     def savings(self, stage: Stage, sampler: Any, values: Tensor) -> Iterator[FeatureReuse]:
@@ -293,25 +303,11 @@ class WebUIHost(ABC):
             yield reuse
         self.reused += reuse.reused
 
-    def _new_noise(self, like: Tensor) -> Tensor:
-        """Fresh generators: ancestral samplers draw from `p.rng`, whose shape is fixed when it is made."""
-        p = self.p
-        p.rng = rng.ImageRNG(
-            like.shape[1:],
-            p.seeds,
-            subseeds=p.subseeds,
-            subseed_strength=p.subseed_strength,
-            seed_resize_from_h=p.seed_resize_from_h,
-            seed_resize_from_w=p.seed_resize_from_w,
-        )
-        devices.torch_gc()
-        return p.rng.next()
-
     # --- attention
 
     def window(self) -> Cells:
         """The attention window, in latent cells, that belongs to the base picture."""
-        return attention_window(self.model_map.native_size, self.plan.base, self.config)
+        return attention_window(self.model_map.native_size, self.plan.base, self.config, cell=self.plan.cell)
 
     def shift(self, stage: Stage, window: Cells) -> Shift | None:
         """Random window shifts from each image's own seed, new in each layer and denoiser call (App. B.1)."""

@@ -39,7 +39,7 @@ from scalediff.settings.sizes import base_size, own_scale
 def install(p: Any, record: JobRecord) -> None:
     """Replace `p.sample`, where there is no reason `why_not`."""
     random_state = torch.random.get_rng_state()
-    if _base(p, record) == _own_size(p):
+    if _base(p, record) == _own_size(p, record):
         record.mark_unused("fit_init")
 
     def sample(
@@ -50,7 +50,7 @@ def install(p: Any, record: JobRecord) -> None:
         subseed_strength: float,
         prompts: list[str],
     ) -> Tensor:
-        """The host's arguments (processing.py:1759); gives the latent [B, C, h, w] that it decodes."""
+        """The host's arguments (processing.py:1759); gives the latent that it decodes, in its own form."""
         ordinary = original(p, "sample", sample)
         outcome.begin(p)
         demands = demands_of(plan_of(p, record))
@@ -86,20 +86,23 @@ def install(p: Any, record: JobRecord) -> None:
 def plan_of(p: Any, record: JobRecord) -> StagePlan:
     """The plan from the first init image's own size to the tab's size."""
     target = (p.width, p.height)
-    return make_plan(_base(p, record), target, record.config, **passes.steps_of(p))
+    return make_plan(_base(p, record), target, record.config, **passes.steps_of(p), cell=_cell(p, record))
+
+
+def _cell(p: Any, record: JobRecord) -> int:
+    """Pixels along a side of a latent cell of the loaded model."""
+    return record.adapter.inspect(p.sd_model).cell
 
 
 def _base(p: Any, record: JobRecord) -> PixelSize:
     """Where the stages start: the init image's own size, or the model's native one where that is asked for."""
-    own = _own_size(p)
-    if not record.config.fit_init:
-        return own
-    return shrunk_to_native(own, record.adapter.inspect(p.sd_model).native_size)
+    own, found = _own_size(p, record), record.adapter.inspect(p.sd_model)
+    return shrunk_to_native(own, found.native_size, cell=found.cell) if record.config.fit_init else own
 
 
-def _own_size(p: Any) -> PixelSize:
+def _own_size(p: Any, record: JobRecord) -> PixelSize:
     """Size of the first init image, as much of it as is used."""
-    return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode)
+    return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode, cell=_cell(p, record))
 
 
 def why_not(p: Any, record: JobRecord) -> str | None:
@@ -130,7 +133,7 @@ def _too_small(p: Any, plan: StagePlan, *, shrinks: bool) -> str:
 
 
 def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -> Tensor:
-    """The latent [B, C, h, w] at the tab's size or that of the last finished stage; or pictures, already decoded."""
+    """The host's latent at the tab's size or that of the last finished stage; or pictures, already decoded."""
     plan = plan_of(p, record)
     record.begin_pass(plan)
     own = (conditioning, unconditional)
@@ -151,6 +154,6 @@ def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -
     open_gate(host, record, latent)
     result = passes.run(p, record, host, latent, rgb)
     devices.torch_gc()
-    finished = decode_where_tiled(p, record.config, result.latent)
+    finished = decode_where_tiled(p, record.config, result.latent, host.form)
     record.remove_unused(p.extra_generation_params)
     return finished

@@ -31,6 +31,7 @@ from scalediff.hosts.webui.notes import refuse, tell
 from scalediff.hosts.webui.progress import BASE, open_bar
 from scalediff.hosts.webui.replace import restore
 from scalediff.hosts.webui.target import apply_target
+from scalediff.method.geometry import CELL
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.infotext import NOTE_KEY
@@ -60,7 +61,10 @@ def prepare(p: Any, config: ScaleDiffConfig, adapter: type[WebUIHost]) -> None:
     Other scripts prepare themselves for the size of `p` before `install` is called.
     """
     take_back(p)
-    if not apply_target(p, config):
+    if not config.enabled:
+        return
+    cell = adapter.inspect(p.sd_model).cell if model_is_known(p, adapter) else CELL
+    if not apply_target(p, config, cell):
         return
     reason = _why_not_yet(p, config, adapter)
     if reason is not None:

@@ -11,7 +11,6 @@ from scalediff.hosts.webui.notes import tell
 from scalediff.hosts.webui.outcome import say_stopped
 from scalediff.method import cascade
 from scalediff.method.cascade import CascadeResult, StageSettings
-from scalediff.method.geometry import CELL
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 
@@ -61,10 +60,11 @@ def stage_settings(config: ScaleDiffConfig) -> StageSettings:
 
 def _warn_of_large_base(p: Any, host: WebUIHost) -> None:
     """The first picture was made without us: repeats in one far above the native size are there to stay."""
-    (width, height), (high, wide) = host.plan.base, host.model_map.native_size
-    if width * height > LARGE_BASE * high * wide * CELL**2:
+    (width, height), cell = host.plan.base, host.plan.cell
+    high, wide = host.model_map.native_size
+    if width * height > LARGE_BASE * high * wide * cell**2:
         p.comment(
-            f"ScaleDiff starts from a picture of {width} x {height}, much larger than the {wide * CELL} x "
-            f"{high * CELL} that this model was made for: objects may be repeated in it already. Start smaller, "
+            f"ScaleDiff starts from a picture of {width} x {height}, much larger than the {wide * cell} x "
+            f"{high * cell} that this model was made for: objects may be repeated in it already. Start smaller, "
             "and enlarge more."
         )

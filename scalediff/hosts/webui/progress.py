@@ -20,10 +20,11 @@ from scalediff.cost.plan import PlanWork, StageWork, plan_parts
 from scalediff.cost.run import Run
 from scalediff.hosts.webui import times
 from scalediff.hosts.webui.job_record import DECODE, ENCODE, SAMPLE, JobRecord
+from scalediff.hosts.webui.latents import LatentForm
 from scalediff.hosts.webui.memory import vae_of
 from scalediff.hosts.webui.vae import tile_chooser
 from scalediff.method.cascade import StagePlan, Stopped
-from scalediff.method.geometry import Cells, cells_of
+from scalediff.method.geometry import Cells
 from scalediff.models.units import network_of
 from scalediff.settings.planning import attention_window
 
@@ -216,7 +217,9 @@ class Bar:
 
         leaves = half.modules() if isinstance(half, nn.Module) else ()
         return [
-            leaf.register_forward_hook(count) for leaf in leaves if isinstance(leaf, (nn.Conv2d, nn.Linear))
+            leaf.register_forward_hook(count)
+            for leaf in leaves
+            if isinstance(leaf, (nn.Conv2d, nn.Conv3d, nn.Linear))
         ]
 
 
@@ -235,7 +238,7 @@ def open_bar(p: Any, record: JobRecord, plan: StagePlan, *, ordinary_steps: int,
 
 def _parts(plan: StagePlan, work: PlanWork, *, first_pass: bool) -> list[Part]:
     """The pieces of one batch in their order."""
-    base = cells_of(plan.base)
+    base = plan.base_cells
     if first_pass:
         parts = [Part((SAMPLE, BASE), base, work.sampling), Part((DECODE, BASE), base, work.decode)]
     else:
@@ -253,6 +256,7 @@ def _parts(plan: StagePlan, work: PlanWork, *, first_pass: bool) -> list[Part]:
 def _work_of(p: Any, record: JobRecord, plan: StagePlan) -> PlanWork:
     """The work as the estimate counts it."""
     model, config = p.sd_model, record.config
+    model_map = record.adapter.inspect(model)
     apart = hasattr(model, "forge_objects")
     sampler, later = p.sampler_name, getattr(p, "hr_sampler_name", None) or p.sampler_name
     run = Run(
@@ -264,9 +268,9 @@ def _work_of(p: Any, record: JobRecord, plan: StagePlan) -> PlanWork:
         negative_share=config.negative_share,
         reuse_every=config.feature_reuse,
         images=max(p.batch_size, 1),
-        vae_tile=tile_chooser(model, config),
+        vae_tile=tile_chooser(model, config, LatentForm.of(model_map)),
     )
-    window = attention_window(record.adapter.inspect(model).native_size, plan.base, config)
+    window = attention_window(model_map.native_size, plan.base, config, cell=plan.cell)
     network = network_of(model)
     try:
         return plan_parts(plan, network, run, window=window, vae=vae_of(model))
@@ -280,7 +284,7 @@ def _plain_work(plan: StagePlan, *, first_steps: int) -> PlanWork:
     def work(size: Cells, steps: int) -> Work:
         return Work(linear=size[0] * size[1] * steps)
 
-    base = cells_of(plan.base)
+    base = plan.base_cells
     stages = tuple(
         StageWork(
             stage,

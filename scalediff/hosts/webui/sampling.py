@@ -13,7 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from modules import devices, sd_samplers, sd_samplers_timesteps, shared
+from modules import devices, rng, sd_samplers, sd_samplers_timesteps, shared
 from torch import Tensor, nn
 
 from scalediff.hosts.webui.rows import BatchRows
@@ -104,6 +104,23 @@ def exact_schedule(sampler: Any, p: Any, values: Tensor) -> Iterator[int]:
     finally:
         p.denoising_strength = strength
         delattr(sampler, name)
+
+
+def fresh_noise(p: Any, like: Tensor) -> Tensor:
+    """Noise in the shape of a host's latent `like`, image by image from its own seed, and more of it as `p.rng`.
+
+    Ancestral samplers draw from that, whose shape is fixed when it is made.
+    """
+    p.rng = rng.ImageRNG(
+        like.shape[1:],
+        p.seeds,
+        subseeds=p.subseeds,
+        subseed_strength=p.subseed_strength,
+        seed_resize_from_h=p.seed_resize_from_h,
+        seed_resize_from_w=p.seed_resize_from_w,
+    )
+    devices.torch_gc()
+    return p.rng.next()
 
 
 def fit_to_sampler(config: ScaleDiffConfig, sampler_name: str) -> ScaleDiffConfig:

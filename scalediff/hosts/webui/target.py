@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scalediff.hosts.webui import changes
 from scalediff.hosts.webui.outcome import RESIZE, SCALE, keys_of_second_pass
-from scalediff.method.geometry import PixelSize
+from scalediff.method.geometry import CELL, PixelSize
 from scalediff.settings import presets, sizes
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.planning import target_factor
@@ -25,14 +25,17 @@ from scalediff.settings.sizes import HiresSize, enlarged
 STRENGTH = 0.5
 
 
-def apply_target(p: Any, config: ScaleDiffConfig) -> bool:
-    """Give `p` the size that `config` asks for, before the host has prepared anything; whether it asks for one."""
+def apply_target(p: Any, config: ScaleDiffConfig, cell: int = CELL) -> bool:
+    """Give `p` the size that `config` asks for, before the host has prepared anything; whether it asks for one.
+
+    `cell` is that of the model that the job will have, as far as it is known.
+    """
     # the mode that a preset stands for is the same for all models
     factor = target_factor(presets.resolve(config, "")) if config.enabled else None
     if factor is None:
         return False
     if isinstance(p, StableDiffusionProcessingImg2Img):
-        return _enlarge_init(p, factor)
+        return _enlarge_init(p, factor, cell)
     if not isinstance(p, StableDiffusionProcessingTxt2Img):
         return False
     if not p.enable_hr:
@@ -87,12 +90,12 @@ def start_over(p: Any, random_state: Tensor) -> bool:
     return True
 
 
-def _enlarge_init(p: Any, factor: float) -> bool:
+def _enlarge_init(p: Any, factor: float, cell: int) -> bool:
     """The tab's size becomes that of the init image, times `factor`, in whole cells."""
     first = next(iter(p.init_images or ()), None)
     if first is None:
         return False
-    width, height = enlarged(first.size, factor)
+    width, height = enlarged(first.size, factor, cell=cell)
     changes.remember(p, "color_corrections")
     changes.change(p, width=width, height=height)
     return True
@@ -116,7 +119,7 @@ def _reload_first_model() -> None:
     reload()
 
 
-def hires_size(first: PixelSize, scale: float, resize: PixelSize) -> HiresSize:
+def hires_size(first: PixelSize, scale: float, resize: PixelSize, cell: int = CELL) -> HiresSize:
     """Sizes of a second pass by the host's own arithmetic, asked of its class with a stand-in for a job.
 
     Automatic1111 and Forge crop what covers both Resize fields (modules/processing.py:1213); Neo rounds every side to
@@ -138,6 +141,6 @@ def hires_size(first: PixelSize, scale: float, resize: PixelSize) -> HiresSize:
     try:
         StableDiffusionProcessingTxt2Img.calculate_target_resolution(job)
     except AttributeError:  # a host that calculates in another place
-        return sizes.hires_size(first, scale, resize)
+        return sizes.hires_size(first, scale, resize, cell)
     run = (int(job.hr_upscale_to_x), int(job.hr_upscale_to_y))
-    return sizes.hires_of(run, (job.truncate_x, job.truncate_y))
+    return sizes.hires_of(run, (job.truncate_x, job.truncate_y), cell=cell)

@@ -85,13 +85,13 @@ def _record(p: Any, network: nn.Module, calls: NetworkCalls, window: Cells | Non
 
 @contextmanager
 def _counted(network: nn.Module) -> Iterator[NetworkCalls]:
-    """Counts the rows [N, C, h, w] that the network is called with inside the `with`."""
+    """Counts the rows [N, C, h, w], or [N, C, 1, h, w], that the network is called with inside the `with`."""
     calls = NetworkCalls()
 
     def count(module: nn.Module, inputs: tuple) -> None:
-        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 4:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim in (4, 5):
             calls.rows += inputs[0].shape[0]
-            calls.latent_size = (inputs[0].shape[2], inputs[0].shape[3])
+            calls.latent_size = (inputs[0].shape[-2], inputs[0].shape[-1])
 
     hook = network.register_forward_pre_hook(count)
     try:

@@ -10,7 +10,7 @@ clamped (`WebUIHost.decode`), the last picture is what the host makes of it (`de
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from scalediff.cost.memory import weight_bytes
 from scalediff.cost.tiled_vae import choose_tile, memory_limit
 from scalediff.hosts.webui.job_record import ATTRIBUTE, DECODE, ENCODE, working
+from scalediff.hosts.webui.latents import USUAL, LatentForm
 from scalediff.hosts.webui.memory import networks_of, vae_of
 from scalediff.hosts.webui.notes import tell
 from scalediff.method import seeding
 from scalediff.method.cascade import Stopped
-from scalediff.method.geometry import CELL, Cells
+from scalediff.method.geometry import CELL, Cells, vae_cells
 from scalediff.settings import preferences
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.table import TILING_AUTO, TILING_OFF, TILING_ON
@@ -38,7 +39,7 @@ from scalediff.vae.tiled import ChooseTile, Report, TiledVAE, taken_by
 # backend/patcher/vae.py:129), reForge ldm_patched/modules/model_management.py:356 (read in sd.py:776).
 MEMORY_MODULES = ("backend.memory_management", "ldm_patched.modules.model_management")
 FLAG = "VAE_ALWAYS_TILED"
-HOSTS_TILE = 64  # their tiles, in latent cells
+HOSTS_TILE = 64  # their tiles for the decoder, in latent cells; those for the encoder are not larger
 OTHERS_TILE = (
     "ScaleDiff's VAE tiling was left out: another extension ({}) runs the VAE in its own way. Switch that off, or set "
     "VAE tiling to Off"
@@ -50,9 +51,12 @@ def tiling_mode(config: ScaleDiffConfig) -> str:
     return preferences.vae_tiling(shared.opts) if config.vae_tiling == TILING_AUTO else config.vae_tiling
 
 
-def tile_chooser(sd_model: Any, config: ScaleDiffConfig) -> ChooseTile:
-    """Which tiles the VAE of the host's model takes for a size, as the policy and the memory are now."""
-    asked, tiling_host = _asked_for(sd_model, config), _tiling_host()
+def tile_chooser(sd_model: Any, config: ScaleDiffConfig, form: LatentForm = USUAL) -> ChooseTile:
+    """Which tiles the VAE of the host's model takes for a size, as the policy and the memory are now.
+
+    Sizes and tiles in the VAE's own cells (`geometry.vae_cells`).
+    """
+    asked, tiling_host = _asked_for(sd_model, config, form), _tiling_host()
 
     def choose(part: nn.Module, latent_size: Cells) -> int | None:
         taken = tiling_host is None and taken_by(part) is not None
@@ -61,41 +65,42 @@ def tile_chooser(sd_model: Any, config: ScaleDiffConfig) -> ChooseTile:
     return choose
 
 
-def _asked_for(sd_model: Any, config: ScaleDiffConfig) -> ChooseTile:
+def _asked_for(sd_model: Any, config: ScaleDiffConfig, form: LatentForm = USUAL) -> ChooseTile:
     """As `tile_chooser`, whoever else tiles."""
     wanted = tiling_mode(config)
+    hosts_tile, _ = vae_cells((HOSTS_TILE, HOSTS_TILE), form.cell)
     always, tiling_host = wanted == TILING_ON, _tiling_host()
 
     def choose(part: nn.Module, latent_size: Cells) -> int | None:
         if wanted == TILING_OFF:
             return None
         ceiling = preferences.memory_ceiling(shared.opts)
-        if tiling_host is not None and not ceiling:  # what is free is the host's business
-            return HOSTS_TILE if always else None
+        if tiling_host is not None and (always or not ceiling):  # what is free is the host's business
+            return hosts_tile if always else None
         limit = memory_limit(devices.device, ceiling=ceiling, weights=weight_bytes(*networks_of(sd_model)))
         tile = choose_tile(part, latent_size, limit=limit, always=always)
-        return HOSTS_TILE if tile is not None and tiling_host is not None else tile
+        return hosts_tile if tile is not None and tiling_host is not None else tile
 
     return choose
 
 
 def tiles(
-    p: Any, config: ScaleDiffConfig, latent_size: Sequence[int], *, report: Report | None = None
+    p: Any, config: ScaleDiffConfig, cells: Cells, form: LatentForm = USUAL, *, report: Report | None = None
 ) -> AbstractContextManager[Any]:
-    """Inside the `with` the VAE of the job's model follows the policy for a latent of (h, w) cells.
+    """Inside the `with` the VAE of the job's model follows the policy for a picture of (h, w) `cells` of its own.
 
     `report` is called after each of our own tiles; the hosts that tile report to the console. The job is told
     where its setting changed what is done.
     """
-    tiling_host, cells = _tiling_host(), (latent_size[0], latent_size[1])
+    tiling_host = _tiling_host()
     if tiling_mode(config) == TILING_OFF:
-        usual = tile_chooser(p.sd_model, replace(config, vae_tiling=TILING_AUTO))
+        usual = tile_chooser(p.sd_model, replace(config, vae_tiling=TILING_AUTO), form)
         if any(usual(half, cells) is not None for half in _halves(p.sd_model)):
             _mark_use(p)
         return nullcontext()
-    choose = tile_chooser(p.sd_model, config)
+    choose = tile_chooser(p.sd_model, config, form)
     if tiling_host is None:
-        _note_others(p, config, cells)
+        _note_others(p, config, cells, form)
         return TiledVAE(vae_of(p.sd_model), choose, report=_marking_use(p, report))
     if choose(_decoder(p.sd_model), cells) is None:
         return nullcontext()
@@ -114,10 +119,11 @@ def progress(host: Any, verb: str, *, stoppable: bool = True) -> Report:
     return report
 
 
-def decode_final(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
+def decode_final(p: Any, config: ScaleDiffConfig, latent: Tensor, form: LatentForm) -> Any:
     """The final pictures of `latent` [B, C, h, w], decoded: the host's list of [3, H, W], about [-1, 1], on the CPU.
 
-    An interrupt does not stop this: there is a finished picture to be given back.
+    With a frame axis in front where the model's latents have one. An interrupt does not stop this: there is a
+    finished picture to be given back.
     """
 
     def report(done: int, total: int) -> None:
@@ -125,28 +131,31 @@ def decode_final(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
 
     shared.state.textinfo = "ScaleDiff: decoding"
     try:
-        with working(p, DECODE, None), tiles(p, config, latent.shape[-2:], report=report):
-            return decode_latent_batch(p.sd_model, latent, target_device=devices.cpu, check_for_nans=True)
+        with working(p, DECODE, None), tiles(p, config, form.vae_cells(latent), form, report=report):
+            return decode_latent_batch(
+                p.sd_model, form.outside(latent), target_device=devices.cpu, check_for_nans=True
+            )
     finally:
         shared.state.textinfo = None
 
 
-def decode_where_tiled(p: Any, config: ScaleDiffConfig, latent: Tensor) -> Any:
-    """`decode_final` where the VAE may have to tile; else `latent` itself, for the host to decode."""
+def decode_where_tiled(p: Any, config: ScaleDiffConfig, latent: Tensor, form: LatentForm = USUAL) -> Any:
+    """`decode_final` where the VAE may have to tile; else `latent` itself as the host has it, for it to decode."""
     if tiling_mode(config) == TILING_OFF:
-        return latent
-    cells = (latent.shape[-2], latent.shape[-1])
-    if _tiling_host() is not None and tile_chooser(p.sd_model, config)(_decoder(p.sd_model), cells) is None:
-        return latent
+        return form.outside(latent)
+    choose = tile_chooser(p.sd_model, config, form)
+    if _tiling_host() is not None and choose(_decoder(p.sd_model), form.vae_cells(latent)) is None:
+        return form.outside(latent)
     if shared.opts.sd_vae_decode_method != "Full":  # as the host notes it when it decodes
         p.extra_generation_params["VAE Decoder"] = shared.opts.sd_vae_decode_method
-    return decode_final(p, config, latent)
+    return decode_final(p, config, latent, form)
 
 
 def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
     """RGB `[B, 3, H, W]` in [-1, 1] -> latent `[B, C, h, w]` fp32; stage index -1 is the base image of img2img.
 
-    Through the host's `images_tensor_to_samples` (sd_samplers_common.py:87), which wants [0, 1]. The posterior is
+    Through the host's `images_tensor_to_samples` (sd_samplers_common.py:87), which wants [0, 1], one picture at a
+    time: a VAE with frames would take a batch for them, and Qwen-Image's keeps only the first. The posterior is
     sampled with each image's own seed. `host` is a `WebUIHost`. Raises Stopped when the user stops it in a stage.
     """
     p, method = host.p, shared.opts.sd_vae_encode_method
@@ -157,21 +166,23 @@ def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
     # without a latent of the base there is nothing to give back
     report = progress(host, "encoding", stoppable=stage_index >= 0)
     at_work = working(p, ENCODE, stage_index)
-    with at_work, devices.without_autocast(), host.encoding(), tiles(p, host.config, cells, report=report):
+    tiled = tiles(p, host.config, cells, host.form, report=report)
+    with at_work, devices.without_autocast(), host.encoding(), tiled:
         for seed, image in zip(p.seeds, rgb):
             with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae"), devices.device):
-                latents.append(images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model))
+                encoded = images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model)
+            latents.append(host.form.inside(encoded))
     return torch.cat(latents).float()
 
 
-def _note_others(p: Any, config: ScaleDiffConfig, latent_size: Cells) -> None:
+def _note_others(p: Any, config: ScaleDiffConfig, cells: Cells, form: LatentForm) -> None:
     """Tell the user where the tiles that are asked for are another extension's business."""
     if tiling_mode(config) != TILING_ON:
         return
-    asked = _asked_for(p.sd_model, config)
+    asked = _asked_for(p.sd_model, config, form)
     for half in _halves(p.sd_model):
         taker = taken_by(half)
-        if taker is not None and asked(half, latent_size) is not None:
+        if taker is not None and asked(half, cells) is not None:
             tell(p, OTHERS_TILE.format(taker))
             return
 
