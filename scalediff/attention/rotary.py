@@ -111,7 +111,7 @@ class _ByTable:
 
     def image(self, x: Tensor) -> Tensor:
         self._entries = _ready(self._entries, x)
-        return _rotate(x, self._entries, halves=self._halves)
+        return turned(x, self._entries, halves=self._halves)
 
     def at(self, x: Tensor, row: int, column: int) -> Tensor:
         place = row * self._grid[1] + column
@@ -120,7 +120,7 @@ class _ByTable:
         if self._text is not None:
             self._text = _ready(self._text, x)
             turn = product(turn, self._text).unbind()
-        return _rotate(x, turn, halves=self._halves)
+        return turned(x, turn, halves=self._halves)
 
     def take(self, samples: slice, heads: slice = ALL) -> Rotation:
         given = [self._entries] if self._text is None else [self._entries, self._text]
@@ -171,8 +171,11 @@ def chunk_elements(x: Tensor) -> int:
     return CHUNK_ELEMENTS_CPU if x.device.type == "cpu" else CHUNK_ELEMENTS
 
 
-def _rotate(x: Tensor, entries: Sequence[Tensor], *, halves: bool) -> Tensor:
-    """Matrix times each pair of channels, in fp32 at least, in x's dtype afterwards."""
+def turned(x: Tensor, entries: Sequence[Tensor], *, halves: bool) -> Tensor:
+    """Matrix times each pair of channels of x [B, heads, n, D], in fp32 at least, in x's dtype afterwards.
+
+    `entries` (0, 0), (0, 1), (1, 0), (1, 1) of the matrices, each [B or 1, heads or 1, n or 1, D/2].
+    """
     work = torch.promote_types(x.dtype, torch.float32)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     step = max(1, chunk_elements(x) // max(1, math.prod(x.shape) // max(1, x.shape[2])))

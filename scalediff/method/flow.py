@@ -1,4 +1,4 @@
-"""Noise levels of flow models (FLUX, Chroma, SD3), and what each family starts from (paper 4.1, App. A).
+"""Noise levels of flow models, FLUX and most that came after it (paper 4.1, App. A).
 
 sigma runs from 1 (noise) to 0 (picture); the weight of structure guidance is sigma itself, see
 `guidance.gamma`. A timestep tau counts before the time shift, as the paper counts it: tau 600 is the
@@ -8,7 +8,6 @@ unshifted 0.6.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -17,27 +16,6 @@ from torch import Tensor
 Number = TypeVar("Number", float, Tensor)
 
 FLUX_MU = 1.15  # of 4096 tokens, kept at every size: the formula's mu for a larger canvas destroys it
-
-
-@dataclass(frozen=True)
-class FamilyDefaults:
-    """Settings that suit a model family: start of a stage (timestep 1..999) and both low-pass factors."""
-
-    tau: int
-    factor: float
-
-
-UNET_DEFAULTS = FamilyDefaults(tau=400, factor=1 / 8)
-FAMILY_DEFAULTS = {
-    "sd1": UNET_DEFAULTS,
-    "sd2": UNET_DEFAULTS,
-    "sdxl": UNET_DEFAULTS,
-    "flux": FamilyDefaults(tau=600, factor=1 / 4),
-    # four steps in all: half of them are left at half the way
-    "schnell": FamilyDefaults(tau=500, factor=1 / 4),
-    "chroma": FamilyDefaults(tau=600, factor=1 / 4),
-    "sd3": FamilyDefaults(tau=600, factor=1 / 4),
-}
 
 
 def time_shift(t: Number, mu: float) -> Number:

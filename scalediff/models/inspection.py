@@ -14,6 +14,7 @@ from torch import nn
 from scalediff.method.geometry import CELL, Cells
 from scalediff.models.units import has_class_name, network_of
 
+FLOW = "flow"
 NATIVE_CELLS = {"sdxl": 128, "sd2-v": 96, "default": 64}
 PROJECTIONS = ("to_q", "to_k", "to_v")
 LDM_PARTS = ("input_blocks", "middle_block", "output_blocks")
@@ -48,10 +49,11 @@ class ModelMap:
     has_frames: bool = False  # latents are [B, C, frames, h, w], a picture has one frame
 
 
-def inspect(model: Any, *, native_size: Cells | None = None) -> ModelMap:
+def inspect(model: Any, *, native_size: Cells | None = None, flow: bool = False) -> ModelMap:
     """Map of a host's model (one in which `units.network_of` finds a network) or of a bare UNet.
 
-    `native_size` (h, w) in latent cells overrides what the model says. Never raises for a foreign model: it
+    `native_size` (h, w) in latent cells overrides what the model says. `flow`: the host can run UNets that predict
+    it, which are families of their own ("sdxl-flow"). Never raises for a foreign model: it
     is reported as unsupported, with the reason.
     """
     unet = network_of(model)
@@ -59,7 +61,9 @@ def inspect(model: Any, *, native_size: Cells | None = None) -> ModelMap:
     family = _family(model, unet)
     native = native_size or _native_size(model, unet, family, prediction=prediction)
     layers = tuple(_attention_layers(unet)) if _has_unet_blocks(unet) else ()
-    reason = _refusal(model, unet, layers, prediction=prediction)
+    reason = _refusal(model, unet, layers, prediction=prediction, flow=flow)
+    if prediction == FLOW and not reason:
+        family += f"-{FLOW}"
     return ModelMap(not reason, reason, () if reason else layers, native, prediction, family)
 
 
@@ -102,7 +106,7 @@ def _has_unet_blocks(unet: Any) -> bool:
 
 def _prediction(model: Any) -> str:
     if hasattr(model, "add_noise_to_latent"):
-        return "flow"
+        return FLOW
     return str(getattr(model, "parameterization", "eps"))
 
 
@@ -142,14 +146,16 @@ def _pair(size: Any) -> Cells | None:
     return (numbers[0], numbers[1]) if len(numbers) == 2 and min(numbers) > 0 else None
 
 
-def _refusal(model: Any, unet: Any, layers: tuple[AttentionLayer, ...], *, prediction: str) -> str:
+def _refusal(
+    model: Any, unet: Any, layers: tuple[AttentionLayer, ...], *, prediction: str, flow: bool
+) -> str:
     """Why the model is not supported, or an empty string."""
     advice = "load a Stable Diffusion 1.x, 2.x or SDXL checkpoint"
     if getattr(model, "is_sd3", False) or has_class_name(unet, "MMDiT"):
         return f"ScaleDiff does not know Stable Diffusion 3 (a transformer without a UNet); {advice}"
     if not _has_unet_blocks(unet):
         return f"ScaleDiff does not know {type(unet).__name__} (it has no UNet blocks); {advice}"
-    if prediction not in ("eps", "v"):
+    if prediction not in (("eps", "v", FLOW) if flow else ("eps", "v")):
         return f"ScaleDiff does not know models that predict '{prediction}'; {advice}"
     extra = _extra_channels(unet)
     if extra == 1 + _latent_channels(unet) or getattr(model, "is_sdxl_inpaint", False):

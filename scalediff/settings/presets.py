@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from scalediff.method.flow import FAMILY_DEFAULTS, UNET_DEFAULTS
+from scalediff.models.families import defaults_of
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import DIRECT
 from scalediff.settings.table import AUTO, BALANCED, CUSTOM, DETAIL, FAITHFUL, FAST, PANORAMA
@@ -21,12 +21,12 @@ SAVINGS: dict[str, Any] = {"stage_steps": "50%", "negative_share": 0.5, "feature
 
 
 def values(preset: str, family: str) -> dict[str, Any]:
-    """Settings of a preset by name for a model family (see `flow.FAMILY_DEFAULTS`); nothing for Custom."""
+    """Settings of a preset by name for a model family (see `families.FAMILIES`); nothing for Custom."""
     if preset == CUSTOM:
         return {}
     if preset == PANORAMA:  # attention alone (paper B.3): nothing is restarted, mixed or guided
         return {"mode": DIRECT}
-    own = FAMILY_DEFAULTS.get(family, UNET_DEFAULTS)
+    own = defaults_of(family)
     change, strength = FREEDOM[preset]
     return {
         "tau": own.tau + change,

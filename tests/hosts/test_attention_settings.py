@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import mini_flux
@@ -14,11 +15,14 @@ from PIL import Image
 
 from scalediff.attention.log import log_once
 from scalediff.hosts.patcher import unet as patcher_windows
-from scalediff.hosts.patcher.transformer import AttentionFunction
+from scalediff.hosts.patcher.transformer import find
 from scalediff.models import windowed_transformer as dit
 from scalediff.models import windowed_unet as windowed
+from scalediff.models.families import FLUX
+from scalediff.models.family import AttentionAt
 from scalediff.models.inspection import inspect
 from scalediff.models.replacing import Replacing
+from scalediff.models.token_layout import TokenLayout
 from scalediff.settings.preferences import ATTENTION_OPTION
 
 SDPA = F.scaled_dot_product_attention
@@ -276,7 +280,9 @@ def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypa
     torch.manual_seed(0)
     sd_model = mini_forge.engine(mini_forge.MiniUNet().eval().requires_grad_(False), is_sdxl=True)
     unet, x = sd_model.forge_objects.unet, torch.randn(1, 4, 40, 40)
-    target = AttentionFunction([(mini_flux, "attention")], "flux", (mini_flux, "attention_function"))
+    mini = AttentionAt(("mini_flux", "attention"), ("mini_flux", "attention_function"))
+    family = replace(FLUX, attention=(mini,))
+    found = find(family)
     monkeypatch.setattr(ForgeHost, "kernel", classmethod(lambda cls: (mini_forge, "attention_function")))
     monkeypatch.setattr(ForgeHost, "window", lambda self: (16, 16))
     monkeypatch.setattr(patcher, "attention_room", lambda p, network, model_map, cells: cells[0] * 1000)
@@ -293,8 +299,9 @@ def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypa
     del rooms[:]
     rooms.choices.clear()
     network = mini_flux.MiniFlux().eval().requires_grad_(False)
-    window = adapter._joint_window(stage, target)
-    with window.model_call((20, 20), 3), Replacing((*place, window.flux) for place in target.places):
+    monkeypatch.setattr(ForgeHost, "unet", lambda self: network)
+    window = adapter._joint_window(stage, family, found)
+    with window.model_call(TokenLayout((20, 20), 3)), Replacing([(*found.attention, window.with_table)]):
         network(x, torch.randn(1, 3, mini_flux.WIDTH))
     assert window.calls == 5
     assert set(rooms) == {40_000}

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from scalediff.hosts.patcher.transformer import find
 from scalediff.method.flow import sigma_of_tau, time_shift
+from scalediff.models.families import CHROMA
 from scalediff.models.replacing import Replacing
 from scalediff.settings.config import ScaleDiffConfig
 
@@ -127,9 +129,9 @@ def test_chromas_attention_is_its_modules_own_or_flux_s(adapters, flux_module, m
     engine = flux_engine(True, 1.0)
     engine.forge_objects.unet.model.diffusion_model = IntegratedChromaTransformer2DModel()
     assert adapters.forge.inspect(engine).supported
-    function = adapters.forge.joint_attention("chroma")
-    assert function.places == [(chroma if own else flux_module, "attention")]
-    assert function.kernel == (chroma if own else flux_module, "attention_function")
+    found = find(CHROMA)
+    assert found.attention == (chroma if own else flux_module, "attention")
+    assert found.kernel == (chroma if own else flux_module, "attention_function")
 
 
 @pytest.mark.parametrize(("top", "exact"), [(1.0, False), (9999.0, True)])

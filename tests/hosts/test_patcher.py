@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mini_flux
 import mini_forge
 import pytest
 import torch
+import torch.nn.functional as F
 
+from scalediff.attention.rotary import axial_table
 from scalediff.hosts.patcher.kernel import attend_with
 from scalediff.hosts.patcher.models import PatcherModel, map_transformer, map_unet, why_not_size
-from scalediff.hosts.patcher.transformer import (
-    AttentionFunction,
-    block_count,
-    exact_rope,
-    find_attention,
-    unet_in_place,
-    with_wrapper,
-)
+from scalediff.hosts.patcher.transformer import find, find_place, unet_in_place, with_wrapper
 from scalediff.hosts.patcher.unet import PatcherWindows, grid_of, key_of
+from scalediff.models.families import CHROMA, FLUX, REFUSED, SD3, family_of
+from scalediff.models.family import AttentionAt, Rotation
+from scalediff.models.positions import exact_tables
 from scalediff.models.windowed_transformer import JointWindow
 
 KERNEL = (mini_forge, "attention_function")
@@ -223,7 +222,9 @@ def flux():
     return mini_forge.Patcher(FluxModel().eval().requires_grad_(False))
 
 
-TARGET = AttentionFunction([(mini_flux, "attention")], "flux", (mini_flux, "attention_function"))
+MINI = AttentionAt(("mini_flux", "attention"), ("mini_flux", "attention_function"))
+FAMILY = replace(FLUX, classes=("MiniFlux",), attention=(MINI,))
+FOUND = find(FAMILY)
 
 
 def flux_inputs():
@@ -236,15 +237,15 @@ def flux_inputs():
 
 def test_flux_counts_every_block_and_restores_the_module(flux):
     original = mini_flux.attention
-    window = JointWindow((4, 4), attend=attend_with(*TARGET.kernel))
+    window = JointWindow((4, 4), attend=attend_with(*FOUND.kernel))
     plain = run(flux, *flux_inputs())
-    patched = with_wrapper(flux, window, TARGET)
+    patched = with_wrapper(flux, window, FAMILY, FOUND)
     changed = run(patched, *flux_inputs())
-    assert window.calls == block_count(flux.model.diffusion_model) == 5
+    assert window.calls == len(FAMILY.layers_of(flux.model.diffusion_model)) == 5
     assert mini_flux.attention is original
     assert not torch.allclose(plain, changed, atol=1e-3)
     assert torch.equal(run(flux, *flux_inputs()), plain)
-    whole = with_wrapper(flux, JointWindow((8, 9)), TARGET)
+    whole = with_wrapper(flux, JointWindow((8, 9)), FAMILY, FOUND)
     torch.testing.assert_close(run(whole, *flux_inputs()), plain)
 
 
@@ -256,9 +257,9 @@ def test_flux_chains_the_wrapper_that_is_there(flux):
         return apply_model(arguments["input"], arguments["timestep"], **arguments["c"]) * 2
 
     window = JointWindow((4, 4))
-    alone = run(with_wrapper(flux, window, TARGET), *flux_inputs())
+    alone = run(with_wrapper(flux, window, FAMILY, FOUND), *flux_inputs())
     flux.set_model_unet_function_wrapper(theirs)
-    both = run(with_wrapper(flux, window, TARGET), *flux_inputs())
+    both = run(with_wrapper(flux, window, FAMILY, FOUND), *flux_inputs())
     assert order == ["theirs"]
     assert torch.equal(both, alone * 2)
     assert window.calls == 10
@@ -268,17 +269,19 @@ def test_flux_is_clean_after_an_exception(flux, monkeypatch):
     original = mini_flux.attention
     window = JointWindow((4, 4), attend=lambda q, k, v: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run(with_wrapper(flux, window, TARGET), *flux_inputs())
+        run(with_wrapper(flux, window, FAMILY, FOUND), *flux_inputs())
     assert mini_flux.attention is original
 
 
 def test_flux_rotary_table_is_remade_only_where_bf16_rounds():
-    embedder = SimpleNamespace(axes_dim=[4, 6, 6], theta=10000)
-    model = SimpleNamespace(pe_embedder=embedder, dtype=torch.bfloat16)
-    assert exact_rope(model, (256, 100)) is None
-    assert exact_rope(model, (257, 3)).shape == (1, 1, 771, 8, 2, 2)
+    model = SimpleNamespace(pe_embedder=mini_flux.table, dtype=torch.bfloat16)
+    assert exact_tables(model, (256, 100), "pe_embedder") is None
+    image, text = exact_tables(model, (257, 3), "pe_embedder")(5, torch.device("cpu"))
+    assert image.shape == (1, 1, 771, 8, 2, 2)
+    assert text is None
+    torch.testing.assert_close(image, axial_table((257, 3), mini_flux.AXES))
     model.dtype = torch.float32
-    assert exact_rope(model, (300, 300)) is None
+    assert exact_tables(model, (300, 300), "pe_embedder") is None
 
 
 # refusals
@@ -287,38 +290,52 @@ def test_flux_rotary_table_is_remade_only_where_bf16_rounds():
 @pytest.mark.parametrize(
     ("family", "prediction", "reachable", "word"),
     [
-        ("", "flow", True, "does not know"),
-        ("flux", "eps", True, "flow model"),
-        ("chroma", "flow", False, "not where"),
+        (None, "flow", True, "does not know Linear"),
+        (FLUX, "eps", True, "flow model"),
+        (CHROMA, "flow", False, "not where"),
     ],
 )
 def test_transformers_are_refused_in_one_sentence(family, prediction, reachable, word):
-    found = map_transformer(
-        PatcherModel(None, torch.nn.Linear(1, 1), prediction), family, reachable=reachable
-    )
+    loaded = PatcherModel(None, torch.nn.Linear(1, 1), prediction)
+    found = map_transformer(loaded, family, reachable=reachable)
     assert not found.supported
     assert word in found.reason
     assert "load a" in found.reason
 
 
-def test_flux_with_another_patch_is_refused():
-    network = SimpleNamespace(patch_size=1, in_channels=128)
-    assert "FLUX.2" in map_transformer(PatcherModel(None, network, "flow"), "flux", reachable=True).reason
+@pytest.mark.parametrize("name", REFUSED)
+def test_networks_that_cannot_be_windowed_are_refused_with_the_reason(name):
+    network = type(name, (), {"in_dim": 36})()
+    assert family_of(network) is None
+    found = map_transformer(PatcherModel(None, network, "flow"), None, reachable=False)
+    assert found.reason.startswith(REFUSED[name])
 
 
 def test_edit_flux_is_refused():
     network = SimpleNamespace(in_channels=96)
-    assert "editing" in map_transformer(PatcherModel(None, network, "flow"), "flux", reachable=True).reason
+    assert "editing" in map_transformer(PatcherModel(None, network, "flow"), FLUX, reachable=True).reason
 
 
 def test_sd3_is_refused_beyond_its_table_of_positions():
     network = SimpleNamespace(pos_embed_max_size=192)
-    assert why_not_size(network, "sd3", (384, 200)) is None
-    assert "3072 x 3072" in why_not_size(network, "sd3", (386, 200))
-    assert why_not_size(SimpleNamespace(), "flux", (999, 999)) is None
+    assert why_not_size(network, SD3, (384, 200)) is None
+    assert "3072 x 3072" in why_not_size(network, SD3, (386, 200))
+    assert why_not_size(SimpleNamespace(), FLUX, (999, 999)) is None
 
 
-def test_a_missing_module_or_function_is_no_target():
-    assert find_attention([("no_such_module_of_a_host", "attention")], "flux", None) is None
-    assert find_attention([("mini_flux", "no_such_function")], "flux", None) is None
-    assert find_attention([("mini_flux", "attention")], "flux", ("mini_flux", "attention_function")) == TARGET
+def test_a_missing_module_or_function_is_no_place():
+    def at(*function):
+        return find(replace(FAMILY, attention=(AttentionAt(function, MINI.kernel),)))
+
+    assert at("no_such_module_of_a_host", "attention") is None
+    assert at("mini_flux", "no_such_function") is None
+    assert find(replace(FAMILY, attention=(AttentionAt(MINI.function, ("mini_flux", "none")),))) is None
+    assert find(replace(FAMILY, attention=(AttentionAt(("none", "none"), None), MINI))) == FOUND
+    assert (FOUND.attention, FOUND.kernel) == ((mini_flux, "attention"), (mini_flux, "attention_function"))
+
+
+def test_a_place_may_be_in_a_module_that_another_one_names(monkeypatch):
+    monkeypatch.setattr(mini_flux, "ck", F, raising=False)
+    assert find_place("mini_flux", "ck.relu") == (F, "relu")
+    assert find_place("mini_flux", "ck.none") is None
+    assert find(replace(FAMILY, rotation=Rotation((("mini_flux", "none"),)))) is None

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from scalediff.method.flow import (
-    FAMILY_DEFAULTS,
     flow_stage_sigmas,
     mu_of_levels,
     sigma_of_tau,
@@ -16,6 +15,7 @@ from scalediff.method.flow import (
 )
 from scalediff.method.guidance import gamma
 from scalediff.method.schedule import stage_steps
+from scalediff.models.families import defaults_of
 
 # FLUX.1-dev, 30 steps, mu 1.15, from index 12 on; also the weights of the guidance
 FLUX_STAGE = [
@@ -30,8 +30,8 @@ def test_tau_600_is_the_unshifted_0_6():
 
 
 def test_flux_stage_is_the_end_of_the_whole_schedule():
-    steps = stage_steps(30, FAMILY_DEFAULTS["flux"].tau)
-    sigmas = flow_stage_sigmas(FAMILY_DEFAULTS["flux"].tau, steps)
+    steps = stage_steps(30, defaults_of("flux").tau)
+    sigmas = flow_stage_sigmas(defaults_of("flux").tau, steps)
     assert steps == 18
     assert sigmas.dtype == torch.float32
     assert sigmas.tolist() == pytest.approx([*FLUX_STAGE, 0], abs=5e-5)
@@ -43,7 +43,7 @@ def test_28_steps_restart_at_their_own_level():
 
 
 def test_schnell_restarts_half_way():
-    defaults = FAMILY_DEFAULTS["schnell"]
+    defaults = defaults_of("schnell")
     assert stage_steps(4, defaults.tau) == 2
     assert flow_stage_sigmas(defaults.tau, 2, mu=0).tolist() == [0.5, 0.25, 0]
 
@@ -72,7 +72,7 @@ def test_a_factor_of_e_to_the_mu():
 
 
 def test_low_pass_of_the_families():
-    assert {name: FAMILY_DEFAULTS[name].factor for name in ("sdxl", "flux", "schnell")} == {
+    assert {name: defaults_of(name).factor for name in ("sdxl", "flux", "schnell")} == {
         "sdxl": 1 / 8,
         "flux": 1 / 4,
         "schnell": 1 / 4,

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from scalediff.attention.rotary import axial_table
 from scalediff.hosts.patcher.kernel import attend_with
 from scalediff.models.replacing import Replacing
-from scalediff.models.windowed_transformer import JointWindow, token_grid
+from scalediff.models.token_layout import TokenLayout, token_grid
+from scalediff.models.windowed_transformer import JointWindow
 
 WINDOW, TEXT = (4, 4), 3
 ORIGINAL = mini_flux.attention
@@ -49,7 +50,7 @@ def replacing_attention(replacement) -> Replacing:
 def run(model, x, context, window: JointWindow, *, text: int = TEXT) -> torch.Tensor:
     """One model call as a host adapter would make it."""
     grid = token_grid((x.shape[2], x.shape[3]))
-    with window.model_call(grid, text), replacing_attention(window.flux):
+    with window.model_call(TokenLayout(grid, text)), replacing_attention(window.with_table):
         return model(x, context)
 
 
@@ -138,8 +139,10 @@ def test_own_table_stands_in_for_the_hosts(model):
     x, context = inputs()
     expected = run(model, x, context, JointWindow(WINDOW))
     table = axial_table(token_grid((14, 11)), mini_flux.AXES)
-    torch.testing.assert_close(run(model, x, context, JointWindow(WINDOW, rope=table)), expected)
-    other = run(model, x, context, JointWindow(WINDOW, rope=table.flip(2)))
+    torch.testing.assert_close(
+        run(model, x, context, JointWindow(WINDOW, positions=lambda text, device: (table, None))), expected
+    )
+    other = run(model, x, context, JointWindow(WINDOW, positions=lambda text, device: (table.flip(2), None)))
     assert not torch.allclose(other, expected, atol=1e-3)
 
 
@@ -161,7 +164,7 @@ def test_other_token_counts_fall_back_and_say_so_once(model, caplog):
 def test_outside_a_model_call_the_own_attention_runs(model):
     x, context = inputs()
     window = JointWindow(WINDOW)
-    with replacing_attention(window.flux):
+    with replacing_attention(window.with_table):
         assert torch.equal(model(x, context), model(x, context))
     assert window.calls == 0
     assert window.fallbacks == {"the grid of its tokens is not known": 10}
@@ -188,8 +191,8 @@ def test_unknown_arguments_reach_the_previous_function_unchanged(extra, reason):
         got.update(q=q, k=k, v=v, pe=pe, **more)
         return "theirs"
 
-    with window.model_call((7, 6), TEXT):
-        assert window.flux(previous, **given) == "theirs"
+    with window.model_call(TokenLayout((7, 6), TEXT)):
+        assert window.with_table(previous, **given) == "theirs"
     assert all(got[name] is given[name] for name in given)
     assert [reason in text for text in window.fallbacks] == [True]
 
@@ -198,8 +201,8 @@ def test_options_that_hosts_always_pass_do_no_harm():
     window = JointWindow(WINDOW)
     q = torch.randn(1, 2, TEXT + 42, 16)
     pe = mini_flux.table(torch.zeros(1, TEXT + 42, 3))
-    with window.model_call((7, 6), TEXT):
-        out = window.flux(None, q, q, q, pe, mask=None, transformer_options={"block": 1})
+    with window.model_call(TokenLayout((7, 6), TEXT)):
+        out = window.with_table(None, q, q, q, pe, mask=None, transformer_options={"block": 1})
     assert out.shape == (1, TEXT + 42, 32)
     assert window.calls == 1
 
@@ -209,13 +212,13 @@ def test_sd3_text_and_image_and_image_alone():
     grid, heads = (7, 6), 2
     q, k, v = (torch.randn(2, TEXT + 42, 32) for _ in range(3))
     split = [t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v)]
-    with window.model_call(grid, TEXT):
-        joint = window.sd3(mini_flux.joint_attention, q, k, v, heads)
-        image = window.sd3(mini_flux.joint_attention, q[:, TEXT:], k[:, TEXT:], v[:, TEXT:], heads)
-        masked = window.sd3(mini_flux.joint_attention, q, k, v, heads, torch.zeros(45, 45))
+    with window.model_call(TokenLayout(grid, TEXT)):
+        joint = window.with_heads(mini_flux.joint_attention, q, k, v, heads)
+        image = window.with_heads(mini_flux.joint_attention, q[:, TEXT:], k[:, TEXT:], v[:, TEXT:], heads)
+        masked = window.with_heads(mini_flux.joint_attention, q, k, v, heads, torch.zeros(45, 45))
         # backend/nn/mmditx.py:17 of Forge is handed v with its heads split off
         assert torch.equal(
-            window.sd3(mini_flux.joint_attention, q, k, v.unflatten(2, (heads, -1)), heads), joint
+            window.with_heads(mini_flux.joint_attention, q, k, v.unflatten(2, (heads, -1)), heads), joint
         )
     assert window.calls == 3
     expected = reference_joint.joint_neighborhood_attention(*split, grid, WINDOW, text_length=TEXT)
@@ -230,8 +233,8 @@ def test_sd3_text_and_image_and_image_alone():
 def test_flux_without_text_is_rotated_all_the_same():
     q, k, v = (torch.randn(1, 2, 42, 16) for _ in range(3))
     window = JointWindow(WINDOW)
-    with window.model_call((7, 6), 0):
-        out = window.flux(None, q, k, v, axial_table((7, 6), mini_flux.AXES))
+    with window.model_call(TokenLayout((7, 6), 0)):
+        out = window.with_table(None, q, k, v, axial_table((7, 6), mini_flux.AXES))
     expected = reference_joint.joint_neighborhood_attention(
         q, k, v, (7, 6), WINDOW, text_length=0, axes=mini_flux.AXES
     )
@@ -263,9 +266,9 @@ def test_an_exception_inside_leaves_the_module_as_it_was(model):
 
 def test_model_call_is_forgotten_after_an_exception(model):
     window = JointWindow(WINDOW)
-    with pytest.raises(RuntimeError, match="inside"), window.model_call((7, 6), TEXT):
+    with pytest.raises(RuntimeError, match="inside"), window.model_call(TokenLayout((7, 6), TEXT)):
         raise RuntimeError("inside")
     x, context = inputs()
-    with replacing_attention(window.flux):
+    with replacing_attention(window.with_table):
         model(x, context)
     assert window.calls == 0

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalediff.method.flow import FAMILY_DEFAULTS
+from scalediff.models.families import FAMILIES as TRANSFORMERS
+from scalediff.models.families import UNETS
 from scalediff.settings import infotext, presets
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.table import DEFAULTS, PRESETS
 
-FAMILIES = [*FAMILY_DEFAULTS, "", "SomethingElse"]
+FAMILIES = [*UNETS, *(family.name for family in TRANSFORMERS), "", "SomethingElse"]
 GOVERNED = {
     "tau": st.sampled_from([300, 400, 500, 600, 700, 999]),
     "structure_strength": st.sampled_from([0.0, 0.6, 0.8, 1.0]),

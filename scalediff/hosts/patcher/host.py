@@ -15,16 +15,15 @@ import torch
 from modules import shared
 from torch import Tensor, nn
 
-from scalediff.hosts.patcher.kernel import chosen_attend, is_exact
 from scalediff.hosts.patcher.levels import NoiseLevels
 from scalediff.hosts.patcher.models import PatcherModel, is_unet, map_transformer, map_unet, why_not_size
 from scalediff.hosts.patcher.references import references_kept
 from scalediff.hosts.patcher.transformer import (
-    TOKEN,
-    AttentionFunction,
-    block_count,
-    exact_rope,
+    Found,
+    find,
+    joint_window,
     unet_in_place,
+    windowed_now,
     with_wrapper,
 )
 from scalediff.hosts.patcher.unet import PatcherWindows, windowed_layers
@@ -35,25 +34,15 @@ from scalediff.hosts.webui.sampling import no_refiner
 from scalediff.method import flow, schedule, seeding
 from scalediff.method.cascade import Stage
 from scalediff.method.geometry import Cells, patch_length
+from scalediff.models.families import family_of
+from scalediff.models.family import Family
 from scalediff.models.inspection import ModelMap, layer_window
-from scalediff.models.replacing import is_replaced
 from scalediff.models.windowed_transformer import JointWindow
-from scalediff.models.windowed_transformer import token_grid as tokens_of
 from scalediff.models.windowed_unet import Shift
 from scalediff.settings.preferences import attention_choice
 
 SAME_MODULES = ["Use same choices"]
 LEVELS = "_scalediff_levels"  # on a job: the model's noise levels before it, a `NoiseLevels`
-# Family by the class of the network, in any of the hosts
-TRANSFORMERS = {
-    "IntegratedFluxTransformer2DModel": "flux",
-    "IntegratedChromaTransformer2DModel": "chroma",
-    "MMDiTX": "sd3",
-    "Flux": "flux",
-    "Chroma": "chroma",
-    "MMDiT": "sd3",
-    "OpenAISignatureMMDITWrapper": "sd3",
-}
 
 
 class PatcherHost(WebUIHost):
@@ -72,11 +61,6 @@ class PatcherHost(WebUIHost):
 
     @classmethod
     @abstractmethod
-    def joint_attention(cls, family: str) -> AttentionFunction | None:
-        """Where the attention function of a transformer family lies; None where it cannot be reached."""
-
-    @classmethod
-    @abstractmethod
     def model_of(cls, sd_model: Any) -> PatcherModel:
         """What is loaded."""
 
@@ -84,11 +68,6 @@ class PatcherHost(WebUIHost):
     @abstractmethod
     def noise_schedule(cls, sd_model: Any) -> Any:
         """What holds the model's noise levels: the table `sigmas`, and sigma(timestep) of a UNet."""
-
-    @classmethod
-    def family(cls, network: nn.Module) -> str:
-        """Family of a transformer, "" for one that is not known."""
-        return TRANSFORMERS.get(type(network).__name__, "")
 
     # --- the model
 
@@ -98,14 +77,14 @@ class PatcherHost(WebUIHost):
         loaded = cls.model_of(sd_model)
         if is_unet(loaded.network):
             return map_unet(loaded)
-        family = cls.family(loaded.network)
-        return map_transformer(loaded, family, reachable=cls.joint_attention(family) is not None)
+        family = family_of(loaded.network)
+        return map_transformer(loaded, family, reachable=family is not None and find(family) is not None)
 
     @classmethod
     def why_not_size(cls, sd_model: Any, latent_size: Cells) -> str | None:
         """Why the model cannot be run on a latent of this size at all; None where it can."""
         network = cls.model_of(sd_model).network
-        return None if is_unet(network) else why_not_size(network, cls.family(network), latent_size)
+        return None if is_unet(network) else why_not_size(network, family_of(network), latent_size)
 
     # --- the job
 
@@ -241,10 +220,9 @@ class PatcherHost(WebUIHost):
             windows = self._unet_windows(stage)
             patched = windows.patched(unet)
         else:
-            function = self.joint_attention(self.model_map.family)
-            assert function is not None  # a model without one is refused
-            windows = self._joint_window(stage, function)
-            patched = with_wrapper(unet, windows, function)
+            family, found = self._transformer()
+            windows = self._joint_window(stage, family, found)
+            patched = with_wrapper(unet, windows, family, found)
         with unet_in_place(self.p.sd_model, patched):
             yield
         self.note_windows(stage, windows.calls, windows.fallbacks)
@@ -254,10 +232,15 @@ class PatcherHost(WebUIHost):
         layers = self.model_map.layers
         if layers:
             return windowed_layers(self.p.sd_model.forge_objects.unet, self.model_map), len(layers)
-        blocks = block_count(self.unet())
-        function = self.joint_attention(self.model_map.family)
-        swapped = function is not None and any(is_replaced(*place) for place in function.places)
-        return blocks if swapped else 0, blocks
+        family = family_of(self.unet())
+        return (0, 0) if family is None else windowed_now(self.unet(), family, find(family))
+
+    def _transformer(self) -> tuple[Family, Found]:
+        family = family_of(self.unet())
+        found = None if family is None else find(family)
+        assert family is not None  # a model that is not known,
+        assert found is not None  # or whose functions are not found, is refused
+        return family, found
 
     def _unet_windows(self, stage: Stage) -> PatcherWindows:
         window = self.window()
@@ -270,15 +253,16 @@ class PatcherHost(WebUIHost):
             choice=attention_choice(shared.opts),
         )
 
-    def _joint_window(self, stage: Stage, function: AttentionFunction) -> JointWindow:
-        window = layer_window(self.window(), TOKEN)
-        return JointWindow(
-            window,
-            attend=chosen_attend(function.kernel),
-            exact=is_exact(function.kernel),
+    def _joint_window(self, stage: Stage, family: Family, found: Found) -> JointWindow:
+        window = self.window()
+        return joint_window(
+            self.unet(),
+            family,
+            found,
+            window=window,
+            latent_size=stage.latent_size,
             choice=attention_choice(shared.opts),
-            rope=exact_rope(self.unet(), tokens_of(stage.latent_size, TOKEN)),
-            shift=self._joint_shift(stage, window),
+            shift=self._joint_shift(stage, layer_window(window, family.patch)),
             room=self._room(stage),
         )
 

@@ -4,18 +4,12 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from scalediff.hosts.patcher.host import PatcherHost
 from scalediff.hosts.patcher.models import PatcherModel
-from scalediff.hosts.patcher.transformer import AttentionFunction, find_attention
 
 KERNEL = ("ldm_patched.ldm.modules.attention", "optimized_attention")
-FLUX = ("ldm_patched.ldm.flux.layers", "attention")
-CHROMA = ("ldm_patched.ldm.chroma.layers", "attention")
-# SD3's blocks call the kernel itself, under the name that their module has for it.
-SD3 = ("ldm_patched.ldm.modules.diffusionmodules.mmdit", "optimized_attention")
-PLACES = {"flux": (FLUX, "flux"), "schnell": (FLUX, "flux"), "chroma": (CHROMA, "flux"), "sd3": (SD3, "sd3")}
 # What a model predicts, by the classes that its model_sampling is put together from; first match counts.
 PREDICTIONS = (("CONST", "flow"), ("EDM", "edm"), ("X0", "x0"), ("V_PREDICTION", "v"), ("EPS", "eps"))
 
@@ -36,24 +30,9 @@ class LdmPatchedHost(PatcherHost):
         return PatcherModel(sd_model, model.diffusion_model, prediction)
 
     @classmethod
-    def family(cls, network: nn.Module) -> str:
-        """As for all hosts; FLUX without a guidance input is schnell."""
-        family = super().family(network)
-        guided = getattr(getattr(network, "params", None), "guidance_embed", True)
-        return "schnell" if family == "flux" and not guided else family
-
-    @classmethod
     def kernel(cls) -> tuple[ModuleType, str]:
         """`optimized_attention`, which the UNet's module defines."""
         return importlib.import_module(KERNEL[0]), KERNEL[1]
-
-    @classmethod
-    def joint_attention(cls, family: str) -> AttentionFunction | None:
-        """The module of the family and the function in it, where this host has them."""
-        if family not in PLACES:
-            return None
-        place, method = PLACES[family]
-        return find_attention([place], method, KERNEL)
 
     @classmethod
     def noise_schedule(cls, sd_model: Any) -> Any:

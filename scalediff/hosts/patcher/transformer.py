@@ -1,4 +1,4 @@
-"""Windowed joint attention of FLUX, Chroma and SD3 in hosts that keep their models behind a patcher.
+"""Windowed attention of transformers in hosts that keep their models behind a patcher.
 
 These models read no attention options. Every block calls one global function of its module, which is swapped
 while the model runs; a wrapper around the model tells the window what grid and text the call has (Forge
@@ -10,69 +10,104 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from scalediff.attention.rotary import axial_table
-from scalediff.hosts.patcher.kernel import Place
+from scalediff.hosts.patcher.kernel import Place, chosen_attend, is_exact
 from scalediff.method.geometry import Cells
-from scalediff.models.replacing import Replacing
-from scalediff.models.windowed_transformer import JointWindow, token_grid
+from scalediff.models.family import Family, Function
+from scalediff.models.inspection import layer_window
+from scalediff.models.positions import Tables, centred_tables, exact_tables
+from scalediff.models.replacing import Replacing, is_replaced
+from scalediff.models.token_layout import TokenLayout, filled_up, token_grid
+from scalediff.models.windowed_transformer import JointWindow
 
-TOKEN = 2  # latent cells per token side in every transformer model that is known
 
-# Above this many rows or columns a bf16 model's own numbering of tokens is no longer exact.
-EXACT_BF16 = 256
+class Found(NamedTuple):
+    """What a host has of a family: the function that its layers call, its own kernel (None where torch's is used),
+    and the function that turns q and k before (None where the first does so)."""
 
-
-class AttentionFunction(NamedTuple):
-    """Where a family's attention function is found, and by which method of JointWindow it is replaced.
-
-    `kernel` is the host's own kernel, which must not be one of the places; None where torch's is used.
-    """
-
-    places: list[Place]
-    method: str  # "flux" or "sd3"
+    attention: Place
     kernel: Place | None
+    rotation: Place | None
 
 
 def find_place(module: str, name: str) -> Place | None:
-    """A host's module and the name of a function in it; None where this host lacks either."""
+    """A host's module and the name of a function in it; None where this host lacks either.
+
+    A name with dots names a function of a module that it has as a global: the place is there.
+    """
     try:
-        found = importlib.import_module(module)
-    except ImportError:
+        holder = importlib.import_module(module)
+        *outer, last = name.split(".")
+        for part in outer:
+            holder = getattr(holder, part)
+    except (ImportError, AttributeError):
         return None
-    return (found, name) if callable(getattr(found, name, None)) else None
+    return (holder, last) if callable(getattr(holder, last, None)) else None
 
 
-def find_attention(
-    places: Sequence[tuple[str, str]], method: str, kernel: tuple[str, str] | None
-) -> AttentionFunction | None:
-    """The AttentionFunction of these module and function names; None where this host lacks one of them."""
-    found = [find_place(*place) for place in places]
-    known = [place for place in found if place is not None]
-    own = find_place(*kernel) if kernel else None
-    complete = len(known) == len(found) and (own is not None or kernel is None)
-    return AttentionFunction(known, method, own) if complete else None
+def find(family: Family) -> Found | None:
+    """Where this host has a family's functions; None where it lacks one of them."""
+    rotation = _first(family.rotation.places) if family.rotation else None
+    if family.rotation and rotation is None:
+        return None
+    for at in family.attention:
+        attention, kernel = find_place(*at.function), find_place(*at.kernel) if at.kernel else None
+        if attention is not None and (kernel is not None or at.kernel is None):
+            return Found(attention, kernel, rotation)
+    return None
 
 
-def with_wrapper(unet: Any, window: JointWindow, function: AttentionFunction) -> Any:
+def _first(functions: Sequence[Function]) -> Place | None:
+    found = (find_place(*function) for function in functions)
+    return next((place for place in found if place is not None), None)
+
+
+def joint_window(
+    network: Any, family: Family, found: Found, *, window: Cells, latent_size: Cells, **more: Any
+) -> JointWindow:
+    """The window of a family's network, `window` and `latent_size` in cells; `more` goes to `JointWindow`."""
+    own = layer_window(window, family.patch)
+    return JointWindow(
+        own,
+        attend=chosen_attend(found.kernel),
+        exact=is_exact(found.kernel),
+        halves=family.halves,
+        text_ids=family.text_ids,
+        absolute=family.absolute,
+        rotation=family.rotation,
+        positions=_positions(network, family, token_grid(latent_size, family.patch), own),
+        **more,
+    )
+
+
+def _positions(network: Any, family: Family, grid: Cells, window: Cells) -> Tables | None:
+    """Tables in place of the model's own, where those do not serve."""
+    if family.centred:
+        return centred_tables(network, grid, window, family.embedder)
+    # with text that has ids of its own the model's table is the one that knows them
+    return None if family.text_ids or family.rotation else exact_tables(network, grid, family.embedder)
+
+
+def with_wrapper(unet: Any, window: JointWindow, family: Family, found: Found) -> Any:
     """A clone of the patcher `unet` whose model calls run under `window`; a wrapper already there is kept.
 
-    The model is called with a latent [B, C, h, w] and a text c_crossattn [B, T, C]. The function is swapped only
-    while it runs: decoding, text encoders and other threads never see it.
+    The model is called with a latent [B, C, h, w], or [B, C, 1, h, w], and a text c_crossattn. The functions are
+    swapped only while it runs: decoding, text encoders and other threads never see them.
     """
     clone = unet.clone()
+    network = clone.model.diffusion_model
     previous = clone.model_options.get("model_function_wrapper")
-    replacement = getattr(window, function.method)
+    attention = window.with_table if family.form == "table" else window.with_heads
+    functions = [(*found.attention, attention)]
+    if found.rotation is not None:
+        functions.append((*found.rotation, window.rotating))
 
     def wrapper(apply_model: Any, arguments: dict[str, Any]) -> Tensor:
-        grid = token_grid(tuple(arguments["input"].shape[-2:]))
-        text = int(arguments["c"]["c_crossattn"].shape[1])
+        layout = token_layout(network, family, arguments["input"], arguments["c"]["c_crossattn"])
 
         def run(*args: Any, **kwargs: Any) -> Tensor:
-            swapped = Replacing((*place, replacement) for place in function.places)
-            with swapped, window.model_call(grid, text):
+            with Replacing(functions), window.model_call(layout, family.layers_of(network)):
                 return apply_model(*args, **kwargs)
 
         if previous is not None:
@@ -83,23 +118,26 @@ def with_wrapper(unet: Any, window: JointWindow, function: AttentionFunction) ->
     return clone
 
 
-def exact_rope(model: Any, grid: Cells) -> Tensor | None:
-    """FLUX's rotary table in fp32 where the model's own numbering would round; None where it is exact.
-
-    For a `grid` in tokens; the table as `rotary.axial_table` makes it.
-    """
-    embedder = getattr(model, "pe_embedder", None)
-    axes, theta = getattr(embedder, "axes_dim", None), getattr(embedder, "theta", None)
-    dtype = getattr(model, "computation_dtype", None) or getattr(model, "dtype", None)
-    if axes is None or theta is None or dtype is not torch.bfloat16 or max(grid) <= EXACT_BF16:
+def token_layout(network: Any, family: Family, latent: Tensor, condition: Tensor) -> TokenLayout | None:
+    """How the tokens lie of a call with this latent and condition; None for more than one frame."""
+    if latent.ndim == 5 and latent.shape[2] != 1:
         return None
-    return axial_table(grid, axes, theta=float(theta))
+    height, width = latent.shape[-2:]
+    grid = token_grid((height, width), family.patch)
+    text = int(condition.shape[family.text_axis])
+    multiple = getattr(network, family.padding, None) if family.padding else None
+    return TokenLayout(
+        grid,
+        text + filled_up(text, multiple),
+        fillers=filled_up(grid[0] * grid[1], multiple),
+        text_last=family.text_last,
+    )
 
 
-def block_count(model: Any) -> int:
-    """Number of joint attention layers of a model."""
-    names = ("double_blocks", "single_blocks", "joint_blocks")
-    return sum(len(getattr(model, name, ())) for name in names)
+def windowed_now(network: Any, family: Family, found: Found | None) -> tuple[int, int]:
+    """(layers that are windowed at this moment, self-attention layers of the network)."""
+    layers = len(family.layers_of(network))
+    return (layers if found is not None and is_replaced(*found.attention) else 0), layers
 
 
 @contextmanager

@@ -1,0 +1,120 @@
+"""Joint windowed attention of models whose positions are absolute: every window is numbered as a native picture.
+
+A rotary table that is no rotation (ERNIE-Image mixes two frequencies in one matrix) says more than how far two tokens
+are apart, so places beyond those of a native picture would be new to the model. Here the top-left token of each window
+stands where that of the canvas stands, and the text, which keeps its own places, needs no turning (paper App. A asks
+for the same distance between both).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scalediff.attention.memory import is_fused, kernel_needs
+from scalediff.attention.rotary import turned
+from scalediff.attention.shapes import check_joint_shapes
+from scalediff.attention.strips import Attend, FewerQueries
+from scalediff.method.geometry import Cells, Offset, QuerySpan, WindowLayout, layouts_of_samples
+
+COPIES = (
+    6  # of a window and its patch alive at once: q, k, v with the text in front, k in two forms, the result
+)
+
+
+def attend_locally(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: Cells,
+    window: Cells,
+    *,
+    text_length: int,
+    table: Tensor,
+    halves: bool = False,
+    offset: Offset | Sequence[Offset] = (0, 0),
+    attend: Attend | None = None,
+    room: int | None = None,
+) -> Tensor:
+    """`joint_neighborhood_attention` in which each window's tokens are turned by their place in the window.
+
+    q, k, v: [B, heads, text_length + H*W, D], text first, not turned yet. `table` holds matrices
+    [B or 1, 1, text_length + H*W, D/2, 2, 2] of the whole canvas; its first h rows and w columns turn every window.
+    `room` bounds how many heads run at once. One call of `attend` for each patch. Returns [B, heads, text_length +
+    H*W, D]. Raises ValueError where shapes disagree. For inference: no gradients.
+    """
+    check_joint_shapes(q, k, v, grid, text_length=text_length)
+    wanted = (q.shape[2], q.shape[3] // 2, 2, 2)
+    if table.ndim != 6 or table.shape[2:] != wanted or table.shape[0] not in (1, q.shape[0]):
+        raise ValueError(f"table must be [{q.shape[0]}, 1, *{wanted}], got {tuple(table.shape)}")
+    table = table.to(q.device, torch.promote_types(table.dtype, torch.float32))
+    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+    for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
+        own_table = table if table.shape[0] == 1 else table[samples]
+        windows = _Windows(layout, own_table, text_length, halves=halves)
+        heads = _heads_at_once(q[samples], layout, text_length, attend, room)
+        for first in range(0, q.shape[1], heads):
+            piece = (samples, slice(first, first + heads))
+            windows.fill(out[piece], q[piece], k[piece], v[piece], attend or F.scaled_dot_product_attention)
+    return out
+
+
+class _Windows:
+    """The places of one layout's windows: matrices of the text, and of the first window of the canvas."""
+
+    def __init__(self, layout: WindowLayout, table: Tensor, text: int, *, halves: bool) -> None:
+        self._layout, self._text, self._halves = layout, text, halves
+        (high, wide), grid = layout.window, layout.grid
+        entries = [table[..., i, j] for i in (0, 1) for j in (0, 1)]
+        self._of_text = [entry[:, :, :text] for entry in entries]
+        self._of_window = [entry[:, :, text:].unflatten(2, grid)[:, :, :high, :wide] for entry in entries]
+
+    def fill(self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, attend: Attend) -> None:
+        """Write the attention of some samples and heads to `out`."""
+        layout, text = self._layout, self._text
+        kernel = FewerQueries(attend)
+        text_q, text_k = (turned(t[:, :, :text], self._of_text, halves=self._halves) for t in (q, k))
+        q_map, k_map, v_map, out_map = (t[:, :, text:].unflatten(2, layout.grid) for t in (q, k, v, out))
+        mean = torch.zeros_like(text_q, dtype=torch.promote_types(q.dtype, torch.float32))
+        for row in layout.rows:
+            for column in layout.columns:
+                seen = self._place(row.key_start, column.key_start, *layout.window)
+                patch = self._place(row.start, column.start, row.stop - row.start, column.stop - column.start)
+                keys = torch.cat([text_k, self._turned(k_map[seen], (0, 0))], dim=2)
+                values = torch.cat([v[:, :, :text], v_map[seen].flatten(2, 3)], dim=2)
+                queries = torch.cat([text_q, self._turned(q_map[patch], self._within(row, column))], dim=2)
+                result = kernel(queries, keys, values).reshape(queries.shape)
+                mean += layout.part_of_patches(row, column) * result[:, :, :text].to(mean.dtype)
+                out_map[patch] = result[:, :, text:].unflatten(2, q_map[patch].shape[2:4])
+        out[:, :, :text] = mean
+
+    def _turned(self, x: Tensor, first: Cells) -> Tensor:
+        """Tokens x [B, heads, h, w, D] whose top-left one is at `first` of its window, turned: [B, heads, h*w, D]."""
+        part = self._place(*first, *x.shape[2:4])
+        return turned(
+            x.flatten(2, 3), [entry[part].flatten(2, 3) for entry in self._of_window], halves=self._halves
+        )
+
+    @staticmethod
+    def _place(top: int, left: int, high: int, wide: int) -> tuple[slice, ...]:
+        return (slice(None), slice(None), slice(top, top + high), slice(left, left + wide))
+
+    @staticmethod
+    def _within(row: QuerySpan, column: QuerySpan) -> Cells:
+        return row.start - row.key_start, column.start - column.key_start
+
+
+def _heads_at_once(
+    q: Tensor, layout: WindowLayout, text: int, attend: Attend | None, room: int | None
+) -> int:
+    """How many heads of all samples fit into `room` bytes, at least one."""
+    if room is None:
+        return q.shape[1]
+    batch, heads, _, dim = q.shape
+    keys = text + layout.window[0] * layout.window[1]
+    kernel = kernel_needs(dim, fused=is_fused(q, attend), queries=keys, keys=keys)
+    one = COPIES * keys * dim * q.element_size() + kernel.all_queries
+    return max(1, min(heads, room // max(1, batch * one)))
