@@ -135,7 +135,7 @@ class JointWindow:
         axis = 2 if split else 1
         layer = self._as_called(layer, q, axis)
         reason = _unusual(args, extra) or self._why_not_windowed(layer.tokens, q, k, v, axis=axis)
-        if not reason and self._rotation is not None and undone is None and self._others(layer):
+        if not reason and self._rotation and not undone and self._others(layer) and not self._fits():
             reason = "its q and k were turned in a way that is not known"
         if reason or self._fits():
             self._count_fallback(reason)
