@@ -6,16 +6,18 @@ pass) and :1507-1531 (second pass, where the scripts are asked twice with the re
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import mini_flux
 import mini_forge
 import pytest
 import torch
-from test_patcher import LAYERS, TARGET, FluxModel
+from test_patcher import FAMILY, LAYERS, FluxModel
 from test_patcher_stage import CELLS, ForgeObjects
 
 from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
+from scalediff.models import families
 from scalediff.settings.config import ScaleDiffConfig
 
 
@@ -224,14 +226,9 @@ def test_video_is_left_alone(job, windowed, monkeypatch):
 
 def test_flux_panorama(job, windowed, monkeypatch):
     """The paper's own case: joint attention of a transformer (B.3)."""
-    from scalediff.hosts.patcher import models as patcher_models
-    from scalediff.hosts.patcher.forge import ForgeHost
-
     model = FluxModel().eval().requires_grad_(False)
     model.predictor = SimpleNamespace(prediction_type="const", sigma=lambda t: t / 1000, mu=1.15)
-    monkeypatch.setattr(patcher_models, "NATIVE_TRANSFORMER", (CELLS, CELLS))
-    monkeypatch.setattr(ForgeHost, "joint_attention", classmethod(lambda cls, family: TARGET))
-    monkeypatch.setattr(ForgeHost, "family", classmethod(lambda cls, network: "flux"))
+    monkeypatch.setattr(families, "FAMILIES", (replace(FAMILY, native=(CELLS, CELLS)),))
     job.sd_model.forge_objects_after_applying_lora = ForgeObjects(unet=mini_forge.Patcher(model))
     job.context = torch.ones(1, 5, mini_flux.WIDTH)
     job.reset()
