@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 VENV3 := .venv-gradio3
+# The files of the suite side by side, one worker a core; a worker and the servers that it starts take about 2 GB.
+PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo serve test lint types check-python train bench bench-gpu quality bench-repetition soak clean
 
@@ -13,8 +15,8 @@ serve: $(VENV)/.runtime  ## the page and the API on http://127.0.0.1:7860
 	$(PY) -m pocket_webui serve
 
 test: $(VENV)/.dev $(VENV3)/.installed lint types  ## the whole suite
-	$(PY) -m pytest tests
-	$(VENV3)/bin/python -m pytest tests/page
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(PARALLEL)
+	OMP_NUM_THREADS=1 $(VENV3)/bin/python -m pytest tests/page
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

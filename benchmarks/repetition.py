@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,20 @@ def requests(prompt: str, seed: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def measure(generate: Generate, seeds: int, keep: Path | None) -> dict[str, dict[str, Any]]:
-    """Objects and seconds of every method over `seeds` seeds; pictures go to `keep` if given."""
+METHODS = tuple(requests("", 0))
+
+
+def measure(
+    generate: Generate, seeds: int, keep: Path | None, methods: Collection[str] = METHODS
+) -> dict[str, dict[str, Any]]:
+    """Objects and seconds of the methods over `seeds` seeds; pictures go to `keep` if given."""
     captions = wide_captions()
     found: dict[str, dict[str, Any]] = {}
     for seed in tqdm(range(seeds), desc="seeds"):
         prompt = str(captions[seed * 37 % len(captions)])
         for name, body in requests(prompt, seed).items():
+            if name not in methods:
+                continue
             started = time.monotonic()
             image = generate(body)
             row = found.setdefault(name, {"objects": [], "seconds": []})
@@ -72,9 +80,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("outputs/repetition"))
     parser.add_argument("--keep", action="store_true", help="save every picture too")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="only these")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    found = measure(generator(), args.seeds, args.out if args.keep else None)
+    found = measure(generator(), args.seeds, args.out if args.keep else None, args.methods)
     (args.out / "repetition.json").write_text(json.dumps(found, indent=1))
     print(table(found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +12,16 @@ from pocket_process import answers, served
 # How long an example takes says nothing about the code on a machine that is busy with something else.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+# The longest files, each by programs of its own: begun first, so that none of them runs on alone at the end.
+LONGEST = ("training/test_trained_model.py", "benchmarks/test_soak.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, else in the order of the folders, which tests of two hosts in one process rely on."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).as_posix() not in LONGEST)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

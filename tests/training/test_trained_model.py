@@ -13,7 +13,8 @@ from torch import nn
 from pocket_webui.model.checkpoint import CHECKPOINT_DIR, DEFAULT_CHECKPOINT, load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 4
+SEEDS = 3
+METHODS = ("native", "direct 4x", "ScaleDiff 4x")
 CELL, PATCH = 8, 64  # px of a latent cell, and of a query patch: half of the native side of 128
 
 
@@ -58,6 +59,8 @@ def made(tmp_path_factory):
         str(SEEDS),
         "--out",
         str(out),
+        "--methods",
+        *METHODS,
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
