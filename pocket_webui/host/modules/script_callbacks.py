@@ -101,6 +101,14 @@ _CATEGORIES = (
 callback_map: dict[str, list[ScriptCallback]] = {f"callbacks_{category}": [] for category in _CATEGORIES}
 
 
+def _calling_file() -> str:
+    """The file that called into this one. Frame by frame: `inspect.stack` reads the source of every caller's line."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
+        frame = frame.f_back
+    return frame.f_code.co_filename if frame is not None else "unknown file"
+
+
 def add_callback(
     callbacks: list[ScriptCallback],
     fun: Callable,
@@ -111,8 +119,7 @@ def add_callback(
 ) -> None:
     """Appends a hook under a unique name "extension/file/category[/name]"."""
     if filename is None:
-        frames = [frame.filename for frame in inspect.stack() if frame.filename != __file__]
-        filename = frames[0] if frames else "unknown file"
+        filename = _calling_file()
     extension = extensions.find_extension(filename)
     owner = extension.canonical_name if extension else "base"
     base = "/".join([owner, os.path.basename(filename), category, *([name] if name else [])])
@@ -258,7 +265,6 @@ def remove_callbacks_for_function(callback_func: Callable) -> None:
 
 def remove_current_script_callbacks() -> None:
     """Unregisters everything that the calling script's file has registered."""
-    frames = [frame.filename for frame in inspect.stack() if frame.filename != __file__]
-    filename = frames[0] if frames else "unknown file"
+    filename = _calling_file()
     for callbacks in callback_map.values():
         callbacks[:] = [c for c in callbacks if c.script != filename]

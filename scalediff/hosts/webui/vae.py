@@ -77,7 +77,9 @@ def _asked_for(sd_model: Any, config: ScaleDiffConfig, form: LatentForm = USUAL)
         ceiling = preferences.memory_ceiling(shared.opts)
         if tiling_host is not None and (always or not ceiling):  # what is free is the host's business
             return hosts_tile if always else None
-        limit = memory_limit(devices.device, ceiling=ceiling, weights=weight_bytes(*networks_of(sd_model)))
+        # thousands of tensors are looked at, so only where the answer counts
+        weights = weight_bytes(*networks_of(sd_model)) if ceiling else 0
+        limit = memory_limit(devices.device, ceiling=ceiling, weights=weights)
         tile = choose_tile(part, latent_size, limit=limit, always=always)
         return hosts_tile if tile is not None and tiling_host is not None else tile
 
