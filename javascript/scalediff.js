@@ -6,7 +6,9 @@
 
     const EVERY_MS = 400;
     const WAIT_AFTER_FAILURE = 12; // intervals: about five seconds
-    const NO_PICTURE = "Put in a picture that is smaller than the size: it is enlarged to it.";
+    const NONE_BY_HAND = "none"; // in the hidden field `by_hand`: everything is left to the preset
+    const NO_PICTURE = "Put in a picture: it is enlarged.";
+    const UNUSED = "Not used while ScaleDiff is on: see its New detail.";
 
     function page() {
         return typeof gradioApp === "function" ? gradioApp() : document;
@@ -30,20 +32,66 @@
         return text ? text.value : null;
     }
 
-    // Only what differs from the default, as in a list of arguments: the rest is the preset's business.
-    function settings(tab, line) {
-        const changed = {};
-        for (const [name, usual] of Object.entries(JSON.parse(line.dataset.defaults))) {
-            const now = value(`script_${tab}_scalediff_${name}`);
-            if (now !== null && now !== usual) changed[name] = now;
-        }
-        return changed;
+    function put(id, now) {
+        const input = find(id, "input[type=number]") || find(id, "textarea") || find(id, "input");
+        if (!input || input.value === String(now)) return;
+        input.value = now;
+        input.dispatchEvent(new Event("input", {bubbles: true})); // as the hosts' own updateInput
     }
 
+    // ---- which settings a person has set, of those that presets set: the page sends them all in a list
+
+    const ours = (tab, name) => `script_${tab}_scalediff_${name}`;
+    const presetNames = (line) => line.dataset.preset.split(" ");
+    const byHand = (tab) => (value(ours(tab, "by_hand")) || "").split(" ").filter(Boolean);
+
+    function keepByHand(tab, names) {
+        put(ours(tab, "by_hand"), [...new Set(names)].filter((name) => name !== NONE_BY_HAND).join(" ") || NONE_BY_HAND);
+    }
+
+    // a host may fill controls from saved defaults of the user's: those are meant, too
+    function beginByHand(tab, line) {
+        if (byHand(tab).length) return;
+        const defaults = JSON.parse(line.dataset.defaults);
+        keepByHand(tab, presetNames(line).filter((name) => {
+            const now = value(ours(tab, name));
+            return now !== null && now !== defaults[name];
+        }));
+    }
+
+    // what scripts of the page put into a control is not trusted: a paste, a preset
+    function noticeByHand(tab, event) {
+        const line = find(ours(tab, "estimate"), ".scalediff-line");
+        if (!event.isTrusted || !line) return;
+        const name = presetNames(line).find((one) => event.target.closest(`#${CSS.escape(ours(tab, one))}`));
+        if (name) keepByHand(tab, [...byHand(tab), name]);
+    }
+
+    // the controls that nobody has set show what the preset makes of them for the loaded model
+    function followPreset(tab, line, used) {
+        const kept = byHand(tab);
+        for (const name of presetNames(line)) {
+            if (name in used && !kept.includes(name)) put(ours(tab, name), used[name]);
+        }
+    }
+
+    // By name; null for what is left to the preset.
+    function settings(tab, line) {
+        const chosen = {};
+        for (const name of Object.keys(JSON.parse(line.dataset.defaults))) chosen[name] = value(ours(tab, name));
+        if (chosen.preset === "Custom") return chosen;
+        const kept = byHand(tab);
+        presetNames(line).filter((name) => !kept.includes(name)).forEach((name) => (chosen[name] = null));
+        return chosen;
+    }
+
+    // ---- sizes
+
+    // without Hires. fix Auto stands for a factor that is the endpoint's own
     function hiresSizes() {
         const on = find("txt2img_hr-checkbox", "input");
-        if (on && !on.checked) return {say: "Choose a target size, or open Hires. fix and choose it there: ScaleDiff takes its place."};
         const sizes = {width: number("txt2img_width"), height: number("txt2img_height")};
+        if (on && !on.checked) return sizes;
         const hr_resize_x = number("txt2img_hr_resize_x") || 0;
         const hr_resize_y = number("txt2img_hr_resize_y") || 0;
         if (!hr_resize_x && !hr_resize_y) return {...sizes, hr_scale: number("txt2img_hr_scale")};
@@ -63,10 +111,10 @@
     }
 
     // what the host would make of the init image, and how much of it, is the endpoint's business
-    function img2imgSizes(chosen) {
+    function img2imgSizes() {
         const image = initImage();
-        if (!image) return {say: chosen.target ? "Put in a picture: it is enlarged." : NO_PICTURE};
-        const [width, height] = chosen.target ? [null, null] : img2imgTarget(image);
+        if (!image) return {say: NO_PICTURE};
+        const [width, height] = img2imgTarget(image);
         const modes = Array.from(page().querySelectorAll("#resize_mode input"));
         const resize_mode = Math.max(0, modes.findIndex((input) => input.checked));
         return {width, height, init_width: image.naturalWidth, init_height: image.naturalHeight, resize_mode};
@@ -74,14 +122,16 @@
 
     // one pass over the size of the tab, with nothing enlarged; the preset stands for the mode
     function isDirect(chosen) {
-        return chosen.mode === "Direct" || (chosen.preset === "Panorama" && !("mode" in chosen));
+        return chosen.mode === "Direct" || (chosen.preset === "Panorama" && chosen.mode === null);
     }
 
+    // a target size of our own is read from the settings by the endpoint
     function sizesOf(tab, chosen) {
-        if (isDirect(chosen)) return {width: number(`${tab}_width`), height: number(`${tab}_height`)};
-        if (tab === "img2img") return img2imgSizes(chosen);
-        // with a target size of our own the endpoint reads the factor from the settings
-        return chosen.target ? {width: number("txt2img_width"), height: number("txt2img_height")} : hiresSizes();
+        if (tab === "img2img") return img2imgSizes();
+        if (isDirect(chosen) || chosen.target !== "Auto") {
+            return {width: number("txt2img_width"), height: number("txt2img_height")};
+        }
+        return hiresSizes();
     }
 
     function request(tab, line) {
@@ -96,19 +146,24 @@
             batch_size: number(`${tab}_batch_size`),
             sampler_name: value(`${tab}_sampling`),
             hr_sampler_name: tab === "txt2img" ? value("hr_sampler") : null,
-            settings: chosen,
+            settings: [true, ...Object.values(chosen)], // in the order of the arguments
         };
     }
 
-    // what the preset made of settings that were left alone
-    function preset(asked, line, used) {
-        const defaults = JSON.parse(line.dataset.defaults);
-        const parts = Object.keys(used)
-            .filter((name) => name in defaults && name !== "preset")
-            .filter((name) => name !== "tau" || !asked.stage_tau)
-            .filter((name) => !(name in asked) && used[name] !== defaults[name])
-            .map((name) => `${name.replaceAll("_", " ")} ${used[name]}`);
-        return parts.length ? ` Preset: ${parts.join(", ")}.` : "";
+    // ---- Denoising strength, in whose place tau stands
+
+    function isOn(tab) {
+        const box = find(ours(tab, "enabled-checkbox"), "input") || find(ours(tab, "enabled"), "input[type=checkbox]");
+        return Boolean(box && box.checked);
+    }
+
+    function showUnused(tab, line) {
+        const control = page().querySelector(`#${tab}_denoising_strength`);
+        if (!control) return;
+        const unused = isOn(tab) && !isDirect(settings(tab, line));
+        if (control.classList.contains("scalediff-unused") === unused) return;
+        control.classList.toggle("scalediff-unused", unused);
+        control.title = unused ? UNUSED : "";
     }
 
     async function ask(body, line) {
@@ -121,7 +176,7 @@
         if (response.status === 422) return {text: String(estimate.detail), wrong: true};
         if (!response.ok) throw new Error(`estimate: ${response.status}`);
         const note = estimate.note ? ` (${estimate.note})` : "";
-        return {text: `${estimate.line}${note}.${preset(body.settings, line, estimate.settings)}`, wrong: false};
+        return {text: `${estimate.line}${note}.`, wrong: false, used: estimate.settings};
     }
 
     // what the line is to show; null where the server did not answer
@@ -156,7 +211,10 @@
         let waits = 0; // intervals to let pass after a failure
         setInterval(async () => {
             const line = find(`script_${tab}_scalediff_estimate`, ".scalediff-line");
-            if (!line || line.parentElement.offsetParent === null) return;
+            if (!line) return;
+            showUnused(tab, line);
+            if (line.parentElement.offsetParent === null) return;
+            beginByHand(tab, line);
             const body = request(tab, line);
             const now = question(tab, body);
             const still = now === before;
@@ -171,10 +229,14 @@
             const received = await message(body, line);
             if (answered !== now) return; // the values have changed meanwhile
             shown = received; // by the next interval
+            if (received && received.used) followPreset(tab, line, received.used);
             waits = received ? 0 : WAIT_AFTER_FAILURE;
             if (!received) answered = "";
         }, EVERY_MS);
     }
 
-    ["txt2img", "img2img"].forEach(follow);
+    ["txt2img", "img2img"].forEach((tab) => {
+        follow(tab);
+        document.addEventListener("input", (event) => noticeByHand(tab, event), true);
+    });
 })();

@@ -59,7 +59,7 @@ DISTURBANCES = {
     "compiled": 1,
     "checkpoint": 1,
 }
-BAD = ({"tau": 0}, {"tau": "much"}, {"no_such": 1}, {"stage_factor": 9}, {"target": "5x"}, {"shift": 3})
+BAD = ({"tau": 0}, {"tau": "much"}, {"no_such": 1}, {"stage_factor": 9}, {"target": "17x"}, {"shift": 3})
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,9 @@ def picture(size: tuple[int, int], seed: int) -> Image.Image:
 
 
 def _settings(source: random.Random, kind: str) -> dict[str, Any]:
-    drawn = {param.attr: _value(source, param) for param in PARAMS if source.random() < 0.3}
+    drawn = {
+        param.attr: _value(source, param) for param in PARAMS if param.recorded and source.random() < 0.3
+    }
     drawn["enabled"] = kind != "disabled"
     drawn.setdefault("mode", "Stages")
     if kind == "direct":

@@ -101,7 +101,7 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("ScaleDiff")
     group.add_argument("--no-scalediff", action="store_true", help="enlarge by the ordinary way")
     for param in PARAMS:
-        if param.attr != "enabled":
+        if param.attr != "enabled" and param.recorded:
             _add_setting(group, param)
 
 

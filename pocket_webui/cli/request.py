@@ -13,8 +13,8 @@ from pocket_webui.cli.limits import LARGEST, SMALLEST, UsageError
 from scalediff.settings import presets
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import DIRECT
-from scalediff.settings.planning import target_factor
 from scalediff.settings.table import PARAMS
+from scalediff.settings.target import TargetSize, read
 
 SCRIPT = "ScaleDiff"
 UPSCALER, STEPS, STRENGTH = "Latent", 0, 0.7
@@ -62,19 +62,19 @@ def _runs_direct(arguments: argparse.Namespace) -> bool:
     config = _config(arguments)
     if not config.enabled or config.mode != DIRECT:
         return False
-    in_stages = {param.attr for param in PARAMS if DIRECT not in param.modes}
+    in_stages = {param.attr for param in PARAMS if DIRECT not in param.modes and param.attr != "target"}
     _refuse_unused([name for name in _settings(arguments) if name in in_stages], "in Direct mode")
     return True
 
 
-def _target(arguments: argparse.Namespace) -> float | None:
-    """The factor of --target; None where it leaves the size alone."""
-    factor = target_factor(_config(arguments))
-    if factor is not None and arguments.no_scalediff:
+def _target(arguments: argparse.Namespace) -> TargetSize | None:
+    """What --target asks for; None where it leaves the size alone."""
+    wanted = read(_config(arguments).target)
+    if wanted is not None and arguments.no_scalediff:
         raise UsageError(
             "--target is ScaleDiff's: beside --no-scalediff enlarge by --hires, in img2img by --scale"
         )
-    return factor
+    return wanted
 
 
 def _refuse_unused(names: Iterable[str], where: str) -> None:
@@ -112,8 +112,9 @@ def _img2img(arguments: argparse.Namespace) -> dict[str, Any]:
     from pocket_webui.server.pictures import to_base64
 
     image = _open(arguments.image)
-    factor = _target(arguments) or arguments.scale or 1.0
-    width, height = arguments.size or (round(side * factor / 8) * 8 for side in image.size)
+    wanted, scale = _target(arguments), arguments.scale or 1.0
+    by_scale = [round(side * scale / 8) * 8 for side in image.size]
+    width, height = arguments.size or (wanted.of(image.size) if wanted else by_scale)
     if not all(SMALLEST <= side <= LARGEST for side in (width, height)):
         raise UsageError(f"the result would be {width}x{height}: {SMALLEST} to {LARGEST} pixels are possible")
     enlarged = width * height > image.width * image.height or _config(arguments).fit_init

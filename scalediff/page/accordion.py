@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scalediff.page.page_key import KEY
-from scalediff.settings.parameter import Param
-from scalediff.settings.table import PARAMS
+from scalediff.settings.parameter import GROUPS, Param
+from scalediff.settings.table import BY_PRESET, NONE_BY_HAND, PARAMS
 
 ADVANCED = "Advanced"
+BY_HAND = "by_hand"
 
 
 @dataclass
@@ -54,19 +55,21 @@ def build(elem_id: Callable[[str], str], tab: str) -> Page:
     page = Page()
     with ExitStack() as open_blocks:
         _open_accordion(open_blocks, page, enable, elem_id, tab)
-        plain = sorted((param for param in rest if not param.advanced), key=lambda param: not param.on_top)
-        advanced = [param for param in rest if param.advanced]
+        plain = sorted((param for param in rest if not param.group), key=lambda param: not param.on_top)
         made = {param.attr: _placed(param, elem_id, tab) for param in plain}
         # no input of a job: it is not among the components that are returned
         gr.HTML(_line(rest), elem_id=elem_id("estimate"))
-        if advanced:
-            with gr.Accordion(ADVANCED, open=False, elem_id=elem_id("advanced")):
-                made.update({param.attr: _placed(param, elem_id, tab) for param in advanced})
+        with gr.Accordion(ADVANCED, open=False, elem_id=elem_id("advanced")):
+            for group in GROUPS:
+                gr.Markdown(group, elem_id=elem_id(group.lower()), elem_classes=["scalediff-group"])
+                members = [param for param in rest if param.group == group]
+                made.update({param.attr: _placed(param, elem_id, tab) for param in members})
+    _leave_to_preset(made["preset"][0], made[BY_HAND][0])
     for param in rest:
         page.add(param, made[param.attr][0], tab)
     for param in rest:
         place = made[param.attr][1]
-        if place is not None:
+        if place is not None and param.recorded:
             page.add_place(param, place, tab)
     return page
 
@@ -76,6 +79,9 @@ def pasted(param: Param, parameters: dict[str, Any], tab: str) -> Any:
 
     Nor is set what changes nothing on the tab.
     """
+    if param.attr == BY_HAND:
+        known = [row.attr for row in PARAMS if row.by_preset and row.infotext_key in parameters]
+        return " ".join(known) or NONE_BY_HAND
     if tab not in param.works_in:
         return param.default
     try:
@@ -84,10 +90,27 @@ def pasted(param: Param, parameters: dict[str, Any], tab: str) -> Any:
         return param.default
 
 
+def _leave_to_preset(preset: Any, by_hand: Any) -> None:
+    """A person who chooses a preset wants all of it: nothing counts as set by hand any more.
+
+    A paste or our script that sets the dropdown is no person. Without our script, which fills `by_hand` when the page
+    is there, it stays empty and values at their default are the preset's.
+    """
+    by_hand.do_not_save_to_config = True  # the hosts' word for: no default to be kept in ui-config.json
+    preset.input(
+        lambda now: NONE_BY_HAND if now else "",
+        inputs=[by_hand],
+        outputs=[by_hand],
+        queue=False,
+        show_progress="hidden",
+        api_name=False,
+    )
+
+
 def _line(params: Iterable[Param]) -> str:
     """The empty line that javascript/scalediff.js fills, with what it has to know of the settings."""
     defaults = html.escape(json.dumps({param.attr: param.default for param in params}))
-    data = f'data-defaults="{defaults}" data-key="{html.escape(KEY)}"'
+    data = f'data-defaults="{defaults}" data-preset="{" ".join(BY_PRESET)}" data-key="{html.escape(KEY)}"'
     return f'<div class="scalediff-line" aria-live="polite" {data}></div>'
 
 
@@ -137,7 +160,7 @@ def _component(param: Param, elem_id: Callable[[str], str]) -> Any:
     if param.kind is bool:
         return gr.Checkbox(**common)
     if param.choices:
-        return gr.Dropdown(list(param.choices), **common)
+        return gr.Dropdown(list(param.choices), allow_custom_value=param.spelled is not None, **common)
     if param.kind is str:
         return gr.Textbox(max_lines=1 if param.entries else 3, **common)
     return gr.Slider(minimum=param.minimum, maximum=param.maximum, step=param.step, **common)

@@ -19,7 +19,15 @@ from scalediff.cost.times import StepTimes
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL, cells_of
 from scalediff.models.inspection import ModelMap
-from scalediff.page.request import HiresArithmetic, Sizes, check_stages, read_request, shrinks, sizes_of
+from scalediff.page.request import (
+    HiresArithmetic,
+    Sizes,
+    canvas_of,
+    check_stages,
+    read_request,
+    shrinks,
+    sizes_of,
+)
 from scalediff.settings import planning, presets, sizes
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import DIRECT, Value
@@ -73,7 +81,7 @@ def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
         config = presets.resolve(config, "")
     direct = config.mode == DIRECT
     if direct:
-        plan = _direct_plan(values, model)
+        plan = _direct_plan(values, config, model)
         sizes = Sizes(plan.target, plan.target, plan.target)
     else:
         plan, sizes = stage_plan(values, config, model)
@@ -124,10 +132,10 @@ def _line(plan: StagePlan, sizes: Sizes, cost: PlanEstimate | DirectEstimate | N
     return cost.line(cropped) if isinstance(cost, PlanEstimate) else plan_line(plan, cropped)
 
 
-def _direct_plan(values: dict[str, Value], model: HostModel | None) -> StagePlan:
-    """The one pass of Direct mode over width and height."""
-    canvas = (int(values["width"]), int(values["height"]))
+def _direct_plan(values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None) -> StagePlan:
+    """The one pass of Direct mode over its canvas."""
     cell = model.model_map.cell if model else CELL
+    canvas = canvas_of(values, config, cell)
     native_size = model.model_map.native_size if model else cells_of(canvas, cell)
     return planning.direct_plan(native_size, canvas, steps=int(values["steps"]), cell=cell)
 

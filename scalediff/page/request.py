@@ -8,7 +8,7 @@ from typing import Any
 
 from scalediff.method import cascade
 from scalediff.method.geometry import CELL, PixelSize, whole_cells
-from scalediff.settings import planning, sizes
+from scalediff.settings import sizes, target
 from scalediff.settings.arguments import read_arguments
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import Param, Value, shown
@@ -96,22 +96,40 @@ def sizes_of(
     """The sizes of a run in Stages mode as the host makes them, before a large base is shrunk.
 
     `hires_size` is the host's own arithmetic for a second pass; Automatic1111's where it is not known. `cell` is the
-    model's, in pixels.
+    model's, in pixels. ValueError for a target size that is too near to the first picture, or too far.
     """
     first = _pair(values, "width", "height")
     init = _pair(values, "init_width", "init_height")
-    factor = planning.target_factor(config)
+    wanted = target.read(config.target)
+    why_not = wanted and target.why_not(init if all(init) else first, wanted)
+    if why_not:
+        raise ValueError(why_not)
     if all(init):
-        return _img2img_sizes(first, init, values, config, factor, cell)
+        return _img2img_sizes(first, init, values, config, wanted, cell)
     base = whole_cells(first, cell)
-    resize, target = (
+    resize, final = (
         _pair(values, "hr_resize_x", "hr_resize_y"),
         _pair(values, "target_width", "target_height"),
     )
-    if factor is None and all(target) and not any(resize):
-        return Sizes(base, whole_cells(target, cell), whole_cells(target, cell))
-    hires = hires_size(first, factor or float(values["hr_scale"]), (0, 0) if factor else resize, cell)
+    if wanted is None and all(final) and not any(resize):
+        return Sizes(base, whole_cells(final, cell), whole_cells(final, cell))
+    if wanted is None:
+        hires = hires_size(first, float(values["hr_scale"]), resize, cell)
+    else:
+        hires = hires_size(first, wanted.factor or 1.0, wanted.pixels or (0, 0), cell)
     return Sizes(base, hires.run, hires.delivered)
+
+
+def canvas_of(values: dict[str, Value], config: ScaleDiffConfig, cell: int = CELL) -> PixelSize:
+    """Size of the one pass of Direct mode, in pixels; `cell` and ValueError as in `sizes_of`."""
+    first, init = _pair(values, "width", "height"), _pair(values, "init_width", "init_height")
+    own, wanted = init if all(init) else first, target.read(config.target)
+    if wanted is None:
+        return first
+    why_not = target.why_not(own, wanted)
+    if why_not:
+        raise ValueError(why_not)
+    return wanted.of(own, cell)
 
 
 def shrinks(values: dict[str, Value], config: ScaleDiffConfig) -> bool:
@@ -136,12 +154,13 @@ def _img2img_sizes(
     init: PixelSize,
     values: dict[str, Value],
     config: ScaleDiffConfig,
-    factor: float | None,
+    wanted: target.TargetSize | None,
     cell: int,
 ) -> Sizes:
     mode = int(values["resize_mode"])
-    target = sizes.enlarged(init, factor, cell=cell) if factor else tab
-    base, whole = sizes.base_size(init, target, mode, cell=cell), whole_cells(target, cell)
+    wanted = wanted or sizes.doubled_unless_enlarging(init, tab, mode, shrinks=config.fit_init, cell=cell)
+    final = wanted.of(init, cell) if wanted else tab
+    base, whole = sizes.base_size(init, final, mode, cell=cell), whole_cells(final, cell)
     if config.fit_init or sizes.own_scale(init, whole, mode) < 1:
         return Sizes(base, whole, whole)
     note = (

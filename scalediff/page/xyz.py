@@ -25,7 +25,7 @@ def add_axes() -> None:
     if plot is None:
         return
     others = [option for option in plot.axis_options if not option.label.startswith(PREFIX)]
-    plot.axis_options[:] = [*others, *(_axis(plot, param) for param in PARAMS)]
+    plot.axis_options[:] = [*others, *(_axis(plot, param) for param in PARAMS if param.recorded)]
 
 
 def overridden(p: Any, config: ScaleDiffConfig) -> ScaleDiffConfig:
@@ -60,7 +60,8 @@ def _axis(plot: Any, param: Param) -> Any:
 
 
 def _choices(param: Param) -> Callable[[], list[str]] | None:
-    return (lambda: list(param.choices)) if param.choices else None
+    """What can be chosen; a plot takes nothing else, so no mere suggestions."""
+    return (lambda: list(param.choices)) if param.choices and not param.spelled else None
 
 
 def _truth_values() -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from scalediff.settings.parameter import shown
-from scalediff.settings.table import DEFAULTS, PARAMS
+from scalediff.settings.table import BY_PRESET, DEFAULTS, PARAMS
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ScaleDiffConfig:
     target: str = DEFAULTS["target"]
     keep_colours: bool = DEFAULTS["keep_colours"]
     last_step_cut: int = DEFAULTS["last_step_cut"]
+    by_hand: str = DEFAULTS["by_hand"]
 
     # Names that the caller wrote down. Not a field: two configs with the same values are equal.
     _given: ClassVar[frozenset[str]] = frozenset()
@@ -70,9 +71,14 @@ class ScaleDiffConfig:
     def left_to_preset(self, name: str) -> bool:
         """Whether `name` is left to the preset: at its default, and not written down by name.
 
-        A list cannot say what its caller meant by a default: pages always send every value.
+        A list cannot say what its caller meant by a default: pages always send every value. Ours, whose controls
+        follow the preset, says in `by_hand` which of them a person has set.
         """
-        return name not in self._given and getattr(self, name) == DEFAULTS[name]
+        if name in self._given:
+            return False
+        if self.by_hand and name in BY_PRESET:
+            return name not in self.by_hand.split()
+        return getattr(self, name) == DEFAULTS[name]
 
     def _with_given(self, names: Iterable[str]) -> ScaleDiffConfig:
         object.__setattr__(self, "_given", frozenset(names))

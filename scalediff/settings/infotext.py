@@ -21,7 +21,7 @@ def write(config: ScaleDiffConfig) -> dict[str, Value]:
     """
     if not config.enabled:
         return {}
-    values = {param: getattr(config, param.attr) for param in PARAMS}
+    values = {param: getattr(config, param.attr) for param in PARAMS if param.recorded}
     return {
         param.infotext_key: value
         for param, value in values.items()
@@ -35,7 +35,11 @@ def read(parameters: Mapping[str, Any]) -> ScaleDiffConfig:
     Foreign keys are ignored. Raises ValueError naming label, value and range where one of ours is invalid.
     """
     return ScaleDiffConfig.from_values(
-        {param.attr: parameters[param.infotext_key] for param in PARAMS if param.infotext_key in parameters}
+        {
+            param.attr: parameters[param.infotext_key]
+            for param in PARAMS
+            if param.recorded and param.infotext_key in parameters
+        }
     )
 
 

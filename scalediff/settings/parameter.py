@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ MOST_ENTRIES = 8  # more stages than any plan has
 LONGEST_TEXT = 200
 TABS = ("txt2img", "img2img")
 STAGED, DIRECT = MODES = ("Stages", "Direct")
+LOOK, SPEED, MEMORY = GROUPS = ("Look", "Speed", "Memory")  # of the advanced settings
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Param:
     """One setting. Labels and infotext keys are public: saved pages and pictures refer to them.
 
     A text is one of `choices`, or whole numbers within `entries`, one per stage, separated by spaces or commas,
-    or free, up to `longest` characters. Where `percent` is set an entry may also be one such as 50%.
+    or free, up to `longest` characters. Where `percent` is set an entry may also be one such as 50%. Where
+    `spelled` is set it decides what is allowed (`words` and `pattern` say it), and `choices` are suggestions.
     """
 
     attr: str
@@ -34,7 +37,12 @@ class Param:
     choices: tuple[str, ...] = ()
     entries: tuple[int, int] | None = None
     percent: bool = False
-    advanced: bool = False
+    spelled: Callable[[str], str | None] | None = None
+    words: str = ""
+    pattern: str = ""
+    group: str = ""  # one of GROUPS, or seen at first sight
+    by_preset: bool = False  # presets set it
+    recorded: bool = True  # of the page itself where not: in no picture, plot or document
     on_top: bool = False  # before the others on the page; the order of arguments is the table's
     longest: int = LONGEST_TEXT
     tabs: tuple[str, ...] = TABS  # where the page shows it; the API takes it everywhere
@@ -46,6 +54,8 @@ class Param:
         """The allowed values in words."""
         if self.kind is bool:
             return "true or false"
+        if self.spelled:
+            return self.words
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         if self.entries:
@@ -77,6 +87,8 @@ class Param:
         """The text in its one spelling; None where it is not allowed."""
         if not isinstance(value, str) or len(value) > self.longest or _has_surrogates(value):
             return None
+        if self.spelled:
+            return self.spelled(value)
         if self.choices:
             return next((choice for choice in self.choices if choice.lower() == value.strip().lower()), None)
         if not self.entries:

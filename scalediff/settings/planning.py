@@ -12,8 +12,6 @@ from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL, Cells, PixelSize, cells_of, whole_cells
 from scalediff.models.inspection import base_window
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.parameter import STAGED
-from scalediff.settings.table import AS_SET
 
 FROM_NOISE = 999  # tau of a pass that starts from pure noise
 
@@ -65,16 +63,6 @@ def stage_values(
             number = _listed_steps(listed[min(index, len(listed) - 1)], number)
         pairs.append((tau, number))
     return pairs
-
-
-def target_factor(config: ScaleDiffConfig) -> float | None:
-    """How many times the first picture's sides the target has; None where the page says it, or no stages run.
-
-    For settings whose preset is filled in already: it may choose the mode.
-    """
-    if config.target == AS_SET or config.mode != STAGED:
-        return None
-    return float(config.target.rstrip("x"))
 
 
 def shrunk_to_native(base: PixelSize, native_size: Cells, *, cell: int = CELL) -> PixelSize:

@@ -12,7 +12,17 @@ from typing import Any
 from scalediff.models.families import defaults_of
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import DIRECT
-from scalediff.settings.table import AUTO, BALANCED, CUSTOM, DETAIL, FAITHFUL, FAST, PANORAMA
+from scalediff.settings.table import (
+    AUTO,
+    BALANCED,
+    BY_PRESET,
+    CUSTOM,
+    DEFAULTS,
+    DETAIL,
+    FAITHFUL,
+    FAST,
+    PANORAMA,
+)
 
 # Preset -> change of the family's tau, structure strength
 FREEDOM = {AUTO: (0, 1.0), FAITHFUL: (-100, 1.0), BALANCED: (0, 0.8), DETAIL: (100, 0.6), FAST: (100, 1.0)}
@@ -44,10 +54,15 @@ def resolve(config: ScaleDiffConfig, family: str) -> ScaleDiffConfig:
     parameters, which leave defaults out, always lead back to it. Resolving twice changes nothing.
     """
     chosen = values(config.preset, family)
-    filled = dataclasses.replace(
-        config, **{name: value for name, value in chosen.items() if config.left_to_preset(name)}
-    )
+    filled = dataclasses.replace(config, by_hand="", **_left(config, chosen))
     repeatable = all(
         not filled.left_to_preset(name) or getattr(filled, name) == chosen[name] for name in chosen
     )
     return filled if repeatable else dataclasses.replace(filled, preset=CUSTOM)
+
+
+def _left(config: ScaleDiffConfig, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What is left to the preset, by name. A page shows there what an earlier preset had chosen."""
+    stale = BY_PRESET if config.by_hand and config.preset != CUSTOM else ()
+    values = {name: DEFAULTS[name] for name in stale} | chosen
+    return {name: value for name, value in values.items() if config.left_to_preset(name)}

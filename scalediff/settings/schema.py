@@ -37,7 +37,9 @@ def property_schema(param: Param) -> dict[str, Any]:
         for name, value in (("minimum", param.minimum), ("maximum", param.maximum))
         if value is not None
     }
-    if param.choices:
+    if param.spelled:
+        limits["pattern"] = param.pattern
+    elif param.choices:
         limits["enum"] = [*param.choices, None]
     if param.entries:
         limits["pattern"] = PERCENTAGES if param.percent else NUMBERS
@@ -53,14 +55,14 @@ def property_schema(param: Param) -> dict[str, Any]:
 def readme_table() -> str:
     """All settings as a Markdown table, in the order of the page's arguments."""
     head = ("| setting | default | allowed | what it does |", "|---|---|---|---|")
-    return "\n".join((*head, *(_readme_row(param) for param in PARAMS)))
+    return "\n".join((*head, *(_readme_row(param) for param in PARAMS if param.recorded)))
 
 
 def _readme_row(param: Param) -> str:
     """One line: label, default, what is allowed, help."""
     default = ("on" if param.default else "off") if param.kind is bool else param.default
     default = "empty" if default == "" else default
-    where = "" if not param.advanced else " *(advanced)*" if param.tabs else " *(API and X/Y/Z plot)*"
+    where = f" *({param.group})*" if param.group else ""
     return f"| {param.label}{where} | {default} | {param.allowed} | {param.help} |"
 
 

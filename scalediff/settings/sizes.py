@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scalediff.method.geometry import CELL, PixelSize, whole_cells
+from scalediff.settings.target import AUTO_FACTOR, TargetSize
 
 STRETCH, CROP, FILL = 0, 1, 2  # img2img's resize modes, as the hosts number them
 
@@ -44,11 +45,6 @@ def hires_of(run: PixelSize, cut: PixelSize = (0, 0), *, cell: int = CELL) -> Hi
     return HiresSize((across * cell, down * cell), ((across - cut[0]) * cell, (down - cut[1]) * cell))
 
 
-def enlarged(size: PixelSize, factor: float, *, cell: int = CELL) -> PixelSize:
-    """`size` times `factor`, each side in whole latent cells of `cell` pixels, one at least."""
-    return whole_cells((int(size[0] * factor), int(size[1] * factor)), cell)
-
-
 def own_scale(source: PixelSize, target: PixelSize, resize_mode: int) -> float:
     """How large the part of `source` that img2img would use is, relative to `target`.
 
@@ -67,3 +63,16 @@ def base_size(source: PixelSize, target: PixelSize, resize_mode: int, *, cell: i
     scale = own_scale(source, target, resize_mode)
     width, height = (max(cell, round(side * scale / cell) * cell) for side in target)
     return width, height
+
+
+def doubled_unless_enlarging(
+    source: PixelSize, tab: PixelSize, resize_mode: int, *, shrinks: bool, cell: int = CELL
+) -> TargetSize | None:
+    """What Auto means in img2img: None where the tab's own size enlarges the init image, else twice the image.
+
+    `shrinks`: a large init image is made smaller first, so that the tab's size may enlarge it after all. `cell` is the
+    model's, in pixels.
+    """
+    if shrinks or min(tab) < cell or own_scale(source, whole_cells(tab, cell), resize_mode) < 1:
+        return None
+    return TargetSize(factor=AUTO_FACTOR)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalediff.settings.parameter import MODES, STAGED, Param
+from scalediff.settings import target
+from scalediff.settings.parameter import LOOK, MEMORY, MODES, SPEED, STAGED, Param
 
 LONGEST_PROMPT = 4000
 PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Fast", "Panorama", "Custom")
 AUTO, FAITHFUL, BALANCED, DETAIL, FAST, PANORAMA, CUSTOM = PRESETS
 BASE, STAGE = CONDITIONINGS = ("Base", "Stage")
-AS_SET = "As set on the page"
-TARGETS = (AS_SET, "2x", "3x", "4x", "6x", "8x")
 TILING_AUTO, TILING_ON, TILING_OFF = TILINGS = ("Auto", "On", "Off")
 
 _FACTOR = {
@@ -20,7 +19,9 @@ _FACTOR = {
     "minimum": 0.03125,
     "maximum": 0.5,
     "step": 0.03125,
-    "advanced": True,
+    "group": LOOK,
+    "tabs": (),
+    "by_preset": True,
     "modes": (STAGED,),
 }
 
@@ -31,11 +32,11 @@ PARAMS: tuple[Param, ...] = (
         infotext_key="ScaleDiff",
         kind=bool,
         default=False,
-        help="Enlarge in stages with windowed attention instead of the ordinary second pass.",
+        help="Draws the picture larger, in stages, with new detail, in place of the ordinary second pass.",
     ),
     Param(
         attr="tau",
-        label="Restart timestep (tau)",
+        label="New detail (tau)",
         infotext_key="ScaleDiff tau",
         kind=int,
         default=400,
@@ -43,12 +44,13 @@ PARAMS: tuple[Param, ...] = (
         maximum=999,
         step=1,
         modes=(STAGED,),
-        help="Noise level at which each stage restarts, used in place of Denoising strength. "
-        "Higher: more new detail, and more repeated objects.",
+        by_preset=True,
+        help="How much each stage draws anew; used in place of Denoising strength. Higher: more detail, and in the end "
+        "repeated objects.",
     ),
     Param(
         attr="structure_strength",
-        label="Structure strength",
+        label="Keep the layout",
         infotext_key="ScaleDiff structure strength",
         kind=float,
         default=1.0,
@@ -56,7 +58,8 @@ PARAMS: tuple[Param, ...] = (
         maximum=1.0,
         step=0.05,
         modes=(STAGED,),
-        help="How firmly the layout of the smaller picture is kept. 0 switches the guidance off.",
+        by_preset=True,
+        help="How firmly shapes stay where the smaller picture has them. 0: free.",
     ),
     Param(
         attr="stage_factor",
@@ -67,9 +70,9 @@ PARAMS: tuple[Param, ...] = (
         minimum=1.25,
         maximum=4.0,
         step=0.25,
-        advanced=True,
         modes=(STAGED,),
-        help="How much each stage enlarges. Smaller: more stages, slower, safer.",
+        group=LOOK,
+        help="How much each stage enlarges. Smaller: more stages, slower, closer to the first picture.",
     ),
     Param(
         attr="shift",
@@ -77,8 +80,9 @@ PARAMS: tuple[Param, ...] = (
         infotext_key="ScaleDiff shift",
         kind=bool,
         default=False,
-        advanced=True,
-        help="Move the attention windows at random in each layer and step, which hides faint seams.",
+        group=LOOK,
+        tabs=(),
+        help="Moves the attention windows at random in each layer and step.",
     ),
     Param(
         attr="lfm_factor",
@@ -102,9 +106,9 @@ PARAMS: tuple[Param, ...] = (
         default=AUTO,
         choices=PRESETS,
         on_top=True,
-        help="Fills in what is left at its default, by the loaded model: Auto as published, Faithful closer "
-        "to the first picture, Detail freer, Fast with about half the work. Panorama: Direct mode. Custom takes every "
-        "value as it stands.",
+        help="Sets the controls below for the loaded model. Auto: as published. Faithful: closer to the first picture. "
+        "Balanced, Detail: freer. Fast: about half the time. Panorama: one pass at the full size, for landscapes. "
+        "Custom: as you set them.",
     ),
     Param(
         attr="window_multiple",
@@ -115,8 +119,10 @@ PARAMS: tuple[Param, ...] = (
         minimum=1.0,
         maximum=2.0,
         step=0.25,
-        help="Side of the attention window, as a multiple of the model's native size. Larger: slower, more "
-        "of the picture seen at once.",
+        group=LOOK,
+        tabs=(),
+        help="Side of the attention window, as a multiple of the model's native size. Larger: slower, more of the "
+        "picture seen at once.",
     ),
     Param(
         attr="stage_tau",
@@ -125,9 +131,10 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default="",
         entries=(1, 999),
-        advanced=True,
         modes=(STAGED,),
-        help="In place of the one above, as in 400 300; the last holds for further stages. Empty: as above.",
+        group=LOOK,
+        tabs=(),
+        help="In place of New detail, as in 400 300; the last holds for further stages. Empty: New detail.",
     ),
     Param(
         attr="stage_steps",
@@ -137,8 +144,9 @@ PARAMS: tuple[Param, ...] = (
         default="",
         entries=(1, 150),
         percent=True,
-        advanced=True,
         modes=(STAGED,),
+        group=SPEED,
+        by_preset=True,
         help="In place of Hires steps, as in 20 12; the last holds for further stages. A share such as 50% is one "
         "of what stands there when this is empty: Hires steps, or the share of the sampling steps that tau leaves.",
     ),
@@ -149,7 +157,9 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default=STAGED,
         choices=MODES,
-        advanced=True,
+        group=LOOK,
+        tabs=(),
+        by_preset=True,
         help="Stages: enlarge a finished picture. Direct: sample at the full size from the start, with windowed "
         "attention alone, for panoramas and patterns; Hires. fix is not needed.",
     ),
@@ -160,9 +170,9 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default="",
         longest=LONGEST_PROMPT,
-        advanced=True,
         tabs=("img2img",),
         modes=(STAGED,),
+        group=LOOK,
         help="In place of the prompt while enlarging, for example without the subject, against repeats. Empty: "
         "the prompt. In txt2img the Hires prompt does this.",
     ),
@@ -173,8 +183,9 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default=BASE,
         choices=CONDITIONINGS,
-        advanced=True,
         modes=(STAGED,),
+        group=LOOK,
+        tabs=(),
         help="The picture size that an SDXL model is told in the stages: that of the base, as published, or the "
         "size of the stage. Other models are told none.",
     ),
@@ -184,11 +195,11 @@ PARAMS: tuple[Param, ...] = (
         infotext_key="ScaleDiff shrink init",
         kind=bool,
         default=False,
-        advanced=True,
-        tabs=("img2img",),
         works_in=("img2img",),
         modes=(STAGED,),
-        help="Start from the native size of the model where the init image is larger: slower, and its details "
+        group=LOOK,
+        tabs=("img2img",),
+        help="Starts from the size that the model was made for where the picture is larger: slower, and its details "
         "are drawn anew.",
     ),
     Param(
@@ -198,9 +209,10 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default=TILING_AUTO,
         choices=TILINGS,
-        advanced=True,
         modes=(STAGED,),
-        help="Decode and encode in tiles, which needs far less memory. Auto: as the settings page says.",
+        group=MEMORY,
+        help="Works on the picture in tiles before and after the stages, which needs far less memory. Auto: where it "
+        "has to.",
     ),
     Param(
         attr="negative_share",
@@ -211,9 +223,11 @@ PARAMS: tuple[Param, ...] = (
         minimum=0.0,
         maximum=1.0,
         step=0.05,
-        advanced=True,
         modes=(STAGED,),
-        help="The first steps of each stage use it (CFG), the others leave it out and take half the time.",
+        group=SPEED,
+        by_preset=True,
+        help="The first steps of each stage use the negative prompt (CFG), the others leave it out and take half the "
+        "time.",
     ),
     Param(
         attr="feature_reuse",
@@ -224,8 +238,10 @@ PARAMS: tuple[Param, ...] = (
         minimum=1,
         maximum=4,
         step=1,
-        advanced=True,
         modes=(STAGED,),
+        group=SPEED,
+        by_preset=True,
+        tabs=(),
         help="Compute the coarse half of a UNet in every n-th step only and reuse it in between. 1: in every step.",
     ),
     Param(
@@ -237,9 +253,9 @@ PARAMS: tuple[Param, ...] = (
         minimum=0.0,
         maximum=1.0,
         step=0.1,
-        advanced=True,
         tabs=(),
         modes=(STAGED,),
+        group=LOOK,
         help="Keep the subject's words away from where the first picture does not show it. 0: off.",
     ),
     Param(
@@ -248,9 +264,9 @@ PARAMS: tuple[Param, ...] = (
         infotext_key="ScaleDiff gate subject",
         kind=str,
         default="",
-        advanced=True,
         tabs=(),
         modes=(STAGED,),
+        group=LOOK,
         help="The words of the prompt that name it, with commas between. Empty: the first phrase of the prompt, up to "
         "a comma or a preposition.",
     ),
@@ -259,12 +275,15 @@ PARAMS: tuple[Param, ...] = (
         label="Target size",
         infotext_key="ScaleDiff target",
         kind=str,
-        default=AS_SET,
-        choices=TARGETS,
+        default=target.AUTO,
+        choices=target.SUGGESTED,
+        spelled=target.spelled,
+        words=target.ALLOWED,
+        pattern=target.PATTERN,
         on_top=True,
         modes=(STAGED,),
-        help="As set on the page: the size of Hires. fix, or of the img2img tab. A factor enlarges the first "
-        "picture by it, and Hires. fix need not be switched on.",
+        help="A factor (2.5x) or pixels (3840x2160). Auto: the size of Hires. fix or of the img2img tab where that "
+        "enlarges, or else 2x. A Panorama is drawn at this size at once.",
     ),
     Param(
         attr="keep_colours",
@@ -272,10 +291,9 @@ PARAMS: tuple[Param, ...] = (
         infotext_key="ScaleDiff keep colours",
         kind=bool,
         default=True,
-        advanced=True,
         modes=(STAGED,),
-        help="Every stage keeps the mean colour of the first picture. Off, as published: it may drift a little from "
-        "stage to stage.",
+        group=LOOK,
+        help="Every stage keeps the mean colour of the first picture, which else drifts a little from stage to stage.",
     ),
     Param(
         attr="last_step_cut",
@@ -286,11 +304,26 @@ PARAMS: tuple[Param, ...] = (
         minimum=0,
         maximum=3,
         step=1,
-        advanced=True,
         modes=(STAGED,),
+        group=SPEED,
+        tabs=(),
         help="So many steps at the end of each stage are not run: the one before them goes straight to the clean "
         "picture. At least one step remains.",
     ),
+    Param(
+        attr="by_hand",
+        label="Set by hand",
+        infotext_key="ScaleDiff set by hand",
+        kind=str,
+        default="",
+        group=LOOK,
+        tabs=(),
+        recorded=False,
+        help="For the page: names of the settings that a preset leaves alone although they are at their default.",
+    ),
 )
+
+BY_PRESET = tuple(param.attr for param in PARAMS if param.by_preset)
+NONE_BY_HAND = "none"  # in `by_hand`: the page leaves everything in BY_PRESET to the preset
 
 DEFAULTS: dict[str, Any] = {param.attr: param.default for param in PARAMS}

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 from webui_client import BASE, Webui, scalediff
 
-TAU = "[ScaleDiff] Restart timestep (tau)"
+TAU = "[ScaleDiff] New detail (tau)"
 ENABLED = "[ScaleDiff] Enabled"
 
 

@@ -336,4 +336,4 @@ def test_cells_of_a_plot_are_jobs_of_their_own(host):
         setattr(cell, xyz.ATTRIBUTE, {"mode": mode})
     texts = {mode: host.run(cell).infotexts[0] for mode, cell in cells.items()}
     assert "ScaleDiff mode: Direct" in texts["Direct"]
-    assert "Hires. fix is off" in texts["Stages"]
+    assert "Hires upscale: 2" in texts["Stages"]

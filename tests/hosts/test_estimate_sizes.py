@@ -87,14 +87,35 @@ def test_img2img_with_a_target_of_ours_or_a_shrunk_picture(host, client, plans, 
     agree(client.post(ESTIMATE, json={**body, "settings": settings}).json(), *plans, processed)
 
 
-def test_a_picture_that_is_large_enough_is_said_to_be(client):
+def test_a_picture_that_the_tab_would_not_enlarge_is_doubled(client):
     body = {"width": 128, "height": 96, "init_width": 128, "init_height": 96}
     answer = client.post(ESTIMATE, json=body).json()
-    assert answer["line"] == "128x96, nothing to upscale"
-    assert answer["note"].startswith(
-        "the init image of 128 x 96 is not smaller than the target of 128 x 96; "
+    assert (answer["target"], answer["note"]) == ([256, 192], None)
+    shrunk = client.post(ESTIMATE, json={**body, "settings": {"fit_init": True}}).json()
+    assert shrunk["target"] == [128, 96]
+    assert shrunk["stages"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "made"),
+    [
+        ({"target": "1.5x"}, (192, 144)),
+        ({"target": "640x160"}, (640, 160)),
+        ({"preset": "Panorama"}, (128, 96)),
+    ]
+    + [
+        ({"preset": "Panorama", "target": size}, made)
+        for size, made in (("2x", (256, 192)), ("400x99", (400, 96)))
+    ],
+)
+def test_the_target_of_the_settings(client, settings, made):
+    answer = client.post(ESTIMATE, json={"width": 128, "height": 96, "settings": settings}).json()
+    assert answer["target"] == list(made)
+    too_far = client.post(
+        ESTIMATE, json={"width": 128, "height": 96, "settings": {**settings, "target": "128x96"}}
     )
-    assert client.post(ESTIMATE, json={**body, "settings": {"fit_init": True}}).json()["stages"]
+    assert too_far.status_code == 422
+    assert "must be 1.1x to 16x of the first picture of 128x96, got 128x96" in too_far.json()["detail"]
 
 
 def test_a_first_picture_is_not_shrunk(host, client, plans):

@@ -21,7 +21,7 @@ def refused(host, *values, **fields):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ((True, 5000), ["Restart timestep (tau)", "5000", "from 1 to 999"]),
+        ((True, 5000), ["New detail (tau)", "5000", "from 1 to 999"]),
         ((True, "much"), ["'much'"]),
         (({"enabled": True, "taux": 1},), ["'taux'", "stage_factor"]),
         ((True, {"stage_factor": 1}), ["Stage factor", "from 1.25 to 4"]),
@@ -128,10 +128,11 @@ def test_nothing_to_enlarge(host):
     assert "not larger than the first picture" in refused(host, True, hr_scale=1.0, steps=3)
 
 
-def test_hires_is_off(host):
+def test_hires_is_off_on_a_host_without_before_process(host, monkeypatch):
+    monkeypatch.setattr(type(host.pocket.txt2img), "before_process", lambda self, p: None)
     comment = refused(host, True, enable_hr=False, steps=3)
-    assert comment.startswith("ScaleDiff is enabled but Hires. fix is off: nothing to upscale. ")
-    assert "Mode: Direct" in comment
+    assert comment.startswith("ScaleDiff is enabled but Hires. fix is off, and this WebUI")
+    assert "Panorama" in comment
 
 
 def test_a_hires_checkpoint_is_judged_in_the_pass(host, monkeypatch):

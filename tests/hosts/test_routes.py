@@ -218,7 +218,7 @@ def test_a_wrong_setting_is_refused_in_the_words_of_a_run(client: TestClient, wr
         ({"steps": "1.5"}, "steps must be a whole number from 1 to 1000, got '1.5'"),
         ({"widht": 512}, "unknown field 'widht'; known are width, height"),
         ({"settings": "all"}, "settings must be an object or a list, got 'all'"),
-        ({"settings": [True, 5000]}, "Restart timestep (tau) must be a whole number from 1 to 999, got 5000"),
+        ({"settings": [True, 5000]}, "New detail (tau) must be a whole number from 1 to 999, got 5000"),
         ({"target_width": 100}, "target_width and target_height must be given together, got 100 and 0"),
         ({"hr_scale": 2, "target_width": 9, "target_height": 9}, "not both, got 2 and 9 x 9"),
         ({"target_width": 9, "target_height": 3}, "must be at least 8, got 9 and 3"),

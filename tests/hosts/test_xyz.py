@@ -85,21 +85,22 @@ def cell(host: Any, p: Any, **values: tuple[Any, Any]) -> Any:
     return host.run(pc)
 
 
-PLAIN = {param.attr: param for param in PARAMS}
+RECORDED = [param for param in PARAMS if param.recorded]
+PLAIN = {param.attr: param for param in RECORDED}
 
 
 def test_every_parameter_has_one_axis_however_often_they_are_added(plot: Any) -> None:
     xyz.add_axes()
     xyz.add_axes()
     labels = [option.label for option in plot.axis_options]
-    assert labels == ["Nothing", *(xyz.axis_label(param) for param in PARAMS)]
+    assert labels == ["Nothing", *(xyz.axis_label(param) for param in RECORDED)]
     assert all(label.startswith("[ScaleDiff] ") for label in labels[1:])
     assert "[ScaleDiff] Enabled" in labels
 
 
 def test_the_host_adds_them_before_it_builds_the_page(plot: Any, booted: SimpleNamespace) -> None:
     booted.script_callbacks.before_ui_callback()
-    assert len(plot.axis_options) == 1 + len(PARAMS)
+    assert len(plot.axis_options) == 1 + len(RECORDED)
 
 
 def test_a_host_without_the_plot_is_left_in_peace(
@@ -110,7 +111,7 @@ def test_a_host_without_the_plot_is_left_in_peace(
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("param", PARAMS, ids=lambda p: p.attr)
+@pytest.mark.parametrize("param", RECORDED, ids=lambda p: p.attr)
 def test_an_axis_sets_its_own_setting_alone(plot: Any, param: Param) -> None:
     xyz.add_axes()
     option = axis(plot, param)

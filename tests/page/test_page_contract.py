@@ -18,16 +18,18 @@ from scalediff.page import accordion as page
 from scalediff.page import page_key
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.parameter import MOST_ENTRIES, Param
+from scalediff.settings.parameter import GROUPS, MOST_ENTRIES, Param
 from scalediff.settings.table import PARAMS
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_SHOWN = 6
+MOST_SHOWN, MOST_ON_THE_PAGE = 5, 12
 
 
 def values_of(param: Param) -> st.SearchStrategy:
     if param.kind is bool:
         return st.booleans()
+    if param.spelled:
+        return st.sampled_from([*param.choices, "2.75x", "1111x640"])
     if param.choices:
         return st.sampled_from(param.choices)
     if param.entries:
@@ -45,7 +47,7 @@ def values_of(param: Param) -> st.SearchStrategy:
 
 
 SETTINGS = st.fixed_dictionaries(
-    {"enabled": st.just(True)}, optional={p.attr: values_of(p) for p in PARAMS[1:]}
+    {"enabled": st.just(True)}, optional={p.attr: values_of(p) for p in PARAMS[1:] if p.recorded}
 )
 NONSENSE = st.one_of(
     st.none(),
@@ -78,8 +80,8 @@ def paste(parameters: dict[str, Any]) -> list[Any]:
 
 
 def effective(config: ScaleDiffConfig) -> ScaleDiffConfig:
-    """The config with everything at its default that its mode makes no use of."""
-    unused = {param.attr: param.default for param in PARAMS if config.mode not in param.modes}
+    """The config with everything at its default that its mode, or a picture, makes no use of."""
+    unused = {p.attr: p.default for p in PARAMS if config.mode not in p.modes or not p.recorded}
     return dataclasses.replace(config, **unused)
 
 
@@ -96,7 +98,7 @@ def test_a_pictures_parameters_lead_back_to_the_same_run(presets: Any, settings:
 def test_what_is_written_is_pasted(settings: dict) -> None:
     config = ScaleDiffConfig.from_values(settings)
     texts = {key: str(value) for key, value in infotext.write(config).items()}
-    assert ScaleDiffConfig.from_values(paste(texts)) == effective(config)
+    assert effective(ScaleDiffConfig.from_values(paste(texts))) == effective(config)
     assert infotext.read(texts) == effective(config)
 
 
@@ -126,7 +128,9 @@ def test_bad_arguments_are_a_short_sentence_or_a_config(args: Any) -> None:
 
 def test_few_controls_are_shown_at_first(with_accordion: None, blocks: gr.Blocks) -> None:
     page.build(elem_id, "txt2img")
-    assert len([param for param in PARAMS if not param.advanced]) <= MOST_SHOWN
+    assert len([param for param in PARAMS if not param.group]) <= MOST_SHOWN
+    assert len([param for param in PARAMS if param.tabs or not param.group]) <= MOST_ON_THE_PAGE
+    assert all(param.group in ("", *GROUPS) for param in PARAMS)
 
 
 def line_of(demo: gr.Blocks) -> str:

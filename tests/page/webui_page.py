@@ -90,6 +90,10 @@ class WebuiTab:
     def expect_line(self, text: str) -> None:
         expect(self.line).to_contain_text(text, timeout=20_000)
 
+    def expect_value(self, setting: str, value: str) -> None:
+        """What a number of ours shows, by and by."""
+        expect(self.ours(setting, "input[type=number]")).to_have_value(value, timeout=20_000)
+
     def start(self) -> None:
         """Press Generate; everything the progress bar says from now on is kept."""
         self.page.evaluate(WATCH, self.name)

@@ -131,7 +131,7 @@ def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture
     said = " ".join(capsys.readouterr().out.split())
     assert "%%" not in said
     if command and command != ["serve"]:
-        for param in PARAMS[1:]:
+        for param in (param for param in PARAMS[1:] if param.recorded):
             assert " ".join(param.help.split()) in said
 
 
@@ -191,7 +191,6 @@ def test_img2img_draws_a_large_picture_anew_at_its_own_size(tmp_path: Path) -> N
         (["--hires-steps", "5"], "--hires-steps would have no effect without --hires or --target"),
         (["--hires-upscaler", "None"], "--hires-upscaler would have no effect without"),
         (["--denoise", "0.5"], "--denoise would have no effect without"),
-        (["--mode", "Direct", "--target", "2x"], "--target would have no effect in Direct mode"),
         (["--target", "2x", "--no-scalediff"], "beside --no-scalediff enlarge by --hires"),
     ],
 )

@@ -36,7 +36,7 @@ def test_off_by_default(args):
         ([True, 5000], ["tau", "5000", "from 1 to 999"]),
         ([{"enabled": True, "tau": "much"}], ["tau", "'much'", "from 1 to 999"]),
         ([{"enabled": True, "taux": 3}], ["taux", "structure_strength"]),
-        ([True, {"structure_strength": -1}], ["Structure strength", "-1", "from 0 to 1"]),
+        ([True, {"structure_strength": -1}], ["Keep the layout", "-1", "from 0 to 1"]),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(args, words):

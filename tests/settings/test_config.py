@@ -16,12 +16,16 @@ from scalediff.settings.parameter import MOST_ENTRIES, Param
 from scalediff.settings.table import PARAMS
 
 # What A1111 accepts as a key of its infotext
+SIDES = st.integers(64, 32768)
 HOST_KEY = re.compile(r"\w[\w \-/]+")
 
 
 def values_of(param: Param) -> st.SearchStrategy:
     if param.kind is bool:
         return st.booleans()
+    if param.spelled:
+        factors = st.floats(1.1, 16).map("{:.2f}x".format)
+        return factors | st.tuples(SIDES, SIDES).map("{0[0]} x{0[1]}".format) | st.just("auto")
     if param.choices:
         return st.sampled_from(param.choices)
     if param.entries:
@@ -38,7 +42,7 @@ def values_of(param: Param) -> st.SearchStrategy:
     return st.floats(param.minimum, param.maximum, allow_nan=False)
 
 
-STRATEGIES: dict[str, Any] = {param.attr: values_of(param) for param in PARAMS}
+STRATEGIES: dict[str, Any] = {param.attr: values_of(param) for param in PARAMS if param.recorded}
 CONFIGS = st.builds(ScaleDiffConfig, **STRATEGIES)
 
 
@@ -70,9 +74,10 @@ def test_the_defaults_are_the_papers_but_for_the_colours() -> None:
         "feature_reuse": 1,
         "subject_gate": 0.0,
         "gate_subject": "",
-        "target": "As set on the page",
+        "target": "Auto",
         "keep_colours": True,
         "last_step_cut": 0,
+        "by_hand": "",
     }
 
 
@@ -107,6 +112,12 @@ def test_frozen() -> None:
         ([None, None, None, 4], {"stage_factor": 4.0}),
         ({"stage_tau": " 400,0300 ", "stage_steps": "12"}, {"stage_tau": "400 300", "stage_steps": "12"}),
         ({"preset": " detail "}, {"preset": "Detail"}),
+        ({"target": "As set on the page"}, {}),
+        ({"target": " 2.50 X"}, {"target": "2.5x"}),
+        ({"target": "3"}, {"target": "3x"}),
+        ({"target": "1.1x"}, {"target": "1.1x"}),
+        ({"target": "16x"}, {"target": "16x"}),
+        ({"target": "3840 \u00d7 2160"}, {"target": "3840x2160"}),
     ],
 )
 def test_untyped_values(values: object, expected: dict) -> None:
@@ -119,7 +130,7 @@ def test_untyped_values(values: object, expected: dict) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"tau": 0}, r"Restart timestep \(tau\) must be a whole number from 1 to 999, got 0"),
+        ({"tau": 0}, r"New detail \(tau\) must be a whole number from 1 to 999, got 0"),
         ({"tau": 1000}, "from 1 to 999, got 1000"),
         ({"tau": 400.5}, "must be a whole number from 1 to 999, got 400.5"),
         ({"tau": True}, "from 1 to 999, got True"),
@@ -129,7 +140,7 @@ def test_untyped_values(values: object, expected: dict) -> None:
         ({"tau": "inf"}, "got 'inf'"),
         ({"tau": 10**400}, "got 1000"),
         ({"tau": 10**5000}, "got "),
-        ({"structure_strength": 1.01}, "Structure strength must be a number from 0 to 1, got 1.01"),
+        ({"structure_strength": 1.01}, "Keep the layout must be a number from 0 to 1, got 1.01"),
         ({"structure_strength": -0.1}, "from 0 to 1, got -0.1"),
         ({"structure_strength": False}, "from 0 to 1, got False"),
         ({"stage_factor": 1}, "Stage factor must be a number from 1.25 to 4, got 1"),
@@ -169,6 +180,18 @@ def test_untyped_values(values: object, expected: dict) -> None:
         ({"stage_steps": "151"}, "whole numbers from 1 to 150 .*'151'"),
         ({"window_multiple": 2.1}, "Window multiple must be a number from 1 to 2, got 2.1"),
         ({"preset": ""}, "Preset must be one of Auto, .*, got ''"),
+        (
+            {"target": "1.09x"},
+            "Target size must be Auto, a factor from 1.1x to 16x such as 2.5x, or .*'1.09x'",
+        ),
+        ({"target": "16.01x"}, "from 1.1x to 16x .*'16.01x'"),
+        ({"target": "63x64"}, "from 64 to 32768 pixels such as 3840x2160, got '63x64'"),
+        ({"target": "64x32769"}, "from 64 to 32768 pixels"),
+        ({"target": "2x3x4"}, "Target size must be"),
+        ({"target": "\u0662x"}, "Target size must be"),
+        ({"target": "1e1x"}, "Target size must be"),
+        ({"target": ""}, "Target size must be"),
+        ({"target": 2.5}, "Target size must be .*, got 2.5"),
         ("True", "must be an object or a list"),
     ],
 )

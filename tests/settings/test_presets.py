@@ -13,7 +13,7 @@ from scalediff.models.families import FAMILIES as TRANSFORMERS
 from scalediff.models.families import UNETS
 from scalediff.settings import infotext, presets
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.table import DEFAULTS, PRESETS
+from scalediff.settings.table import BY_PRESET, DEFAULTS, NONE_BY_HAND, PRESETS
 
 FAMILIES = [*UNETS, *(family.name for family in TRANSFORMERS), "", "SomethingElse"]
 GOVERNED = {
@@ -102,3 +102,24 @@ def test_a_plots_axis_counts_as_named_and_keeps_what_was_named() -> None:
     assert presets.resolve(config, "sd1").tau == 400
     assert presets.resolve(config, "sd1").structure_strength == 1.0
     assert presets.resolve(ScaleDiffConfig().changed({"shift": True}), "flux").tau == 600
+
+
+@given(
+    st.fixed_dictionaries({"preset": st.sampled_from([p for p in PRESETS if p != "Custom"]), **GOVERNED}),
+    st.sets(st.sampled_from(sorted(GOVERNED))),
+    FAMILY,
+)
+def test_a_page_says_what_a_person_has_set(shown: dict, by_hand: set, family: str) -> None:
+    """Whatever its other controls show: they follow the preset, and may be late."""
+    values = {**DEFAULTS, **shown, "by_hand": " ".join(sorted(by_hand)) or NONE_BY_HAND}
+    config = resolved([values[name] for name in DEFAULTS], family)
+    alone = resolved({"preset": shown["preset"]}, family)
+    for name in GOVERNED:
+        assert getattr(config, name) == (shown[name] if name in by_hand else getattr(alone, name))
+    assert presets.resolve(config, family) == config
+    assert config.by_hand == ""
+
+
+def test_the_table_says_which_settings_presets_set() -> None:
+    named = {name for preset in PRESETS for name in presets.values(preset, "")}
+    assert named == set(BY_PRESET)

@@ -30,7 +30,7 @@ from scalediff.hosts.webui.job_record import ATTRIBUTE, SAMPLE, JobRecord
 from scalediff.hosts.webui.notes import refuse, tell
 from scalediff.hosts.webui.progress import BASE, open_bar
 from scalediff.hosts.webui.replace import restore
-from scalediff.hosts.webui.target import apply_target
+from scalediff.hosts.webui.target import apply_target, wanted_size, why_not_target
 from scalediff.method.geometry import CELL
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
@@ -44,8 +44,8 @@ REFUSED = "_scalediff_refused"  # on `p`: why `prepare` has left its size alone
 log = logging.getLogger("scalediff")
 
 NOTHING_TO_UPSCALE = (
-    "ScaleDiff is enabled but Hires. fix is off: nothing to upscale. Choose a Target size, switch Hires. fix on, or "
-    "take the preset Panorama (Mode: Direct) to sample at this size with windowed attention."
+    "ScaleDiff is enabled but Hires. fix is off, and this WebUI did not let it set the size: nothing to upscale. "
+    "Switch Hires. fix on, or take the preset Panorama to sample at this size with windowed attention."
 )
 
 
@@ -61,12 +61,14 @@ def prepare(p: Any, config: ScaleDiffConfig, adapter: type[WebUIHost]) -> None:
     Other scripts prepare themselves for the size of `p` before `install` is called.
     """
     take_back(p)
-    if not config.enabled:
+    wanted = wanted_size(p, config)
+    if wanted is None or not hasattr(p, "width"):
         return
+    reason = why_not_target(p, wanted)
     cell = adapter.inspect(p.sd_model).cell if model_is_known(p, adapter) else CELL
-    if not apply_target(p, config, cell):
+    if reason is None and not apply_target(p, config, wanted, cell):
         return
-    reason = _why_not_yet(p, config, adapter)
+    reason = reason or _why_not_yet(p, config, adapter)
     if reason is not None:
         take_back(p)
         setattr(p, REFUSED, reason)
@@ -81,6 +83,8 @@ def _why_not_yet(p: Any, config: ScaleDiffConfig, adapter: type[WebUIHost]) -> s
     if not model_is_known(p, adapter):
         return (why_not_img2img(p) if image else None) or why_not_without_model(p, sampler_name)
     record = JobRecord(adapter.fit_to_model(p.sd_model, config), adapter)
+    if record.config.mode == DIRECT:
+        return direct.why_not(p, record)
     return img2img.why_not(p, record) if image else hires.why_not(p, record)
 
 

@@ -16,36 +16,79 @@ from torch import Tensor
 from scalediff.hosts.webui import changes
 from scalediff.hosts.webui.outcome import RESIZE, SCALE, keys_of_second_pass
 from scalediff.method.geometry import CELL, PixelSize
-from scalediff.settings import presets, sizes
+from scalediff.settings import presets, sizes, target
 from scalediff.settings.config import ScaleDiffConfig
-from scalediff.settings.planning import target_factor
-from scalediff.settings.sizes import HiresSize, enlarged
+from scalediff.settings.parameter import DIRECT
+from scalediff.settings.sizes import HiresSize
+from scalediff.settings.target import AUTO_FACTOR, TargetSize
 
 # Where neither page nor request names a strength the host needs one for its infotext; the stages do not.
 STRENGTH = 0.5
 
 
-def apply_target(p: Any, config: ScaleDiffConfig, cell: int = CELL) -> bool:
-    """Give `p` the size that `config` asks for, before the host has prepared anything; whether it asks for one.
+def wanted_size(p: Any, config: ScaleDiffConfig) -> TargetSize | None:
+    """The size that `config` asks for, or that Auto stands for on `p`; None where the size of `p` is right."""
+    # the mode that a preset stands for is the same for all models
+    direct = presets.resolve(config, "").mode == DIRECT
+    wanted = target.read(config.target) if config.enabled else None
+    if wanted is not None or direct or not config.enabled:
+        return wanted
+    if isinstance(p, StableDiffusionProcessingImg2Img):
+        first = _first_size(p)
+        if first is None:
+            return None
+        return sizes.doubled_unless_enlarging(
+            first, (p.width, p.height), p.resize_mode, shrinks=config.fit_init
+        )
+    return None if getattr(p, "enable_hr", True) else TargetSize(factor=AUTO_FACTOR)
+
+
+def why_not_target(p: Any, wanted: TargetSize) -> str | None:
+    """Why pixels that were asked for are no size for the first picture of `p`."""
+    first = _first_size(p)
+    return None if first is None else target.why_not(first, wanted)
+
+
+def apply_target(p: Any, config: ScaleDiffConfig, wanted: TargetSize, cell: int = CELL) -> bool:
+    """Give `p` the `wanted_size`, before the host has prepared anything; whether it could be given.
 
     `cell` is that of the model that the job will have, as far as it is known.
     """
-    # the mode that a preset stands for is the same for all models
-    factor = target_factor(presets.resolve(config, "")) if config.enabled else None
-    if factor is None:
+    first = _first_size(p)
+    if first is None:
         return False
     if isinstance(p, StableDiffusionProcessingImg2Img):
-        return _enlarge_init(p, factor, cell)
+        changes.remember(p, "color_corrections")
+        _set_canvas(p, wanted.of(first, cell))
+        return True
     if not isinstance(p, StableDiffusionProcessingTxt2Img):
         return False
+    if presets.resolve(config, "").mode == DIRECT:
+        _set_canvas(p, wanted.of(first, cell))
+        return True
     if not p.enable_hr:
         changes.remember(p, "hr_prompt", "hr_negative_prompt")
     if p.firstpass_image is not None:  # the gallery's button: some hosts leave the page's size on the job
-        changes.change(p, width=p.firstpass_image.size[0], height=p.firstpass_image.size[1])
-    changes.change(p, enable_hr=True, hr_scale=factor, hr_resize_x=0, hr_resize_y=0)
+        _set_canvas(p, first)
+    x, y = wanted.pixels or (0, 0)
+    scale = {} if wanted.factor is None else {"hr_scale": wanted.factor}
+    changes.change(p, enable_hr=True, hr_resize_x=x, hr_resize_y=y, **scale)
     if p.denoising_strength is None:
         changes.change(p, denoising_strength=STRENGTH)
     return True
+
+
+def _first_size(p: Any) -> PixelSize | None:
+    """Size of the picture that is enlarged, in pixels; None where there is no init image."""
+    if isinstance(p, StableDiffusionProcessingImg2Img):
+        first = next(iter(p.init_images or ()), None)
+        return None if first is None else first.size
+    given = getattr(p, "firstpass_image", None)
+    return (p.width, p.height) if given is None else given.size
+
+
+def _set_canvas(p: Any, size: PixelSize) -> None:
+    changes.change(p, width=size[0], height=size[1])
 
 
 def leave_second_pass(p: Any) -> bool:
@@ -61,7 +104,7 @@ def leave_second_pass(p: Any) -> bool:
         if p.hr_checkpoint_info is not None:
             _reload_first_model()
         return False
-    if "hr_scale" in ours:
+    if {"hr_scale", "hr_resize_x"} & ours:
         p.hr_c = p.hr_uc = None  # a host short of memory has made them already, for the size of the target
         p.calculate_target_resolution()
         _say_panel(p)
@@ -87,17 +130,6 @@ def start_over(p: Any, random_state: Tensor) -> bool:
         seed_resize_from_w=p.seed_resize_from_w,
     )
     p.setup_conds()
-    return True
-
-
-def _enlarge_init(p: Any, factor: float, cell: int) -> bool:
-    """The tab's size becomes that of the init image, times `factor`, in whole cells."""
-    first = next(iter(p.init_images or ()), None)
-    if first is None:
-        return False
-    width, height = enlarged(first.size, factor, cell=cell)
-    changes.remember(p, "color_corrections")
-    changes.change(p, width=width, height=height)
     return True
 
 
