@@ -1,6 +1,6 @@
-"""The settings described for others: JSON schemas (draft 2020-12), and the table of the README.
+"""The settings described for others: JSON schemas (draft 2020-12), the README's table and that of docs/settings.md.
 
-`python -m scalediff.settings.schema` prints that table.
+`python -m scalediff.settings.schema` prints the tables.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from scalediff.settings.parameter import Param
+from scalediff.settings.parameter import GROUPS, Param
 from scalediff.settings.table import PARAMS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -52,19 +52,44 @@ def property_schema(param: Param) -> dict[str, Any]:
     }
 
 
-def readme_table() -> str:
-    """All settings as a Markdown table, in the order of the page's arguments."""
-    head = ("| setting | default | allowed | what it does |", "|---|---|---|---|")
-    return "\n".join((*head, *(_readme_row(param) for param in PARAMS if param.recorded)))
+def page_table() -> str:
+    """What the page shows, as a Markdown table for its user, in the page's order."""
+    shown = [param for param in PARAMS[1:] if param.tabs and param.recorded]
+    ordered = sorted(shown, key=lambda param: (("", *GROUPS).index(param.group), not param.on_top))
+    head = ("| setting | | what it does |", "|---|---|---|")
+    rows = (f"| {param.label} | {_place(param)} | {param.help} |" for param in ordered)
+    return "\n".join((*head, *rows))
 
 
-def _readme_row(param: Param) -> str:
-    """One line: label, default, what is allowed, help."""
-    default = ("on" if param.default else "off") if param.kind is bool else param.default
-    default = "empty" if default == "" else default
-    where = f" *({param.group})*" if param.group else ""
-    return f"| {param.label}{where} | {default} | {param.allowed} | {param.help} |"
+def reference_table() -> str:
+    """All settings as a Markdown table, in the order of the arguments."""
+    head = (
+        "| setting | name | default | allowed | where | what it does |",
+        "|---|---|---|---|---|---|",
+    )
+    rows = (
+        f"| {param.label} | `{param.attr}` | {_default(param)} | {param.allowed} | {_where(param)} | {param.help} |"
+        for param in PARAMS
+        if param.recorded
+    )
+    return "\n".join((*head, *rows))
+
+
+def _default(param: Param) -> Any:
+    if param.kind is bool:
+        return "on" if param.default else "off"
+    return "empty" if param.default == "" else param.default
+
+
+def _place(param: Param) -> str:
+    """Where on the page."""
+    alone = "" if len(param.tabs) != 1 else f"{param.tabs[0]} only"
+    return ", ".join(filter(None, (param.group, alone)))
+
+
+def _where(param: Param) -> str:
+    return (_place(param) or "first sight") if param.tabs else "API, X/Y/Z plot"
 
 
 if __name__ == "__main__":
-    print(readme_table())
+    print(page_table(), reference_table(), sep="\n\n")

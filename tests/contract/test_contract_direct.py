@@ -77,8 +77,9 @@ def test_a_native_canvas_is_left_alone_with_a_note(webui: Webui) -> None:
     assert difference(made.image, webui.txt2img().image) == 0
 
 
-def test_stages_without_hires_point_to_direct_mode(webui: Webui) -> None:
-    assert "Mode: Direct" in webui.txt2img(alwayson_scripts=scalediff()).note
+def test_a_panorama_at_a_target_of_its_own(webui: Webui) -> None:
+    made = webui.txt2img(alwayson_scripts=scalediff(preset="Panorama", target=f"{3 * BASE}x{BASE}"))
+    assert (made.note, made.size) == ("", (3 * BASE, BASE))
 
 
 def test_with_hires_both_passes_are_the_hosts_own(webui: Webui, panorama: dict[str, int]) -> None:

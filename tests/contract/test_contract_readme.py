@@ -1,4 +1,4 @@
-"""What the README shows must work: its examples are executed as they stand, its settings are the real ones."""
+"""What README and docs/api.md show must work: examples are executed as they stand, settings are the real ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from scalediff.settings.schema import readme_table
+from scalediff.settings.schema import page_table, reference_table
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf8")
-PUBLISHED = "http://127.0.0.1:7860"
-SHELL, PYTHON = (
-    re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) for language in ("bash", "python")
+ROOT = Path(__file__).resolve().parents[2]
+README, API, SETTINGS = (
+    (ROOT / name).read_text(encoding="utf8") for name in ("README.md", "docs/api.md", "docs/settings.md")
 )
+PUBLISHED = "http://127.0.0.1:7860"
+SHELL, PYTHON = (re.findall(rf"```{language}\n(.*?)```", API, re.DOTALL) for language in ("bash", "python"))
 
 
 def here(example: str, url: str) -> str:
@@ -65,7 +66,7 @@ def test_a_python_example(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(compile(here(example, webui_url), "README.md", "exec"), names)
+    exec(compile(here(example, webui_url), "docs/api.md", "exec"), names)
     expect_picture(tmp_path / "flower.png")
 
 
@@ -77,11 +78,13 @@ def test_the_three_ways_give_one_picture(
     pixels = []
     for example in (None, *PYTHON):
         if example is not None:
-            exec(compile(here(example, webui_url), "README.md", "exec"), {})
+            exec(compile(here(example, webui_url), "docs/api.md", "exec"), {})
         with Image.open(tmp_path / "flower.png") as picture:
             pixels.append(picture.convert("RGB").tobytes())
     assert pixels[0] == pixels[1] == pixels[2]
 
 
-def test_the_table_of_settings_is_the_one_of_the_parameters() -> None:
-    assert readme_table() in README
+def test_the_tables_of_settings_are_those_of_the_parameters() -> None:
+    """`python -m scalediff.settings.schema` prints them."""
+    assert page_table() in README
+    assert reference_table() in SETTINGS

@@ -10,7 +10,7 @@ from webui_client import Answer, Webui, difference, scalediff
 BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "too big": ({"tau": 5000}, ["tau", "5000", "999"]),
     "text": ({"tau": "abc"}, ["tau", "abc", "999"]),
-    "negative": ({"structure_strength": -1}, ["strength", "-1", "from 0 to 1"]),
+    "negative": ({"structure_strength": -1}, ["layout", "-1", "from 0 to 1"]),
     "stage factor 1": ({"stage_factor": 1.0}, ["stage", "1.0", "1.25"]),
     "a list": ({"shift": [1]}, ["shift", "[1]", "true or false"]),
     "not a number": ({"stage_factor": "nan"}, ["stage", "nan", "1.25"]),
