@@ -19,7 +19,8 @@ from benchmarks.call_rounds import arguments, in_turn, made_on, place_of, write_
 from benchmarks.flux_methods import METHODS, image_ids
 from benchmarks.timing import machine
 from benchmarks.unet_methods import patch_starts
-from scalediff.cost.counts import TransformerShape, transformer_shape, transformer_work
+from scalediff.cost.counts import transformer_work
+from scalediff.cost.transformers import TransformerShape, transformer_shape
 
 PATCH, CHANNELS = 2, 16  # latent cells per token side, latent channels
 GPU_PATCHES_UP_TO = 2  # times the native side: at 4x MultiDiffusion alone would take 20 s of a GPU
@@ -59,7 +60,7 @@ class Carrier:
 
     def within(self, memory: int) -> Carrier:
         """As many of the blocks, in the same proportion, as `memory` bytes hold in half precision."""
-        shape = TransformerShape(self.double, self.single, self.heads * self.dim)
+        shape = TransformerShape.of_dimensions(self.double, self.single, self.heads * self.dim)
         share = min(1.0, WEIGHTS_SHARE * memory / (2 * shape.parameters))
         return replace(self, double=max(1, int(self.double * share)), single=max(1, int(self.single * share)))
 

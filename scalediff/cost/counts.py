@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from scalediff.cost.remembered import remembered
-from scalediff.method.geometry import Cells, fitted_window, query_spans
+from scalediff.cost.transformers import TransformerShape, transformer_shape
+from scalediff.method.geometry import Cells, fitted_window
 from scalediff.models.feature_reuse import deep_blocks
 from scalediff.models.inspection import layer_window
 from scalediff.models.units import (
@@ -67,55 +68,6 @@ class Work:
 
     def __mul__(self, times: int) -> Work:
         return Work(*(value * times for value in self._values))
-
-
-@dataclass(frozen=True)
-class TransformerShape:
-    """What is needed to count an MM-DiT's work: blocks, width in channels, text length in tokens.
-
-    `double` blocks have own weights for text and image, `single` blocks share theirs; `patch` is latent cells
-    per token side.
-    """
-
-    double: int
-    single: int
-    width: int
-    text_tokens: int = 256
-    patch: int = 2
-    channels: int = 16
-    mlp_ratio: float = 4.0
-
-    def __post_init__(self) -> None:
-        if (
-            min(self.width, self.patch, self.channels) < 1
-            or min(self.double, self.single, self.text_tokens) < 0
-        ):
-            raise ValueError(f"a transformer's dimensions must be positive, got {self!r}")
-
-    @property
-    def blocks(self) -> int:
-        return self.double + self.single
-
-    @property
-    def stream_weights(self) -> int:
-        """Weights of a block's one stream, which is its multiply-adds per token: attention's projections, MLP."""
-        return round((4 + 2 * self.mlp_ratio) * self.width**2)
-
-    @property
-    def modulation_weights(self) -> int:
-        """Weights of all blocks that run once per call, not per token."""
-        return (12 * self.double + 3 * self.single) * self.width**2
-
-    @property
-    def end_weights(self) -> int:
-        """Weights of the way in and out, which is its multiply-adds per image token."""
-        return 2 * self.channels * self.patch**2 * self.width
-
-    @property
-    def parameters(self) -> int:
-        """About how many weights: blocks with their modulation, and the way in and out."""
-        streams = 2 * self.double + self.single
-        return streams * self.stream_weights + self.modulation_weights + self.end_weights
 
 
 def model_work(
@@ -192,31 +144,13 @@ def transformer_work(
     text = shape.text_tokens if text_tokens is None else text_tokens
     grid = layer_window(latent_size, shape.patch)
     image = grid[0] * grid[1]
-    linear = (
-        shape.blocks * (image + text) * shape.stream_weights
-        + image * shape.end_weights
-        + shape.modulation_weights
+    seen = None if window is None else layer_window(window, shape.patch)
+    return Work(
+        linear=shape.linear(image, text),
+        cross=shape.cross_attention(image, text),
+        attention=shape.attention(grid, seen, text),
+        calls=1,
     )
-    pairs = (image + text) ** 2
-    if window is not None:
-        pairs = _windowed_pairs(grid, layer_window(window, shape.patch), text)
-    return Work(linear=linear, attention=2 * shape.blocks * pairs * shape.width, calls=1)
-
-
-def transformer_shape(model: Any, *, text_tokens: int = 256) -> TransformerShape | None:
-    """Shape of a loaded FLUX-like transformer (Forge's or diffusers' attribute names), None for another."""
-    for double, single in (
-        ("double_blocks", "single_blocks"),
-        ("transformer_blocks", "single_transformer_blocks"),
-    ):
-        if not (hasattr(model, double) and hasattr(model, single)):
-            continue
-        width = getattr(model, "hidden_size", None) or getattr(model, "inner_dim", None)
-        if isinstance(width, int):
-            return TransformerShape(
-                len(getattr(model, double)), len(getattr(model, single)), width, text_tokens=text_tokens
-            )
-    return None
 
 
 def countable(model: Any) -> Any:
@@ -332,12 +266,3 @@ def _leaf_work(path: str, leaf: nn.Module, *, crosses: bool) -> tuple[str, int]:
 def _linear_macs(leaves: Iterator[nn.Module]) -> int:
     shapes = (linear_shape(leaf) for leaf in leaves)
     return sum(shape[0] * shape[1] for shape in shapes if shape is not None)
-
-
-def _windowed_pairs(grid: Cells, window: Cells, text: int) -> int:
-    """Query-key pairs of one joint layer over all patches."""
-    if grid[0] <= window[0] and grid[1] <= window[1]:
-        return (grid[0] * grid[1] + text) ** 2
-    patches = len(query_spans(grid[0], window[0])) * len(query_spans(grid[1], window[1]))
-    keys = fitted_window(grid[0], window[0]) * fitted_window(grid[1], window[1]) + text
-    return (grid[0] * grid[1] + patches * text) * keys

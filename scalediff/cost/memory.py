@@ -32,8 +32,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from scalediff.cost.counts import TransformerShape
 from scalediff.cost.remembered import remembered
+from scalediff.cost.transformers import TransformerShape
 from scalediff.method.geometry import Cells
 from scalediff.models.inspection import layer_window
 from scalediff.models.units import (
@@ -150,8 +150,7 @@ def transformer_activations(shape: TransformerShape, latent_size: Cells, *, elem
     Not compared with a run.
     """
     grid = layer_window(latent_size, shape.patch)
-    widths = 12 + 2 * shape.mlp_ratio
-    return round((grid[0] * grid[1] + shape.text_tokens) * shape.width * widths) * element
+    return round((grid[0] * grid[1] + shape.text_tokens) * shape.width * shape.widths) * element
 
 
 def _vae_peak(

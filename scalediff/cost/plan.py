@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 
 from scalediff.cost.counts import (
-    TransformerShape,
     Work,
     countable,
     model_work,
@@ -33,11 +32,10 @@ from scalediff.cost.remembered import remembered
 from scalediff.cost.run import Run
 from scalediff.cost.tiled_vae import tiled_work
 from scalediff.cost.times import StepTimes, duration
+from scalediff.cost.transformers import TransformerShape
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import Cells, PixelSize, vae_cells
 from scalediff.models.inspection import base_window, inspect
-
-TRANSFORMER_NATIVE = (128, 128)  # latent cells: FLUX and its kin were trained at 1024 x 1024
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def plan_work(
     held = [part for part in (model, network, vae) if isinstance(part, nn.Module)]
     weights = weight_bytes(*held)
     if isinstance(network, TransformerShape):
-        weights += network.parameters * HALF
+        weights += network.parameters * HALF if network.held is None else network.held
     sizes = [plan.base_cells, *(stage.latent_size for stage in plan.stages)]
     return PlanEstimate(
         plan,
@@ -242,8 +240,9 @@ def direct_work(
 
 def _usual_window(model: Any, base: Cells) -> Cells:
     """The window that a run takes for a base picture of (h, w) latent cells."""
-    if isinstance(countable(model), TransformerShape):
-        return base_window(TRANSFORMER_NATIVE, base)
+    network = countable(model)
+    if isinstance(network, TransformerShape):
+        return base_window(network.native, base)
     return base_window(inspect(model).native_size, base)
 
 

@@ -37,7 +37,7 @@ def _by_name(module: str) -> AttentionAt:
 
 
 FLUX_CLASSES = ("IntegratedFluxTransformer2DModel", "Flux")
-FLUX_BLOCKS = (Blocks("double_blocks.*"), Blocks("single_blocks.*"))
+FLUX_BLOCKS = (Blocks("double_blocks.*", streams=2), Blocks("single_blocks.*"))
 FLUX_ATTENTION = (
     _own("backend.nn.flux"),
     AttentionAt(("ldm_patched.ldm.flux.layers", "attention"), PATCHED_KERNEL),
@@ -100,7 +100,7 @@ SD3 = Family(
     name="sd3",
     title="Stable Diffusion 3",
     classes=("MMDiTX", "MMDiT", "OpenAISignatureMMDITWrapper"),
-    blocks=(Blocks("joint_blocks.*"),),
+    blocks=(Blocks("joint_blocks.*", streams=2),),
     attention=(
         AttentionAt(("backend.nn.mmditx", "attention"), None),
         AttentionAt(
@@ -157,7 +157,7 @@ QWEN = Family(
     title="Qwen-Image",
     classes=("QwenImageTransformer2DModel",),
     channels=(64,),
-    blocks=(Blocks("transformer_blocks.*"),),
+    blocks=(Blocks("transformer_blocks.*", streams=2),),
     attention=(_by_name("backend.nn.qwen"),),
     form="heads",
     rotation=Rotation((("backend.nn.qwen", "apply_rotary_emb"),), rows_first=True),

@@ -32,11 +32,21 @@ class FamilyDefaults:
 class Blocks(NamedTuple):
     """Modules that call the attention function, each once for its `tokens`.
 
-    `path` leads from the network to them, "*" for every one of a list: "blocks.*.self_attn".
+    `path` leads from the network to them, "*" for every one of a list: "blocks.*.self_attn". `streams` is 2 where
+    text and image have weights of their own.
     """
 
     path: str
     tokens: Tokens = JOINT
+    streams: int = 1
+
+    def layers(self, network: Any) -> list[Any]:
+        """The modules in order; none where the network lacks the list."""
+        return list(_at(network, self.path.split(".")))
+
+    def whole(self, network: Any) -> list[Any]:
+        """The blocks that they are parts of."""
+        return list(_at(network, self.path[: self.path.index("*") + 1].split(".")))
 
 
 class AttentionAt(NamedTuple):
@@ -117,11 +127,7 @@ class Family:
 
     def layers_of(self, network: Any) -> list[tuple[Any, Tokens]]:
         """The modules in which self-attention is called, in order, each with the tokens that it runs over."""
-        return [
-            (module, blocks.tokens)
-            for blocks in self.blocks
-            for module in _at(network, blocks.path.split("."))
-        ]
+        return [(module, blocks.tokens) for blocks in self.blocks for module in blocks.layers(network)]
 
 
 def _at(owner: Any, path: list[str]) -> Iterator[Any]:

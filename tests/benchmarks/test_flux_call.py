@@ -22,7 +22,8 @@ from benchmarks.flux_methods import (
     windows_core,
 )
 from scalediff.attention.rotary import axial_table
-from scalediff.cost.counts import TransformerShape, transformer_work
+from scalediff.cost.counts import transformer_work
+from scalediff.cost.transformers import TransformerShape
 
 TEXT, DIM, AXES = 5, 16, (4, 6, 6)
 SMALL = Carrier(heads=2, dim=32, side=8, text=6, text_width=24, pooled=12, double=2, single=3)
@@ -84,7 +85,7 @@ def test_a_gpu_with_less_memory_gets_fewer_blocks_in_the_same_proportion() -> No
     assert 0 < small.double < FLUX.double
     assert small.single == pytest.approx(2 * small.double, abs=1)
     assert replace(small, double=19, single=38) == FLUX
-    shape = TransformerShape(small.double, small.single, small.heads * small.dim)
+    shape = TransformerShape.of_dimensions(small.double, small.single, small.heads * small.dim)
     assert 2 * shape.parameters < 16 * 2**30
     assert FLUX.within(0).double == FLUX.within(0).single == 1
 
@@ -92,7 +93,7 @@ def test_a_gpu_with_less_memory_gets_fewer_blocks_in_the_same_proportion() -> No
 def test_the_narrow_carrier_divides_its_work_as_flux_does() -> None:
     shares = []
     for carrier in (NARROW, FLUX):
-        shape = TransformerShape(19, 38, carrier.heads * carrier.dim, text_tokens=carrier.text)
+        shape = TransformerShape.of_dimensions(19, 38, carrier.heads * carrier.dim, text_tokens=carrier.text)
         home = (carrier.side * 2,) * 2
         works = [transformer_work(shape, (home[0] * 4,) * 2, window) for window in (None, home)]
         shares.append([work.attention / work.total for work in works])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from scalediff.cost.counts import TransformerShape
 from scalediff.cost.plan import direct_work
 from scalediff.cost.run import Run
+from scalediff.cost.transformers import TransformerShape
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.planning import direct_plan, direct_window, why_not_direct
 
 CONFIG = ScaleDiffConfig(enabled=True, mode="Direct")
 NATIVE = (64, 64)
-TINY_FLUX = TransformerShape(double=1, single=2, width=8, text_tokens=4)
+TINY_FLUX = TransformerShape.of_dimensions(double=1, single=2, width=8, text_tokens=4)
 
 
 @pytest.mark.parametrize(

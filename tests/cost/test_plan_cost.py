@@ -9,16 +9,17 @@ from mini_unet import mini_unet
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from scalediff.cost.counts import TransformerShape, Work, model_work, unet_work, vae_work
+from scalediff.cost.counts import Work, model_work, unet_work, vae_work
 from scalediff.cost.plan import plan_work
 from scalediff.cost.run import Run
 from scalediff.cost.tiled_vae import tiled_work
 from scalediff.cost.times import SIZES_KEPT, StepTimes, duration
+from scalediff.cost.transformers import TransformerShape
 from scalediff.method.cascade import plan_stages
 from scalediff.models.inspection import inspect
 from scalediff.models.windowed_unet import WindowedAttention
 
-FLUX = TransformerShape(double=19, single=38, width=3072, text_tokens=256)
+FLUX = TransformerShape.of_dimensions(double=19, single=38, width=3072, text_tokens=256)
 SDXL_WINDOW = (128, 128)
 
 

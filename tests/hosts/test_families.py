@@ -14,6 +14,8 @@ import torch
 from mini_networks import MODULES, parts
 from torch import nn
 
+from scalediff.cost.counts import model_work
+from scalediff.cost.transformers import transformer_shape
 from scalediff.hosts.patcher import transformer
 from scalediff.hosts.patcher.models import PatcherModel, map_transformer
 from scalediff.models.families import FAMILIES, family_of
@@ -262,6 +264,47 @@ def test_layers_that_attend_elsewhere_turn_their_q_and_k_themselves(tried, monke
         turned = turned[0] if isinstance(turned, tuple) else turned
         assert torch.equal(turned, q) is first
     assert sum(window.fallbacks.values()) == 1
+
+
+def test_the_linear_work_is_what_passes_the_layers(tried):
+    """Multiply-adds counted from the shapes, and by hooks on the linear layers of the blocks while they run."""
+    x, condition = tried.inputs(batch=1, text=4)
+    done = []
+    inside = {
+        id(leaf)
+        for blocks in tried.family.blocks
+        for block in blocks.whole(tried.network)
+        for leaf in block.modules()
+        if isinstance(leaf, nn.Linear)
+    }
+    for leaf in tried.network.modules():
+        if isinstance(leaf, nn.Linear) and id(leaf) in inside:
+            leaf.register_forward_hook(
+                lambda m, args, out: done.append(args[0][..., 0].numel() * m.in_features * m.out_features)
+            )
+    tried.network(x, torch.ones(1), condition)
+    shape, layout = transformer_shape(tried.network), tried.layout(x, condition)
+    image, text = layout.grid[0] * layout.grid[1] + layout.fillers, layout.text
+    outside = sum(
+        leaf.in_features * leaf.out_features
+        for leaf in tried.network.modules()
+        if isinstance(leaf, nn.Linear) and id(leaf) not in inside
+    )
+    # the tiny cross-attention asks its text for q too, and its image for k and v
+    twice = 2 if tried.name in ("anima", "wan") else 1
+    own = shape.linear(image, text) - outside * text
+    assert own == sum(done) if twice == 1 else own < sum(done) < twice * own
+    assert (shape.width, shape.blocks) == (32, len(tried.family.layers_of(tried.network)))
+    assert shape.parameters == sum(weight.numel() for weight in tried.network.parameters())
+
+
+def test_windows_save_work(tried):
+    latent = (64 * tried.family.patch, 64 * tried.family.patch)
+    window = (16 * tried.family.patch, 16 * tried.family.patch)
+    whole, windowed = (model_work(tried.network, latent, seen, text_tokens=8) for seen in (None, window))
+    assert windowed.attention < whole.attention / 8
+    assert windowed.linear == whole.linear
+    assert (whole.cross > 0) is (tried.name in ("anima", "wan"))
 
 
 def test_names_are_told_apart():

@@ -10,8 +10,8 @@ import torch
 from modules import devices, shared
 from torch import nn
 
-from scalediff.cost.counts import transformer_shape
 from scalediff.cost.memory import element_bytes, transformer_activations, unet_activations, weight_bytes
+from scalediff.cost.transformers import transformer_shape
 from scalediff.method.geometry import Cells
 from scalediff.models.inspection import ModelMap
 from scalediff.models.units import network_of
