@@ -143,7 +143,8 @@ def plan_line(plan: StagePlan, cropped: PixelSize | None = None) -> str:
         return f"{sizes}, nothing to upscale"
     if cropped is not None:
         sizes += f" (cropped to {cropped[0]}x{cropped[1]})"
-    return f"{sizes}, {'+'.join(str(stage.steps) for stage in plan.stages)} steps"
+    share = f" of {plan.share_of}" if plan.share_of else ""
+    return f"{sizes}, {'+'.join(str(stage.steps) for stage in plan.stages)}{share} steps"
 
 
 def direct_line(plan: StagePlan) -> str:

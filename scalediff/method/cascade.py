@@ -50,12 +50,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Stages from `base` to `target`; none if there is nothing to do. `cell`: pixels along a side of a latent cell."""
+    """Stages from `base` to `target`; none if there is nothing to do. `cell`: pixels along a side of a latent cell.
+
+    `share_of`: steps of the whole schedule that the user set for the stages, of which each runs the share that its
+    tau leaves; None where their steps come from elsewhere.
+    """
 
     base: PixelSize
     target: PixelSize
     stages: tuple[Stage, ...]
     cell: int = CELL
+    share_of: int | None = None
 
     @property
     def base_cells(self) -> Cells:

@@ -18,13 +18,17 @@ log = logging.getLogger("scalediff")
 # A start this little above the host's highest level is rounding, not another noise level.
 RELATIVE_SLACK = 1e-3
 ROUNDING = 1e-6  # 0.3 of 10 steps are 3
+FEWEST = 2  # steps of a stage: one alone goes from the noise to the picture at once, and draws no detail
 
 
 def stage_steps(total: int, tau: int) -> int:
-    """Model steps of a stage out of a whole run's `total`: total * tau / 1000 rounded, at least 1."""
+    """Model steps of a stage out of a whole run's `total`: total * tau / 1000 rounded, at least 2.
+
+    1 where there is one timestep only, at tau 1. Models of few steps (4 to 9 in all) have enough left like this.
+    """
     if total < 1:
         raise ValueError(f"steps must be at least 1, got {total!r}")
-    return max(1, round(total * tau / 1000))
+    return max(min(FEWEST, tau), round(total * tau / 1000))
 
 
 def stage_sigmas(full: Tensor | Sequence[float], sigma_start: float, steps: int) -> Tensor:

@@ -118,7 +118,7 @@ def stage_plan(
         found.target,
         config,
         steps=int(values["steps"]),
-        stage_steps=int(values["hr_second_pass_steps"]),
+        hires_steps=int(values["hr_second_pass_steps"]),
         cell=cell,
     )
     return plan, found

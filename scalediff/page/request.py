@@ -28,7 +28,7 @@ REQUEST: tuple[Param, ...] = tuple(
         ("init_height", int, 0, 0, 32768, "img2img: height of the init image in pixels; 0 for txt2img."),
         ("resize_mode", int, 0, 0, 3, "img2img: 0 stretch, 1 crop, 2 fill, 3 stretch the latent."),
         ("steps", int, 20, 1, 1000, "Steps of the first pass."),
-        ("hr_second_pass_steps", int, 0, 0, 1000, "Steps of each stage; 0 takes the share tau leaves."),
+        ("hr_second_pass_steps", int, 0, 0, 1000, "Steps of a whole schedule for the stages; 0 for steps."),
         ("cfg_scale", float, 7.0, 0.0, 100.0, "Guidance scale; 1 saves half of the work on some hosts."),
         ("batch_size", int, 1, 1, 64, "Pictures at once."),
         ("sampler_name", str, "", None, None, "Sampler; some call the model twice per step."),

@@ -12,6 +12,8 @@ from scalediff.settings.table import PARAMS
 ENABLE = PARAMS[0]
 # The API's answer carries no comments, so a refusal is written into the picture's parameters as well.
 NOTE_KEY = "ScaleDiff note"
+# Steps that the stages ran, where they follow from Hires steps: no setting, so nothing reads it.
+STEPS_KEY = "ScaleDiff steps"
 
 
 def write(config: ScaleDiffConfig) -> dict[str, Value]:
@@ -45,8 +47,8 @@ def read(parameters: Mapping[str, Any]) -> ScaleDiffConfig:
 
 def remove(parameters: dict[str, Any]) -> None:
     """Take our keys, but for the note, out of a picture's parameters; copies of one job share the dict."""
-    for param in PARAMS:
-        parameters.pop(param.infotext_key, None)
+    for key in (*(param.infotext_key for param in PARAMS), STEPS_KEY):
+        parameters.pop(key, None)
 
 
 def key_of(name: str) -> str:

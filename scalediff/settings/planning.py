@@ -7,6 +7,8 @@ each query sees one native window.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from scalediff.method import cascade, schedule
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL, Cells, PixelSize, cells_of, whole_cells
@@ -22,18 +24,18 @@ def make_plan(
     config: ScaleDiffConfig,
     *,
     steps: int,
-    stage_steps: int = 0,
+    hires_steps: int = 0,
     cell: int = CELL,
 ) -> StagePlan:
     """The plan of Stages mode from `base` to what the host will deliver for `target`.
 
-    `steps` are those of the whole first pass, `stage_steps` those that the Hires panel asks for, 0 for none; `cell` is
-    the model's (`ModelMap.cell`). Raises ValueError as `cascade.plan_stages`.
+    `steps` are those of the first pass, `hires_steps` those of the Hires panel, 0 for none; `cell` is the model's
+    (`ModelMap.cell`). Raises ValueError as `cascade.plan_stages`.
     """
     delivered = whole_cells(target, cell)
     count = len(cascade.stage_sizes(base, delivered, factor=config.stage_factor))
-    pairs = stage_values(config, count, steps=steps, stage_steps=stage_steps)
-    return cascade.plan_stages(
+    pairs = stage_values(config, count, steps=steps, hires_steps=hires_steps)
+    plan = cascade.plan_stages(
         base,
         delivered,
         factor=config.stage_factor,
@@ -42,14 +44,18 @@ def make_plan(
         cut=config.last_step_cut,
         vae_factor=cell,
     )
+    counted = bool(config.stage_steps) and "%" not in config.stage_steps
+    return replace(plan, share_of=hires_steps) if hires_steps and not counted else plan
 
 
 def stage_values(
-    config: ScaleDiffConfig, count: int | None = None, *, steps: int, stage_steps: int = 0
+    config: ScaleDiffConfig, count: int | None = None, *, steps: int, hires_steps: int = 0
 ) -> list[tuple[int, int]]:
     """(tau, model steps) of `count` stages, or of as many as the settings tell apart; as in `make_plan`.
 
-    Before the last steps are left out.
+    A stage runs the share that its tau leaves of a whole schedule, which has as many steps as the Hires panel says, or
+    else as the first pass: presets of Forge Neo fill that panel with a whole run's. *Steps of each stage* goes before
+    both. Before the last steps are left out.
     """
     taus = [int(word) for word in config.stage_tau.split()] or [config.tau]
     listed = config.stage_steps.split()
@@ -58,7 +64,7 @@ def stage_values(
     pairs = []
     for index in range(count):
         tau = taus[min(index, len(taus) - 1)]
-        number = stage_steps or schedule.stage_steps(steps, tau)
+        number = schedule.stage_steps(hires_steps or steps, tau)
         if listed:
             number = _listed_steps(listed[min(index, len(listed) - 1)], number)
         pairs.append((tau, number))
@@ -113,5 +119,10 @@ def why_not_direct(native_size: Cells, plan: StagePlan, config: ScaleDiffConfig)
 
 
 def _listed_steps(entry: str, ordinary: int) -> int:
-    """What one entry stands for, at least 1: a number, or a percentage of `ordinary`; half a step rounds to even."""
-    return max(1, round(ordinary * int(entry[:-1]) / 100)) if entry.endswith("%") else int(entry)
+    """What one entry stands for: a number, or a percentage of `ordinary`; half a step rounds to even.
+
+    A percentage leaves two steps, as `schedule.stage_steps` does.
+    """
+    if not entry.endswith("%"):
+        return int(entry)
+    return max(min(schedule.FEWEST, ordinary), round(ordinary * int(entry[:-1]) / 100))

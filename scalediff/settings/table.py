@@ -147,8 +147,9 @@ PARAMS: tuple[Param, ...] = (
         modes=(STAGED,),
         group=SPEED,
         by_preset=True,
-        help="In place of Hires steps, as in 20 12; the last holds for further stages. A share such as 50% is one "
-        "of what stands there when this is empty: Hires steps, or the share of the sampling steps that tau leaves.",
+        help="So many in each stage, as in 20 12; the last holds for further stages. A share such as 50% is one of "
+        "what a stage runs when this is empty: the share that tau leaves of Hires steps, or, where those are 0, of the "
+        "sampling steps.",
     ),
     Param(
         attr="mode",

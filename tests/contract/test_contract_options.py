@@ -70,17 +70,17 @@ def test_a_large_init_image_starts_at_the_native_size(webui: Webui, base_picture
 
 def test_the_last_steps_of_a_stage_are_left_out(webui: Webui) -> None:
     """In the picture, in its parameters and in the estimate; one step always remains."""
-    steps, cut = {"hr_second_pass_steps": 4}, {"last_step_cut": 2}
-    whole = webui.hires(**steps, alwayson_scripts=scalediff())
-    made = webui.hires(**steps, alwayson_scripts=scalediff(**cut))
+    steps, cut = {"stage_steps": "4"}, {"last_step_cut": 2}
+    whole = webui.hires(alwayson_scripts=scalediff(**steps))
+    made = webui.hires(alwayson_scripts=scalediff(**steps, **cut))
     assert made.ours["ScaleDiff last-step cut"] == 2
     assert difference(made.image, whole.image) > 0
     assert "ScaleDiff last-step cut" not in whole.ours
     body = {"width": BASE, "height": BASE}
-    assert estimate(webui, **body, **steps, settings=cut)["steps"] == 2
-    assert estimate(webui, **body, hr_second_pass_steps=2, settings=cut)["steps"] == 1
-    alone = {"hr_second_pass_steps": 1}
-    usual, same = (webui.hires(**alone, alwayson_scripts=scalediff(**values)) for values in ({}, cut))
+    assert estimate(webui, **body, settings={**steps, **cut})["steps"] == 2
+    assert estimate(webui, **body, settings={**cut, "stage_steps": "2"})["steps"] == 1
+    alone = {"stage_steps": "1"}
+    usual, same = (webui.hires(alwayson_scripts=scalediff(**alone, **values)) for values in ({}, cut))
     assert difference(usual.image, same.image) == 0
     assert same.ours == usual.ours
 
@@ -91,7 +91,7 @@ def test_a_run_teaches_the_estimate_seconds(webui: Webui) -> None:
     answer = estimate(webui, **body)
     assert answer["seconds"] > 0
     assert "the first pass (about " in answer["line"]
-    assert estimate(webui, **body, hr_second_pass_steps=20)["seconds"] > answer["seconds"]
+    assert estimate(webui, **body, hr_second_pass_steps=50)["seconds"] > answer["seconds"]
 
 
 def test_the_estimate_counts_both_calls_of_a_step(webui: Webui) -> None:

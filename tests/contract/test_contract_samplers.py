@@ -85,6 +85,6 @@ def test_samplers_without_a_schedule_are_refused(webui: Webui, sampler: str) -> 
 
 
 def test_one_step_is_enough(webui: Webui) -> None:
-    made = webui.hires(steps=2, hr_second_pass_steps=1, alwayson_scripts=scalediff())
+    made = webui.hires(steps=2, alwayson_scripts=scalediff(stage_steps="1"))
     assert made.note == ""
     assert made.size == (2 * BASE, 2 * BASE)

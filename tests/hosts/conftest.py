@@ -129,9 +129,10 @@ class Host:
         processed.pixels = processed.pixels[processed.index_of_first_image :]
         return processed
 
-    def run_scalediff(self, *, tau: int = 400, **fields: Any) -> Any:
-        """A txt2img job with ScaleDiff on."""
-        return self.run(self.txt2img(True, tau, **fields))
+    def run_scalediff(self, *, tau: int = 400, stage_steps: int | str = "", **fields: Any) -> Any:
+        """A txt2img job with ScaleDiff on, each stage of as many steps as its tau leaves or as are given."""
+        steps = ({"enabled": True, "tau": tau, "stage_steps": str(stage_steps)},) if stage_steps else None
+        return self.run(self.txt2img(*(steps or (True, tau)), **fields))
 
     def without_us(self, **fields: Any) -> Any:
         """The ordinary job, run with no script at all."""

@@ -82,9 +82,17 @@ def test_four_times_takes_two_stages(host, log):
     assert len(stage_lines(log)) == 2
 
 
-def test_hires_steps_are_the_steps_of_each_stage(host, log):
-    host.run_scalediff(hr_second_pass_steps=3)
-    assert [calls for _, calls in stage_lines(log)] == [3]
+def test_hires_steps_are_those_of_a_whole_schedule(host, log):
+    """Presets of Forge Neo fill them with a whole run's; what was run is in the infotext beside them."""
+    processed = host.run_scalediff(hr_second_pass_steps=7, hr_scale=4.0)
+    assert [calls for _, calls in stage_lines(log)] == [3, 3]
+    assert "Hires steps: 7" in parameters(processed)
+    assert "ScaleDiff steps: 3+3 of 7" in parameters(processed)
+
+
+@pytest.mark.parametrize("fields", [{}, {"stage_steps": "3", "hr_second_pass_steps": 7}])
+def test_only_a_share_of_hires_steps_is_told(host, fields):
+    assert "ScaleDiff steps:" not in parameters(host.run_scalediff(**fields, steps=4))
 
 
 @pytest.mark.parametrize("upscaler", ["Latent (bicubic)", "Latent (nearest-exact)", "None", "Lanczos"])

@@ -63,7 +63,7 @@ def test_what_is_guided_is_x0(host, monkeypatch, schedule, seen, sampler, kind):
     """x = sqrt(abar) x0 + sqrt(1 - abar) eps goes in, v = sqrt(abar) eps - sqrt(1 - abar) x0 comes out."""
     monkeypatch.setattr(host.model, "parameterization", kind)
     host.run_scalediff(
-        tau=TAU, steps=3, hr_second_pass_steps=3, sampler_name="Euler", hr_sampler_name=sampler, cfg_scale=1.0
+        tau=TAU, steps=3, stage_steps=3, sampler_name="Euler", hr_sampler_name=sampler, cfg_scale=1.0
     )
     calls, guided = seen
     assert len(guided) == 3

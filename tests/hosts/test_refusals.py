@@ -43,13 +43,14 @@ def test_an_object_as_first_argument(host):
         ({"sampler_name": "DPM fast"}, "DPM fast"),
         ({"hr_sampler_name": "DPM adaptive"}, "DPM adaptive"),
         ({"sampler_name": "UniPC", "steps": 4}, "UniPC needs at least 3"),
-        ({"hr_second_pass_steps": 1, "hr_sampler_name": "DPM++ 2M SDE"}, "DPM++ 2M SDE needs at least 2"),
+        ({"stage_steps": "1", "hr_sampler_name": "DPM++ 2M SDE"}, "DPM++ 2M SDE needs at least 2"),
     ],
 )
 def test_a_sampler_that_cannot(host, monkeypatch, fields, word):
+    settings = {"enabled": True, "stage_steps": fields.pop("stage_steps", "")}
     name = fields.get("hr_sampler_name") or fields["sampler_name"]
     stand_in(monkeypatch, name, "timesteps" if name == "UniPC" else "k_diffusion")
-    assert word in refused(host, True, **{"steps": 5, **fields})
+    assert word in refused(host, settings, **{"steps": 5, **fields})
 
 
 def stand_in(monkeypatch, name, kind):
@@ -85,7 +86,7 @@ def test_a_sampler_of_timesteps_does_not_fit_a_flow_model(host, monkeypatch, kin
 
 
 def test_too_many_steps_for_tau(host):
-    assert "do not fit below timestep 2" in refused(host, True, 2, hr_second_pass_steps=4)
+    assert "do not fit below timestep 2" in refused(host, {"enabled": True, "tau": 2, "stage_steps": "4"})
 
 
 def test_an_unknown_sampler_is_the_hosts_to_refuse(host):

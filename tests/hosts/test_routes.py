@@ -181,10 +181,11 @@ def test_the_line_without_a_model_begins_the_line_with_one(client: TestClient, h
 
 
 def test_a_target_an_hires_steps_and_the_defaults(client: TestClient) -> None:
-    body = {"width": 100, "height": 75, "target_width": 203, "target_height": 155, "hr_second_pass_steps": 7}
+    body = {"width": 100, "height": 75, "target_width": 203, "target_height": 155, "hr_second_pass_steps": 17}
     answer = client.post(ESTIMATE, json=body).json()
     assert (answer["base"], answer["target"]) == ([96, 72], [200, 152])
-    assert answer["steps"] == 7 * len(answer["stages"])
+    assert answer["steps"] == 7 * len(answer["stages"])  # tau's share
+    assert "7 of 17 steps" in answer["line"]
     for empty in ({}, dict.fromkeys([*FIELDS, "settings"])):
         assert client.post(ESTIMATE, json=empty).json()["line"].startswith("512x512 -> 1024x1024, 8 steps")
     assert client.post(ESTIMATE).json()["target"] == [1024, 1024]
@@ -253,7 +254,7 @@ def test_the_estimate_knows_what_a_run_would_refuse(
     assert note(sampler_name="an old name") is None, "the host translates it"
     staged = mode == "Stages"
     assert ("DPM adaptive" in (note(sampler_name="DPM adaptive") or "")) == staged
-    steps = note(hr_sampler_name="Euler", hr_second_pass_steps=4, settings={"tau": 3, "mode": mode})
+    steps = note(hr_sampler_name="Euler", settings={"tau": 3, "mode": mode, "stage_steps": "4"})
     assert ("do not fit below timestep 3" in (steps or "")) == staged
     monkeypatch.setattr(host.model, "depth_model", object(), raising=False)
     assert "second picture" in note()

@@ -40,7 +40,7 @@ def expected_sigma(host, tau=TAU):
 )
 @pytest.mark.parametrize("scheduler", ["Automatic", "Karras"])
 def test_k_diffusion_samplers_start_at_sigma_of_tau(host, second_pass, sampler, calls, scheduler):
-    host.run_scalediff(tau=TAU, hr_second_pass_steps=STEPS, hr_sampler_name=sampler, hr_scheduler=scheduler)
+    host.run_scalediff(tau=TAU, stage_steps=STEPS, hr_sampler_name=sampler, hr_scheduler=scheduler)
     levels = [sigma for sigma, _ in second_pass]
     assert len(levels) == calls
     assert levels[0] == pytest.approx(expected_sigma(host), rel=1e-5)
@@ -51,16 +51,14 @@ def test_k_diffusion_samplers_start_at_sigma_of_tau(host, second_pass, sampler, 
 
 def test_schedulers_differ_below_the_start(host, second_pass):
     for scheduler in ("Karras", "Exponential"):
-        host.run_scalediff(
-            tau=TAU, hr_second_pass_steps=STEPS, hr_sampler_name="Euler", hr_scheduler=scheduler
-        )
+        host.run_scalediff(tau=TAU, stage_steps=STEPS, hr_sampler_name="Euler", hr_scheduler=scheduler)
     first, second = second_pass[:STEPS], second_pass[STEPS:]
     assert first[0][0] == pytest.approx(second[0][0])
     assert first[1][0] != pytest.approx(second[1][0], rel=1e-3)
 
 
 def test_the_timestep_sampler_starts_at_tau(host, second_pass):
-    host.run_scalediff(tau=TAU, hr_second_pass_steps=STEPS, hr_sampler_name="DDIM")
+    host.run_scalediff(tau=TAU, stage_steps=STEPS, hr_sampler_name="DDIM")
     timesteps = [timestep for timestep, _ in second_pass]
     assert len(timesteps) == STEPS
     assert timesteps[0] == TAU
@@ -71,7 +69,7 @@ def test_the_timestep_sampler_starts_at_tau(host, second_pass):
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DDIM"])
 def test_one_step(host, second_pass, sampler):
-    host.run_scalediff(tau=TAU, hr_second_pass_steps=1, hr_sampler_name=sampler)
+    host.run_scalediff(tau=TAU, stage_steps=1, hr_sampler_name=sampler)
     assert len(second_pass) == 1
 
 
@@ -83,7 +81,7 @@ def test_steps_without_hires_steps_follow_tau(host, second_pass):
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
 def test_v_prediction(host, monkeypatch, second_pass, sampler):
     monkeypatch.setattr(host.model, "parameterization", "v")
-    processed = host.run_scalediff(tau=TAU, hr_second_pass_steps=2, sampler_name=sampler)
+    processed = host.run_scalediff(tau=TAU, stage_steps=2, sampler_name=sampler)
     assert "ScaleDiff: True" in processed.infotexts[0]
     assert len(second_pass) == 2
 
@@ -100,7 +98,7 @@ def test_a_schedule_that_the_host_changes_is_read_late(host, monkeypatch, second
         lambda model, p=None: setattr(model, "alphas_cumprod", changed),
     )
     try:
-        host.run_scalediff(tau=TAU, hr_second_pass_steps=2, sampler_name="Euler")
+        host.run_scalediff(tau=TAU, stage_steps=2, sampler_name="Euler")
     finally:
         real(host.model)
     expected = math.sqrt((1 - changed[TAU]) / changed[TAU])
@@ -136,7 +134,7 @@ def test_ddim_and_euler_are_guided_alike(host, monkeypatch):
         A1111Host, "denoise", lambda self, *args: results.append(denoise(self, *args)) or results[-1]
     )
     for sampler in ("Euler", "DDIM"):
-        host.run_scalediff(hr_second_pass_steps=1, sampler_name="Euler", hr_sampler_name=sampler)
+        host.run_scalediff(stage_steps=1, sampler_name="Euler", hr_sampler_name=sampler)
     assert torch.equal(*references)
     # DDIM stops at timestep 1 and keeps its residue of noise
     low = [low_pass(result, 0.125) for result in results]

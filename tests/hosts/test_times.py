@@ -124,7 +124,7 @@ def test_the_estimate_says_seconds_after_a_run(client, host, clock, monkeypatch)
     # the clock gives a second per row; the VAE's work comes on top
     assert after["seconds"] > stage.seconds
     assert {**after, "seconds": None, "line": ""} == {**before, "line": ""}
-    assert asked(client, hr_second_pass_steps=8)["seconds"] == pytest.approx(
+    assert asked(client, settings={"stage_steps": "8"})["seconds"] == pytest.approx(
         after["seconds"] + 6 * 2 * stage.seconds / 4
     )
     monkeypatch.setattr(host.model.sd_checkpoint_info, "title", "another model")
@@ -157,10 +157,10 @@ def test_the_estimate_of_direct_mode_says_seconds_after_a_run(client, host, cloc
 
 
 def test_steps_without_the_negative_prompt_are_counted_as_they_are_run(client, host, clock):
-    host.run(host.txt2img({**ON, "negative_share": 0.5}, hr_second_pass_steps=5))
+    host.run(host.txt2img({**ON, "negative_share": 0.5, "stage_steps": "5"}))
     assert calls(host, clock[-1], (8, 8)) == 2 * 3 + 2
     whole, half, none = (
-        asked(client, hr_second_pass_steps=5, settings={"negative_share": share})["seconds"]
+        asked(client, settings={"negative_share": share, "stage_steps": "5"})["seconds"]
         for share in (1.0, 0.5, 0.0)
     )
     assert whole - half == pytest.approx(2.0)  # a second per row

@@ -208,12 +208,8 @@ def test_one_step_must_remain(values: list[float], cut: int) -> None:
 
 
 def test_stage_steps() -> None:
-    assert [stage_steps(50, 400), stage_steps(20, 400), stage_steps(20, 385), stage_steps(4, 10)] == [
-        20,
-        8,
-        8,
-        1,
-    ]
+    whole = [(50, 400), (20, 400), (20, 385), (4, 10), (1, 400), (9, 600), (9, 1)]
+    assert [stage_steps(*one) for one in whole] == [20, 8, 8, 2, 2, 5, 1]
     with pytest.raises(ValueError, match="steps must be at least 1"):
         stage_steps(0, 400)
 

@@ -12,20 +12,29 @@ from scalediff.settings.planning import attention_window, make_plan, stage_value
     ("settings", "expected"),
     [
         ({}, [(400, 20), (400, 20), (400, 20)]),
-        ({"stage_steps": 7}, [(400, 7), (400, 7), (400, 7)]),
+        ({"hires": 18}, [(400, 7), (400, 7), (400, 7)]),
+        ({"hires": 4}, [(400, 2), (400, 2), (400, 2)]),
         ({"stage_tau": "600 300"}, [(600, 30), (300, 15), (300, 15)]),
-        ({"stage_tau": "600 300", "hires": 7}, [(600, 7), (300, 7), (300, 7)]),
+        ({"stage_tau": "600 300", "hires": 7}, [(600, 4), (300, 2), (300, 2)]),
         ({"texts": "9 8 7 6", "hires": 5}, [(400, 9), (400, 8), (400, 7)]),
         ({"texts": "9", "stage_tau": "300"}, [(300, 9), (300, 9), (300, 9)]),
         ({"texts": "50% 9", "stage_tau": "600 300"}, [(600, 15), (300, 9), (300, 9)]),
-        ({"texts": "100% 50%", "hires": 7}, [(400, 7), (400, 4), (400, 4)]),
-        ({"texts": "1%"}, [(400, 1), (400, 1), (400, 1)]),
+        ({"texts": "100% 50%", "hires": 18}, [(400, 7), (400, 4), (400, 4)]),
+        ({"texts": "1%"}, [(400, 2), (400, 2), (400, 2)]),
+        ({"texts": "1", "stage_tau": "1"}, [(1, 1), (1, 1), (1, 1)]),
     ],
 )
 def test_each_stage_has_its_own_or_the_last_one_listed(settings: dict, expected: list) -> None:
     config = ScaleDiffConfig(stage_tau=settings.get("stage_tau", ""), stage_steps=settings.get("texts", ""))
-    asked = settings.get("hires", settings.get("stage_steps", 0))
-    assert stage_values(config, 3, steps=50, stage_steps=asked) == expected
+    assert stage_values(config, 3, steps=50, hires_steps=settings.get("hires", 0)) == expected
+
+
+@pytest.mark.parametrize(
+    ("hires", "own", "told"), [(0, "", None), (30, "", 30), (30, "50%", 30), (30, "9", None)]
+)
+def test_a_plan_tells_the_schedule_that_its_stages_run_a_share_of(hires: int, own: str, told: object) -> None:
+    config = ScaleDiffConfig(stage_steps=own)
+    assert make_plan((512, 512), (1024, 1024), config, steps=20, hires_steps=hires).share_of == told
 
 
 def test_without_a_count_as_many_as_the_settings_tell_apart() -> None:

@@ -10,9 +10,10 @@ from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import tell
 from scalediff.hosts.webui.outcome import say_stopped
 from scalediff.method import cascade
-from scalediff.method.cascade import CascadeResult, StageSettings
+from scalediff.method.cascade import CascadeResult, StagePlan, StageSettings
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.infotext import STEPS_KEY
 
 log = logging.getLogger("scalediff")
 
@@ -21,7 +22,7 @@ LARGE_BASE = 2.0  # times the native area
 
 def steps_of(p: Any) -> dict[str, int]:
     """The steps of the job, as `planning.make_plan` and `planning.stage_values` take them."""
-    return {"steps": p.steps, "stage_steps": getattr(p, "hr_second_pass_steps", 0) or 0}
+    return {"steps": p.steps, "hires_steps": getattr(p, "hr_second_pass_steps", 0) or 0}
 
 
 def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor | None) -> CascadeResult:
@@ -30,6 +31,7 @@ def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor 
     `rgb` [B, 3, H, W] in [-1, 1] is the base picture where the host has decoded it already.
     """
     record.write_infotext(p.extra_generation_params)
+    _say_steps(p, host.plan, len(host.plan.stages))
     _warn_of_large_base(p, host)
     log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())
     with host.installed():
@@ -41,11 +43,21 @@ def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor 
     if result.finished == 0:
         infotext.remove(p.extra_generation_params)
     if result.finished < len(host.plan.stages):
+        _say_steps(p, host.plan, result.finished)
         say_stopped(p, host.plan, result.finished)
     elif host.windowed_calls == 0:
         reasons = "; ".join(sorted(host.fallbacks)) or "the picture is not larger than one attention window"
         tell(p, f"ScaleDiff ran its stages without windowed attention: {reasons}.")
     return result
+
+
+def _say_steps(p: Any, plan: StagePlan, stages: int) -> None:
+    """In the infotext: the steps of the stages where those that the host notes, Hires steps, are a whole schedule's."""
+    if plan.share_of and stages:
+        steps = "+".join(str(stage.steps) for stage in plan.stages[:stages])
+        p.extra_generation_params[STEPS_KEY] = f"{steps} of {plan.share_of}"
+    else:
+        p.extra_generation_params.pop(STEPS_KEY, None)
 
 
 def stage_settings(config: ScaleDiffConfig) -> StageSettings:
