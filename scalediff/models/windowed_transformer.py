@@ -260,12 +260,14 @@ class JointWindow:
         if q.shape != k.shape or q.shape != v.shape:
             return "its q, k and v differ in shape"
         count, (height, width) = q.shape[axis], self._call.layout.grid
-        if count == self._call.layout.count(tokens):
-            return ""
-        return (
-            f"its {count} tokens are not {self._call.layout.others(tokens)} of text and {height} x {width} of image "
-            "(a reference picture or the like)"
-        )
+        known = f"{self._call.layout.others(tokens)} of text and {height} x {width} of image"
+        more = count - self._call.layout.count(tokens)
+        if more > 0:
+            return (
+                f"it is shown {more} tokens beside {known}, as of a reference picture, and every part of the picture "
+                "has to see those whole"
+            )
+        return f"its {count} tokens are not {known}" if more else ""
 
     def _count_fallback(self, reason: str) -> None:
         if not reason:

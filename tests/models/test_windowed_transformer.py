@@ -158,7 +158,7 @@ def test_other_token_counts_fall_back_and_say_so_once(model, caplog):
     assert window.calls == 0
     assert list(window.fallbacks.values()) == [5]
     assert len(caplog.records) == 1
-    assert "45 tokens are not 4 of text and 7 x 6 of image" in caplog.text
+    assert "its 45 tokens are not 4 of text and 7 x 6 of image" in caplog.text
 
 
 def test_outside_a_model_call_the_own_attention_runs(model):
