@@ -8,6 +8,7 @@
     const WAIT_AFTER_FAILURE = 12; // intervals: about five seconds
     const NONE_BY_HAND = "none"; // in the hidden field `by_hand`: everything is left to the preset
     const NO_PICTURE = "Put in a picture: it is enlarged.";
+    const MASKED = "Masks are not enlarged in stages: the ordinary picture will be made. Take the img2img tab.";
     const UNUSED = "Not used while ScaleDiff is on: see its New detail.";
 
     function page() {
@@ -120,6 +121,14 @@
         return {width, height, init_width: image.naturalWidth, init_height: image.naturalHeight, resize_mode};
     }
 
+    // masks are refused, and only the page knows of them
+    function isMasked() {
+        return ["inpaint", "inpaint_sketch", "inpaint_upload"].some((name) => {
+            const tab = page().querySelector(`#img2img_${name}_tab`);
+            return tab && tab.offsetParent !== null;
+        });
+    }
+
     // one pass over the size of the tab, with nothing enlarged; the preset stands for the mode
     function isDirect(chosen) {
         return chosen.mode === "Direct" || (chosen.preset === "Panorama" && chosen.mode === null);
@@ -127,7 +136,7 @@
 
     // a target size of our own is read from the settings by the endpoint
     function sizesOf(tab, chosen) {
-        if (tab === "img2img") return img2imgSizes();
+        if (tab === "img2img") return isMasked() ? {say: MASKED, level: "bad"} : img2imgSizes();
         if (isDirect(chosen) || chosen.target !== "Auto") {
             return {width: number("txt2img_width"), height: number("txt2img_height")};
         }
@@ -144,6 +153,7 @@
             hr_second_pass_steps: tab === "txt2img" ? number("txt2img_hires_steps") : null,
             cfg_scale: number(`${tab}_cfg_scale`),
             batch_size: number(`${tab}_batch_size`),
+            n_iter: number(`${tab}_batch_count`),
             sampler_name: value(`${tab}_sampling`),
             hr_sampler_name: tab === "txt2img" ? value("hr_sampler") : null,
             settings: [true, ...Object.values(chosen)], // in the order of the arguments
@@ -173,15 +183,16 @@
             body: JSON.stringify(body),
         });
         const estimate = await response.json();
-        if (response.status === 422) return {text: String(estimate.detail), wrong: true};
+        if (response.status === 422) return {parts: [{text: String(estimate.detail), level: "bad"}]};
         if (!response.ok) throw new Error(`estimate: ${response.status}`);
-        const note = estimate.note ? ` (${estimate.note})` : "";
-        return {text: `${estimate.line}${note}.`, wrong: false, used: estimate.settings};
+        const parts = estimate.parts.map((part) => ({...part, text: `${part.text}.`}));
+        const told = estimate.warnings.length || !estimate.note ? [] : [{text: `(${estimate.note}.)`, level: ""}];
+        return {parts: [...parts, ...told], warnings: estimate.warnings, used: estimate.settings};
     }
 
     // what the line is to show; null where the server did not answer
     async function message(body, line) {
-        if (body.say) return {text: body.say, wrong: false};
+        if (body.say) return {parts: [{text: body.say, level: body.level || ""}]};
         try {
             return await ask(body, line);
         } catch (error) {
@@ -190,9 +201,19 @@
         }
     }
 
+    function element(kind, part) {
+        const made = document.createElement(kind);
+        made.textContent = part.text;
+        if (part.level) made.className = `scalediff-${part.level}`;
+        return made;
+    }
+
+    // a line of parts with blanks between them, and each warning on a line of its own
     function show(line, shown) {
-        line.textContent = shown.text;
-        line.classList.toggle("scalediff-wrong", shown.wrong);
+        line.replaceChildren();
+        shown.parts.forEach((part) => line.append(element("span", part), " "));
+        (shown.warnings || []).forEach((part) => line.append(element("div", part)));
+        line.scalediffShown = shown; // of this element: gradio may put a new one in its place
     }
 
     // What an answer depends on: the values, the model, and the times of the last run, which shows as new text.
@@ -220,7 +241,7 @@
             const still = now === before;
             before = now;
             if (now === answered) {
-                if (shown && line.textContent !== shown.text) show(line, shown);
+                if (shown && line.scalediffShown !== shown) show(line, shown);
                 return;
             }
             if (!still || waits-- > 0) return;

@@ -22,7 +22,6 @@ from scalediff.cost.memory import (
     HALF,
     PICTURE_BYTES,
     element_bytes,
-    gigabytes,
     transformer_activations,
     unet_activations,
     vae_activations,
@@ -31,7 +30,7 @@ from scalediff.cost.memory import (
 from scalediff.cost.remembered import remembered
 from scalediff.cost.run import Run
 from scalediff.cost.tiled_vae import tiled_work
-from scalediff.cost.times import StepTimes, duration
+from scalediff.cost.times import StepTimes
 from scalediff.cost.transformers import TransformerShape
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import Cells, PixelSize, vae_cells
@@ -69,8 +68,8 @@ class PlanWork:
 class PlanEstimate:
     """Cost of a plan in Stages mode. `first` is the ordinary first pass with its decoding; bytes are of one device.
 
-    `activations` are those of the base's size and of each stage's. `seconds` is what the stages will take, None
-    before a step of this model was measured.
+    `activations` are those of the base's size and of each stage's, `work` all of it part by part.
+    `seconds` is what the stages will take, None before a step of this model was measured.
     """
 
     plan: StagePlan
@@ -79,6 +78,7 @@ class PlanEstimate:
     weights: int
     activations: tuple[int, ...]
     seconds: float | None = None
+    work: PlanWork | None = None
 
     @property
     def total(self) -> Work:
@@ -94,16 +94,6 @@ class PlanEstimate:
     def memory(self) -> int:
         """Bytes: weights, and the largest set of activations that is alive at once."""
         return self.weights + max(self.activations)
-
-    def line(self, cropped: PixelSize | None = None) -> str:
-        """One line for people: sizes, steps, work, time if known, memory. `cropped` as in `plan_line`."""
-        if not self.stages:
-            return plan_line(self.plan)
-        ratio = f"{self.ratio:.1f}x" if self.ratio < 9.95 else f"{self.ratio:.0f}x"
-        return (
-            f"{plan_line(self.plan, cropped)}, about {ratio} the first pass{_about(self.seconds)}, "
-            f"needs about {gigabytes(self.memory)}"
-        )
 
 
 @dataclass(frozen=True)
@@ -124,13 +114,6 @@ class DirectEstimate:
     def ratio(self) -> float:
         """Multiply-adds of the sampling as a share of those with global attention."""
         return self.windowed.total / self.plain.total
-
-    def line(self) -> str:
-        """One line for people: size, steps, work, time if known, memory."""
-        return (
-            f"{direct_line(self.plan)}, about {self.ratio:.2f}x the work of ordinary attention"
-            f"{_about(self.seconds)}, needs about {gigabytes(self.memory)}"
-        )
 
 
 def plan_line(plan: StagePlan, cropped: PixelSize | None = None) -> str:
@@ -184,6 +167,7 @@ def plan_work(
         weights,
         _peak_activations(network, vae, sizes, run, cell=plan.cell),
         _stages_seconds(times, key, work.stages),
+        work,
     )
 
 
@@ -314,8 +298,3 @@ def _stages_seconds(times: StepTimes | None, key: str, stages: tuple[StageWork, 
             return None
         seconds += sampling + vae
     return seconds if stages else None
-
-
-def _about(seconds: float | None) -> str:
-    """The time in brackets; nothing where it is not known."""
-    return "" if seconds is None else f" (about {duration(seconds)})"

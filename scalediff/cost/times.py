@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from math import log
 from statistics import median
 from threading import Lock
@@ -25,7 +26,7 @@ class StepTimes:
     """
 
     def __init__(self) -> None:
-        self._rates: dict[str, dict[Cells, deque[float]]] = {}
+        self._rates: dict[str, dict[Cells, deque[tuple[float, Work]]]] = {}
         self._lock = Lock()
 
     def record(self, model: str, latent_size: Cells, work: Work, seconds: float) -> None:
@@ -38,7 +39,7 @@ class StepTimes:
             while len(self._rates) > MODELS_KEPT:
                 del self._rates[next(iter(self._rates))]
             runs = sizes.pop(latent_size, deque(maxlen=RUNS_KEPT))
-            runs.append(seconds / work.total)
+            runs.append((seconds / work.total, work))
             sizes[latent_size] = runs  # so is the most recent size
             while len(sizes) > SIZES_KEPT:
                 del sizes[next(iter(sizes))]
@@ -61,9 +62,21 @@ class StepTimes:
             sizes = self._rates.get(model)
             if not sizes:
                 return None
-            area = latent_size[0] * latent_size[1]
-            nearest = min(sizes, key=lambda size: abs(log(size[0] * size[1] / area)))
-            return work.total * median(sizes[nearest])
+            return work.total * median(rate for rate, _ in sizes[_nearest(sizes, latent_size)])
+
+    def nearest(self, model: str, latent_size: Cells) -> tuple[Cells, float, Work] | None:
+        """The recorded size nearest in area, the median rate measured there (s per multiply-add), and a run's work."""
+        with self._lock:
+            sizes = self._rates.get(model)
+            if not sizes:
+                return None
+            size = _nearest(sizes, latent_size)
+            return size, median(rate for rate, _ in sizes[size]), sizes[size][-1][1]
+
+
+def _nearest(sizes: Iterable[Cells], wanted: Cells) -> Cells:
+    area = wanted[0] * wanted[1]
+    return min(sizes, key=lambda size: abs(log(size[0] * size[1] / area)))
 
 
 def duration(seconds: float) -> str:

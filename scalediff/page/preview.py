@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from scalediff.cost.plan import (
-    DirectEstimate,
-    PlanEstimate,
-    direct_line,
-    direct_work,
-    plan_line,
-    plan_work,
-)
+from scalediff.cost.card import UNKNOWN, Card
+from scalediff.cost.forecast import Clock, run_seconds
+from scalediff.cost.plan import DirectEstimate, PlanEstimate, direct_work, plan_work
 from scalediff.cost.run import Run
 from scalediff.cost.times import StepTimes
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL, cells_of
 from scalediff.models.inspection import ModelMap
+from scalediff.models.units import network_of
+from scalediff.page import line
 from scalediff.page.request import (
     HiresArithmetic,
     Sizes,
     canvas_of,
     check_stages,
+    is_img2img,
     read_request,
     shrinks,
     sizes_of,
 )
 from scalediff.settings import planning, presets, sizes
 from scalediff.settings.config import ScaleDiffConfig
+from scalediff.settings.large_base import why_large
 from scalediff.settings.parameter import DIRECT, Value
 from scalediff.settings.table import PARAMS
 from scalediff.vae.tiled import ChooseTile
@@ -45,9 +44,9 @@ class HostModel:
     `network` is anything `plan_work` takes, `vae` its autoencoder, `model_map` the adapter's view. `fit_settings` gives
     the settings as they suit this model and the stages' sampler, by name. `skips_uncond`: a guidance scale of 1
     halves the work. `paired`: both predictions of guidance are made in one call. `evaluations` are the model calls
-    per step of a sampler by name. `times` are what earlier runs took, this model's under `key`. `tiles` says which
-    tiles the VAE takes under given settings. `why_not` says why a run would refuse a plan under given settings with
-    the stages' sampler. `hires_size` is the host's arithmetic for the size of a second pass.
+    per step of a sampler by name. `times` are what earlier runs took, this model's under `key`, `card` is the device.
+    `tiles` says which tiles the VAE takes under given settings. `why_not` says why a run would refuse a plan under
+    given settings with the stages' sampler. `hires_size` is the host's arithmetic for the size of a second pass.
     """
 
     network: Any
@@ -59,6 +58,7 @@ class HostModel:
     evaluations: Callable[[str], int] = lambda name: 1
     times: StepTimes | None = None
     key: str = ""
+    card: Card = UNKNOWN
     tiles: Callable[[ScaleDiffConfig], ChooseTile] | None = None
     why_not: Callable[[StagePlan, ScaleDiffConfig, str], str | None] = lambda plan, config, sampler: None
     hires_size: HiresArithmetic = sizes.hires_size
@@ -71,8 +71,10 @@ def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
     with ordinary attention. `seconds` are those of the stages, or of that pass, null until this process has run
     the model once. `target` is the picture's size after the crop that both Resize fields ask for; the last stage
     has the one before it.
-    `note` says why work and memory are not there, or why Direct mode would change nothing. ValueError names
-    field, value and what is allowed.
+    `total_seconds` are those of all batches with their first pass, by the card's class where nothing was measured.
+    `note` says why work and memory are not there, or why Direct mode would change nothing. `parts` are the line's,
+    `warnings` what will go wrong, each with a level: good, tight, bad or none. ValueError names field, value and what
+    is allowed.
     """
     values, config = read_request(body)
     if model is not None:
@@ -85,18 +87,29 @@ def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
         sizes = Sizes(plan.target, plan.target, plan.target)
     else:
         plan, sizes = stage_plan(values, config, model)
-    cost, note = _cost_and_note(plan, values, config, model)
+    found = _found(plan, values, config, model)
+    cost, note = found.cost, sizes.note or found.note
+    asked = _asked(plan, sizes, values, found, model, direct=direct)
+    card = model.card if model else UNKNOWN
+    parts = line.parts_of(asked, cost, card)
+    refused = sizes.note or (found.note if found.refused else None)
+    warnings = line.warnings_of(refused, cost, card, tiling=config.vae_tiling, images=asked.images)
     return {
         "base": list(sizes.base),
         "target": list(sizes.delivered),
         "stages": [] if direct else [_stage_entry(stage) for stage in plan.stages],
         "steps": sum(stage.steps for stage in plan.stages),
-        "settings": {p.attr: getattr(config, p.attr) for p in PARAMS[1:] if config.mode in p.modes},
+        "settings": {
+            p.attr: getattr(config, p.attr) for p in PARAMS[1:] if config.mode in p.modes and p.recorded
+        },
         "ratio": cost.ratio if cost else None,
         "memory_bytes": cost.memory if cost else None,
         "seconds": cost.seconds if cost else None,
-        "line": _line(plan, sizes, cost, direct=direct),
-        "note": sizes.note or note,
+        "total_seconds": asked.seconds,
+        "line": line.text_of(parts),
+        "parts": [asdict(part) for part in parts],
+        "warnings": [asdict(part) for part in (*_large_base(plan, model, direct=direct), *warnings)],
+        "note": note,
     }
 
 
@@ -124,14 +137,6 @@ def stage_plan(
     return plan, found
 
 
-def _line(plan: StagePlan, sizes: Sizes, cost: PlanEstimate | DirectEstimate | None, *, direct: bool) -> str:
-    """One line for people: what is known of the plan."""
-    if direct:
-        return cost.line() if cost else direct_line(plan)
-    cropped = sizes.delivered if sizes.delivered != plan.target else None
-    return cost.line(cropped) if isinstance(cost, PlanEstimate) else plan_line(plan, cropped)
-
-
 def _direct_plan(values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None) -> StagePlan:
     """The one pass of Direct mode over its canvas."""
     cell = model.model_map.cell if model else CELL
@@ -140,29 +145,79 @@ def _direct_plan(values: dict[str, Value], config: ScaleDiffConfig, model: HostM
     return planning.direct_plan(native_size, canvas, steps=int(values["steps"]), cell=cell)
 
 
-def _cost_and_note(
+@dataclass(frozen=True)
+class _Found:
+    """What a plan costs, None where that is not known, why, and whether a run would refuse it for that."""
+
+    cost: PlanEstimate | DirectEstimate | None = None
+    note: str | None = None
+    refused: bool = False
+    run: Run | None = None
+
+
+def _found(
     plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None
-) -> tuple[PlanEstimate | DirectEstimate | None, str | None]:
-    """What the plan costs, None where that is not known, and the note."""
+) -> _Found:
     if model is None:
-        return None, NO_MODEL
+        return _Found(note=NO_MODEL)
     if not model.model_map.supported:
-        return None, model.model_map.reason
+        return _Found(note=model.model_map.reason, refused=True)
     reason = model.why_not(plan, config, _stage_sampler(values))
     if reason is not None:
-        return None, reason
+        return _Found(note=reason, refused=True)
     native_size = model.model_map.native_size
     measured: dict[str, Any] = {"vae": model.vae, "times": model.times, "key": model.key}
     try:
         run = _run(values, config, model)
         if config.mode != DIRECT:
             window = planning.attention_window(native_size, plan.base, config, cell=plan.cell)
-            return plan_work(plan, model.network, run, window=window, **measured), None
+            return _Found(plan_work(plan, model.network, run, window=window, **measured), run=run)
         note = planning.why_not_direct(native_size, plan, config)
         direct_window = planning.direct_window(native_size, plan, config)
-        return direct_work(plan, model.network, run, window=direct_window, **measured), note
+        cost = direct_work(plan, model.network, run, window=direct_window, **measured)
+        return _Found(cost, note, refused=note is not None, run=run)
     except ValueError as error:  # layers that cannot be counted
-        return None, str(error)
+        return _Found(note=str(error))
+
+
+def _asked(
+    plan: StagePlan,
+    sizes: Sizes,
+    values: dict[str, Value],
+    found: _Found,
+    model: HostModel | None,
+    *,
+    direct: bool,
+) -> line.Asked:
+    batches, first_pass = int(values["n_iter"]), not is_img2img(values)
+    asked = line.Asked(
+        plan,
+        direct,
+        cropped=sizes.delivered if sizes.delivered != plan.target else None,
+        first_pass=first_pass,
+        batches=batches,
+        images=int(values["batch_size"]),
+        measured=found.cost is not None and found.cost.seconds is not None,
+    )
+    if found.run is None or found.cost is None or model is None:
+        return asked
+    network = network_of(model.network)
+    clock = Clock(model.times, model.key, model.card.speed, network, found.run.together)
+    if isinstance(found.cost, DirectEstimate):
+        one = clock.sampling(plan.stages[0].latent_size, found.cost.windowed)
+        return replace(asked, seconds=one and one * batches)
+    base = cells_of(plan.base, plan.cell)
+    if found.cost.work is None:
+        return asked
+    seconds = run_seconds(found.cost.work, base, clock, batches=batches, first_pass=first_pass)
+    return replace(asked, seconds=seconds)
+
+
+def _large_base(plan: StagePlan, model: HostModel | None, *, direct: bool) -> list[line.Part]:
+    if model is None or direct or not model.model_map.supported or not plan.stages:
+        return []
+    told = why_large(plan.base, model.model_map.native_size, cell=plan.cell)
+    return [] if told is None else [line.Part(told, line.TIGHT)]
 
 
 def _run(values: dict[str, Value], config: ScaleDiffConfig, model: HostModel) -> Run:

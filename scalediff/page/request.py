@@ -31,6 +31,7 @@ REQUEST: tuple[Param, ...] = tuple(
         ("hr_second_pass_steps", int, 0, 0, 1000, "Steps of a whole schedule for the stages; 0 for steps."),
         ("cfg_scale", float, 7.0, 0.0, 100.0, "Guidance scale; 1 saves half of the work on some hosts."),
         ("batch_size", int, 1, 1, 64, "Pictures at once."),
+        ("n_iter", int, 1, 1, 1000, "Batches, one after the other."),
         ("sampler_name", str, "", None, None, "Sampler; some call the model twice per step."),
         ("hr_sampler_name", str, "", None, None, "Sampler of the stages; empty for the same."),
     )
@@ -132,10 +133,14 @@ def canvas_of(values: dict[str, Value], config: ScaleDiffConfig, cell: int = CEL
     return wanted.of(own, cell)
 
 
+def is_img2img(values: dict[str, Value]) -> bool:
+    """Whether there is an init image, and no first pass."""
+    return bool(values["init_width"] or values["target_width"])
+
+
 def shrinks(values: dict[str, Value], config: ScaleDiffConfig) -> bool:
     """Whether a base above the model's native size is shrunk: img2img has an init image for that, txt2img none."""
-    img2img = values["init_width"] or values["target_width"]
-    return bool(config.fit_init and img2img)
+    return config.fit_init and is_img2img(values)
 
 
 def check_stages(found: Sizes, config: ScaleDiffConfig) -> None:

@@ -15,7 +15,7 @@ from scalediff import __version__
 from scalediff.models.units import network_of
 from scalediff.page import page_key, preview
 from scalediff.page.request import REQUEST, SETTINGS
-from scalediff.settings import schema
+from scalediff.settings import preferences, schema
 
 PREFIX = "/scalediff/v1"
 HOSTS_ROUTE = "/sdapi/v1/txt2img"
@@ -82,6 +82,7 @@ def loaded_model() -> preview.HostModel | None:
     """What the next picture is made with; None where it is not loaded yet. Loads nothing itself."""
     from modules import devices, sd_models, shared
 
+    from scalediff.cost.card import card_of
     from scalediff.hosts.select import host_class
     from scalediff.hosts.webui.checks import why_not_plan
     from scalediff.hosts.webui.latents import LatentForm
@@ -109,6 +110,7 @@ def loaded_model() -> preview.HostModel | None:
         evaluations=evaluations,
         times=TIMES,
         key=speed_key(model, devices.device),
+        card=card_of(devices.device, ceiling=preferences.memory_ceiling(shared.opts)),
         tiles=lambda config: tile_chooser(model, config, LatentForm.of(model_map)),
         why_not=lambda plan, config, sampler: why_not_plan(model, host, plan, config, sampler),
         hires_size=hires_size,

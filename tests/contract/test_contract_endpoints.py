@@ -39,6 +39,8 @@ def test_the_estimate_of_a_picture_that_was_made(webui: Webui) -> None:
     assert (last["width"], last["height"], last["tau"]) == (*made.size, 600)
     assert answer["ratio"] > 0
     assert answer["memory_bytes"] > 0
+    assert answer["total_seconds"] > 0
+    assert next(part["level"] for part in answer["parts"]) == ""
     assert answer["line"].startswith(f"{BASE}x{BASE} -> {made.size[0]}x{made.size[1]}, ")
 
 

@@ -90,7 +90,8 @@ def test_a_run_teaches_the_estimate_seconds(webui: Webui) -> None:
     body = {"width": BASE, "height": BASE, "steps": webui.defaults["steps"]}
     answer = estimate(webui, **body)
     assert answer["seconds"] > 0
-    assert "the first pass (about " in answer["line"]
+    assert ". About " in answer["line"]
+    assert answer["total_seconds"] > answer["seconds"]
     assert estimate(webui, **body, hr_second_pass_steps=50)["seconds"] > answer["seconds"]
 
 

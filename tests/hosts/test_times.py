@@ -116,14 +116,19 @@ def asked(client, **fields):
 def test_the_estimate_says_seconds_after_a_run(client, host, clock, monkeypatch):
     before = asked(client)
     assert before["seconds"] is None
-    assert "the first pass, needs" in before["line"]
+    assert ". Roughly " in before["line"]  # by the class of the device
     host.run(host.txt2img(ON))
     stage = clock[-1]
     after = asked(client)
-    assert "the first pass (about " in after["line"]
+    assert ". About " in after["line"]
     # the clock gives a second per row; the VAE's work comes on top
     assert after["seconds"] > stage.seconds
-    assert {**after, "seconds": None, "line": ""} == {**before, "line": ""}
+    times = dict.fromkeys(("seconds", "total_seconds", "line", "parts"))
+    assert {**after, **times} == {**before, **times}
+    first = 2 * JOB["steps"]  # rows of the first pass, a second each
+    assert after["total_seconds"] > stage.seconds + first
+    assert asked(client, n_iter=3)["total_seconds"] == pytest.approx(3 * after["total_seconds"])
+    assert " for 6 pictures. " in asked(client, n_iter=3, batch_size=2)["line"]
     assert asked(client, settings={"stage_steps": "8"})["seconds"] == pytest.approx(
         after["seconds"] + 6 * 2 * stage.seconds / 4
     )
@@ -153,7 +158,8 @@ def test_the_estimate_of_direct_mode_says_seconds_after_a_run(client, host, cloc
     assert (one_pass.latent_size, calls(host, one_pass, (8, 8))) == ((8, 16), 10)
     after = asked(client, **canvas, settings={"mode": "Direct"})
     assert after["seconds"] == pytest.approx(one_pass.seconds)
-    assert "the work of ordinary attention (about 10 s), needs" in after["line"]
+    assert ". About 10 s. " in after["line"]
+    assert "x the work of ordinary attention. Memory " in after["line"]
 
 
 def test_steps_without_the_negative_prompt_are_counted_as_they_are_run(client, host, clock):

@@ -41,7 +41,8 @@ def test_a_picture_is_made_and_its_progress_shown(txt2img: WebuiTab) -> None:
     percents = [int(found[1]) for found in map(PERCENT.search, txt2img.progress_seen()) if found]
     assert len(percents) > 3
     assert all(later >= earlier for earlier, later in pairwise(percents)), percents
-    txt2img.expect_line("the first pass (about ")  # the time is measured now
+    txt2img.expect_line(". About ")  # the time is measured now
+    txt2img.expect_line(": fits.")
 
 
 def test_an_interrupted_picture_is_the_last_finished_stage(txt2img: WebuiTab) -> None:

@@ -14,10 +14,9 @@ from scalediff.method.cascade import CascadeResult, StagePlan, StageSettings
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.infotext import STEPS_KEY
+from scalediff.settings.large_base import why_large
 
 log = logging.getLogger("scalediff")
-
-LARGE_BASE = 2.0  # times the native area
 
 
 def steps_of(p: Any) -> dict[str, int]:
@@ -71,12 +70,7 @@ def stage_settings(config: ScaleDiffConfig) -> StageSettings:
 
 
 def _warn_of_large_base(p: Any, host: WebUIHost) -> None:
-    """The first picture was made without us: repeats in one far above the native size are there to stay."""
-    (width, height), cell = host.plan.base, host.plan.cell
-    high, wide = host.model_map.native_size
-    if width * height > LARGE_BASE * high * wide * cell**2:
-        p.comment(
-            f"ScaleDiff starts from a picture of {width} x {height}, much larger than the {wide * cell} x "
-            f"{high * cell} that this model was made for: objects may be repeated in it already. Start smaller, "
-            "and enlarge more."
-        )
+    """The first picture was made without us."""
+    told = why_large(host.plan.base, host.model_map.native_size, cell=host.plan.cell)
+    if told is not None:
+        p.comment(told)
