@@ -83,7 +83,7 @@ class ScaleDiffScript(scripts.Script):
         job.before_sampling(p)
 
     def postprocess(self, p, processed, *args):
-        job.finish(p)
+        job.finish(p, processed)
 
 
 script_callbacks.on_before_ui(xyz.add_axes)

@@ -10,6 +10,7 @@ from scalediff.settings.preferences import (
     ATTENTION_CHOICES,
     ATTENTION_OPTION,
     CEILING_OPTION,
+    KEEP_OPTION,
     LOG_OPTION,
     STAGES_OPTION,
     TILING_OPTION,
@@ -52,6 +53,13 @@ def _rows() -> dict[str, tuple[Any, str, Any, dict[str, Any], str]]:
             gr.Checkbox,
             {},
             "beside the final one, with -scalediff-stage- and its number in the name",
+        ),
+        KEEP_OPTION: (
+            True,
+            "Keep the pictures of the last run for Compare",
+            gr.Checkbox,
+            {},
+            "the first one and each stage, in memory and never as files",
         ),
         TILING_OPTION: (
             TILING_AUTO,

@@ -23,7 +23,7 @@ HOSTS_ROUTE = "/sdapi/v1/txt2img"
 
 def register(demo: Any, app: Any) -> None:
     """Add the endpoints to the host's application, once. For `on_app_started`."""
-    from fastapi import HTTPException, Request
+    from fastapi import HTTPException, Request, Response
     from starlette.concurrency import run_in_threadpool
 
     async def estimate(request: Request):  # type: ignore[no-untyped-def]  # a return type would be a model
@@ -33,23 +33,49 @@ def register(demo: Any, app: Any) -> None:
             raise HTTPException(status_code=422, detail=str(error)) from None
 
     async def page_estimate(request: Request):  # type: ignore[no-untyped-def]
-        if not page_key.opens(request.headers.get(page_key.HEADER)):
-            raise HTTPException(
-                status_code=403, detail="this is for ScaleDiff's page, which has been made anew"
-            )
+        _check_page(request)
         return await estimate(request)
 
+    async def last(request: Request, tab: str):  # type: ignore[no-untyped-def]
+        from scalediff.hosts.webui import keep
+
+        _check_page(request)
+        return keep.last_run(tab).described()
+
+    async def picture(request: Request, tab: str, run: int, number: int, step: int):  # type: ignore[no-untyped-def]
+        from scalediff.hosts.webui import keep
+
+        _check_page(request)
+        found = keep.step_of(tab, run, number, step)
+        if found is None:
+            raise HTTPException(status_code=404, detail="this picture is not kept any more")
+        return Response(await run_in_threadpool(found.jpeg), media_type="image/jpeg")
+
     known = {getattr(route, "path", None) for route in app.routes}
-    guarded = {"dependencies": hosts_dependencies(app)}
+    guarded, hidden = {"dependencies": hosts_dependencies(app)}, {"include_in_schema": False}
     for name, endpoint, options in (
         ("version", version, {"methods": ["GET"], **guarded}),
         ("schema", schema.settings_schema, {"methods": ["GET"], "response_model": None, **guarded}),
         ("estimate", estimate, {"methods": ["POST"], "openapi_extra": _request_body(), **guarded}),
-        ("page/estimate", page_estimate, {"methods": ["POST"], "include_in_schema": False}),
+        ("page/estimate", page_estimate, {"methods": ["POST"], **hidden}),
+        ("page/last/{tab}", last, {"methods": ["GET"], "response_model": None, **hidden}),
+        (
+            "page/picture/{tab}/{run}/{number}/{step}",
+            picture,
+            {"methods": ["GET"], "response_model": None, **hidden},
+        ),
     ):
         path = f"{PREFIX}/{name}"
         if path not in known:
             app.add_api_route(path, endpoint, **options)
+
+
+def _check_page(request: Any) -> None:
+    """HTTP 403 for whoever was not shown our page."""
+    from fastapi import HTTPException
+
+    if not page_key.opens(request.headers.get(page_key.HEADER)):
+        raise HTTPException(status_code=403, detail="this is for ScaleDiff's page, which has been made anew")
 
 
 def hosts_dependencies(app: Any) -> list[Any]:

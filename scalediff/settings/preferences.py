@@ -17,6 +17,7 @@ LOG_OPTION = "scalediff_log_level"
 STAGES_OPTION = "scalediff_save_stages"
 TILING_OPTION = "scalediff_vae_tiling"
 CEILING_OPTION = "scalediff_memory_ceiling"
+KEEP_OPTION = "scalediff_keep_pictures"
 ATTENTION_OPTION = "scalediff_windowed_attention"
 
 ATTENTION_AUTO = "Auto"
@@ -36,6 +37,11 @@ def log_level(opts: Any) -> str:
 def saves_stages(opts: Any) -> bool:
     """Whether the picture of each stage is saved beside the final one."""
     return bool(getattr(opts, STAGES_OPTION, False))
+
+
+def keeps_pictures(opts: Any) -> bool:
+    """Whether the first picture and the stages of the last run are kept in memory for the page to compare."""
+    return bool(getattr(opts, KEEP_OPTION, True))
 
 
 def vae_tiling(opts: Any) -> str:

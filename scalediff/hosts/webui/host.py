@@ -21,6 +21,7 @@ from scalediff.hosts.webui.conditioning import Conditioning
 from scalediff.hosts.webui.control import hints_of_size
 from scalediff.hosts.webui.guidance import GuidanceCallbacks
 from scalediff.hosts.webui.job_record import DECODE, SAMPLE, working
+from scalediff.hosts.webui.keep import keep
 from scalediff.hosts.webui.latents import LatentForm, pictures_of
 from scalediff.hosts.webui.pictures import resize_bicubic, resize_with_upscaler, save_stage
 from scalediff.hosts.webui.rows import BatchRows
@@ -231,7 +232,10 @@ class WebUIHost(ABC):
                 self.p.sd_model, self.form.outside(latent), target_device=latent.device, check_for_nans=True
             )
         rgb = pictures_of(torch.stack(list(decoded)))
-        if self._stage > 0:  # what a stage starts from is the result of the one before
+        keep(
+            self.p, rgb, self.plan, self._stage - 1
+        )  # what a stage starts from is the result of the one before
+        if self._stage > 0:
             save_stage(self.p, rgb, self.plan, self.plan.stages[self._stage - 1])
         return rgb
 

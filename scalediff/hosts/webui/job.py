@@ -23,7 +23,7 @@ from typing import Any
 from modules import sd_samplers
 from modules.processing import StableDiffusionProcessingImg2Img, StableDiffusionProcessingTxt2Img
 
-from scalediff.hosts.webui import changes, direct, hires, img2img, outcome, times
+from scalediff.hosts.webui import changes, direct, hires, img2img, keep, outcome, times
 from scalediff.hosts.webui.checks import model_is_known, why_not_img2img, why_not_without_model
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import ATTRIBUTE, SAMPLE, JobRecord
@@ -104,8 +104,9 @@ def uninstall(p: Any) -> None:
         record.bar.close()
 
 
-def finish(p: Any) -> None:
-    """The job is done: `p` is as it came."""
+def finish(p: Any, processed: Any = None) -> None:
+    """The job is done, with what it `processed`: `p` is as it came."""
+    keep.finish(p, processed)
     uninstall(p)
     take_back(p)
 

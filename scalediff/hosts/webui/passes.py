@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
+from scalediff.hosts.webui.keep import BASE, keep
 from scalediff.hosts.webui.notes import tell
 from scalediff.hosts.webui.outcome import say_stopped
 from scalediff.method import cascade
@@ -33,6 +34,8 @@ def run(p: Any, record: JobRecord, host: WebUIHost, latent: Tensor, rgb: Tensor 
     _say_steps(p, host.plan, len(host.plan.stages))
     _warn_of_large_base(p, host)
     log.debug("before the stages: %d of %d attention layers windowed", *host.windowed_now())
+    if rgb is not None:
+        keep(p, rgb, host.plan, BASE)
     with host.installed():
         result = cascade.run(host, host.plan, stage_settings(record.config), latent, rgb)
     if any(stage.cut for stage in host.plan.stages[: result.finished]):
