@@ -4,7 +4,6 @@ Every sampler call starts from the patcher as it was after LoRA; other scripts t
 ours are laid on top, on a clone that is in place only while the sampler runs.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from scalediff.hosts.patcher.levels import NoiseLevels
 from scalediff.hosts.patcher.models import PatcherModel, is_unet, map_transformer, map_unet, why_not_size
-from scalediff.hosts.patcher.references import references_kept
+from scalediff.hosts.patcher.references import init_picture_left_out, references_kept
 from scalediff.hosts.patcher.transformer import (
     Found,
     find,
@@ -30,7 +29,7 @@ from scalediff.hosts.patcher.unet import PatcherWindows, windowed_layers
 from scalediff.hosts.webui import changes
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.memory import attention_room
-from scalediff.hosts.webui.sampling import no_refiner
+from scalediff.hosts.webui.sampling import no_refiner, whole_schedule
 from scalediff.method import flow, schedule, seeding
 from scalediff.method.cascade import Stage
 from scalediff.method.geometry import Cells, patch_length
@@ -123,7 +122,7 @@ class PatcherHost(WebUIHost):
 
         (Neo modules/processing.py:1517 and 1969, backend/diffusion_engine/base.py:106.)
         """
-        with cls._levels_put_back(p):
+        with cls._levels_put_back(p), init_picture_left_out(p.sd_model):
             set_shift = getattr(p.sd_model, "set_shift", None)
             if set_shift is not None and shift is not None:
                 set_shift(shift=shift)
@@ -146,8 +145,7 @@ class PatcherHost(WebUIHost):
         """
         if self.prediction != "flow":
             return super().schedule(sampler, stage, sigma)
-        total = max(math.ceil(stage.steps * 1000 / stage.tau), stage.steps + 1)
-        full = type(sampler).get_sigmas(sampler, self.p, total)
+        full = whole_schedule(sampler, self.p, tau=stage.tau, steps=stage.steps)
         if float(full.max()) > 1 + 1e-3:
             return flow.flow_stage_sigmas(stage.tau, stage.steps, self.mu())
         return schedule.stage_sigmas(full, sigma, stage.steps)

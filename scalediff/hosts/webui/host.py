@@ -31,6 +31,7 @@ from scalediff.hosts.webui.sampling import (
     is_timestep_sampler,
     no_extra_noise,
     savings,
+    schedule_of_size,
     stage_schedule,
     steps_of_pass,
 )
@@ -269,7 +270,8 @@ class WebUIHost(ABC):
         width, height = stage.size
         image_conditioning = p.txt2img_image_conditioning(start, width=width, height=height)
         sigma = self.sigma(stage.tau)
-        values = without_last(self.schedule(sampler, stage.whole, sigma), stage.cut)
+        with schedule_of_size(p, self.plan.base):
+            values = without_last(self.schedule(sampler, stage.whole, sigma), stage.cut)
         at_work = working(p, SAMPLE, stage.index)
         told = steps_of_pass(p, stage.steps)
         with at_work, self.stage_scope(), hints_of_size(p, stage.size), told:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from scalediff.hosts.webui.rows import BatchRows
 from scalediff.method import schedule
+from scalediff.method.geometry import PixelSize
 from scalediff.models.feature_reuse import FeatureReuse
 from scalediff.settings.config import ScaleDiffConfig
 
@@ -84,8 +85,30 @@ def stage_schedule(sampler: Any, p: Any, *, tau: int, sigma: float, steps: int) 
         if sampler.config.name == UNIPC:
             timesteps = timesteps[1:]  # it finds its own end: one entry per model call
         return timesteps.to(devices.device)
-    total = max(math.ceil(steps * 1000 / tau), steps + 1)
-    return schedule.stage_sigmas(type(sampler).get_sigmas(sampler, p, total), sigma, steps)
+    return schedule.stage_sigmas(whole_schedule(sampler, p, tau=tau, steps=steps), sigma, steps)
+
+
+def whole_schedule(sampler: Any, p: Any, *, tau: int, steps: int) -> Tensor:
+    """Sigmas of the host's scheduler for a whole run of which `steps` lie below timestep `tau`."""
+    return type(sampler).get_sigmas(sampler, p, max(math.ceil(steps * 1000 / tau), steps + 1))
+
+
+@contextmanager
+def schedule_of_size(p: Any, size: PixelSize) -> Iterator[None]:
+    """Inside the `with` schedules that depend on the size of the picture are those of `size`, (width, height).
+
+    Neo's "Flux2" (modules/sd_schedulers.py:257) shifts its levels with the number of tokens. In windows the model
+    sees no more of them than in the base, and the shift of a large canvas would leave no step to the low levels.
+    """
+    names = ("hr_upscale_to_x", "hr_upscale_to_y") if p.is_hr_pass else ("width", "height")
+    asked = [getattr(p, name) for name in names]
+    for name, side in zip(names, size):
+        setattr(p, name, side)
+    try:
+        yield
+    finally:
+        for name, side in zip(names, asked):
+            setattr(p, name, side)
 
 
 @contextmanager
