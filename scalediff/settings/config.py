@@ -37,6 +37,7 @@ class ScaleDiffConfig:
     target: str = DEFAULTS["target"]
     keep_colours: bool = DEFAULTS["keep_colours"]
     last_step_cut: int = DEFAULTS["last_step_cut"]
+    hold: str = DEFAULTS["hold"]
     by_hand: str = DEFAULTS["by_hand"]
 
     # Names that the caller wrote down. Not a field: two configs with the same values are equal.

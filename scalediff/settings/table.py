@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from scalediff.method import hold
 from scalediff.settings import target
 from scalediff.settings.parameter import LOOK, MEMORY, MODES, SPEED, STAGED, Param
 
@@ -310,6 +311,20 @@ PARAMS: tuple[Param, ...] = (
         tabs=(),
         help="So many steps at the end of each stage are not run: the one before them goes straight to the clean "
         "picture. At least one step remains.",
+    ),
+    Param(
+        attr="hold",
+        label="Hold",
+        infotext_key="ScaleDiff hold",
+        kind=str,
+        default=hold.NOTHING,
+        choices=hold.HOLDS,
+        modes=(STAGED,),
+        group=LOOK,
+        tabs=(),
+        by_preset=True,
+        help="With much new detail, objects may be drawn once more. Subject: what the prompt names stays as it is for "
+        "the first part of each stage. Ground: all around it does.",
     ),
     Param(
         attr="by_hand",

@@ -1,20 +1,19 @@
 """The text gate on one pass of a WebUI: the prompt without its subject, a look at the base picture, the stages."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from modules import shared
 from torch import Tensor, nn
 
 from scalediff.hosts.webui.conditioning import conditioning_of, texts_of
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
+from scalediff.hosts.webui.look import look_at_base
 from scalediff.hosts.webui.notes import tell
-from scalediff.method.cascade import Stage
 from scalediff.method.guidance import StructureGuidance
 from scalediff.models.gate import TextGate, cross_layers, without_subject
 
@@ -55,27 +54,21 @@ def _open(host: WebUIHost, record: JobRecord, latent: Tensor) -> str:
         return f"{named}, or there is nothing beside it"
     rows = _PromptRows(host)
     gate = TextGate(host.model_map, background, rows=rows, strength=record.config.subject_gate)
-    _look(host, lambda stage: rows.noted(gate.looking(stage.latent_size)), latent)
+    unguided = StructureGuidance(
+        latent, host.config.sg_factor, 0.0, sigma_start=host.sigma(LOOK_TAU), prediction=host.prediction
+    )
+    look_at_base(
+        host,
+        latent,
+        tau=LOOK_TAU,
+        steps=LOOK_STEPS,
+        guidance=unguided,
+        inside=lambda stage: rows.noted(gate.looking(stage.latent_size)),
+    )
     if all(mask is None for mask in gate.masks):
         return "no subject in the picture, or hardly anything beside it"
     host.gated = lambda stage: rows.noted(gate.blending(stage.latent_size))
     return ""
-
-
-def _look(host: WebUIHost, looking: Callable[[Stage], AbstractContextManager[None]], latent: Tensor) -> None:
-    """The last steps of the base picture once more, for the maps of its subject."""
-    shared.state.textinfo = "ScaleDiff: looking for the subject"
-    height, width = latent.shape[-2:]
-    stage = Stage(0, host.plan.base, (height, width), LOOK_TAU, LOOK_STEPS)
-    unguided = StructureGuidance(
-        latent, host.config.sg_factor, 0.0, sigma_start=host.sigma(LOOK_TAU), prediction=host.prediction
-    )
-    plain, host.gated = host.gated, looking
-    try:
-        with host.installed():
-            host.denoise(latent, stage, unguided)
-    finally:
-        host.gated = plain
 
 
 def _background(host: WebUIHost, subject: str) -> Tensor | None:

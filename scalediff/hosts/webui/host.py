@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scalediff.hosts.webui import vae
 from scalediff.hosts.webui.conditioning import Conditioning
 from scalediff.hosts.webui.control import hints_of_size
-from scalediff.hosts.webui.guidance import GuidanceCallbacks
+from scalediff.hosts.webui.guidance import Guidance, GuidanceCallbacks
 from scalediff.hosts.webui.job_record import DECODE, SAMPLE, working
 from scalediff.hosts.webui.keep import keep
 from scalediff.hosts.webui.latents import LatentForm, pictures_of
@@ -39,7 +39,6 @@ from scalediff.hosts.webui.times import follow, measure
 from scalediff.method import seeding
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import Cells, PixelSize, patch_length
-from scalediff.method.guidance import StructureGuidance
 from scalediff.method.schedule import step_levels, without_last
 from scalediff.models.feature_reuse import FeatureReuse, deep_blocks
 from scalediff.models.inspection import ModelMap, layer_window
@@ -88,6 +87,8 @@ class WebUIHost(ABC):
         )
         # what a stage does to the cross-attention of the model, set by `gate`
         self.gated: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
+        # what a stage's guidance is wrapped in beside its reference, set by `hold`
+        self.held: Callable[[Stage, Tensor, Guidance], Guidance] = lambda stage, reference, guidance: guidance
         self._text, self._stage = "", 0
 
     # --- what a host does in its own way
@@ -256,7 +257,7 @@ class WebUIHost(ABC):
 
     # --- noise and sampling
 
-    def denoise(self, reference: Tensor, stage: Stage, guidance: StructureGuidance) -> Tensor:
+    def denoise(self, reference: Tensor, stage: Stage, guidance: Guidance) -> Tensor:
         """Noise `reference` to sigma(tau) and run the host's sampler down to zero, windowed and guided.
 
         Returns the latent; after an interrupt whatever the host had then.
@@ -282,7 +283,7 @@ class WebUIHost(ABC):
                 self.windows(stage),
                 self.gated(stage),
                 self.savings(stage, sampler, values) as reuse,
-                self.callbacks.using(guidance),
+                self.callbacks.using(self.held(stage, reference, guidance)),
                 exact_schedule(sampler, p, values) as steps,
             ):
                 measure(p, self.window(), reuse)

@@ -21,6 +21,7 @@ from scalediff.hosts.webui.checks import (
 )
 from scalediff.hosts.webui.conditioning import stage_conditionings
 from scalediff.hosts.webui.gate import open_gate
+from scalediff.hosts.webui.hold import hold_still
 from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.pictures import base_images
@@ -152,6 +153,7 @@ def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -
     )
     latent = host.encode_images(rgb, -1)
     open_gate(host, record, latent)
+    hold_still(host, record, latent)
     result = passes.run(p, record, host, latent, rgb)
     devices.torch_gc()
     finished = decode_where_tiled(p, record.config, result.latent, host.form)
