@@ -322,7 +322,6 @@ PARAMS: tuple[Param, ...] = (
         modes=(STAGED,),
         group=LOOK,
         tabs=(),
-        by_preset=True,
         help="With much new detail, objects may be drawn once more. Subject: what the prompt names stays as it is for "
         "the first part of each stage. Ground: all around it does.",
     ),

@@ -39,6 +39,7 @@ OTHER = {
     "target": "4x",
     "keep_colours": "False",
     "last_step_cut": 2,
+    "hold": "Subject",
 }
 
 

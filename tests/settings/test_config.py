@@ -77,6 +77,7 @@ def test_the_defaults_are_the_papers_but_for_the_colours() -> None:
         "target": "Auto",
         "keep_colours": True,
         "last_step_cut": 0,
+        "hold": "Nothing",
         "by_hand": "",
     }
 
