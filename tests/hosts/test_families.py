@@ -200,6 +200,16 @@ def test_a_window_as_large_as_the_picture_is_global_attention(tried):
     torch.testing.assert_close(literal(tried, x, condition, window=(5, 4)), expected, atol=2e-4, rtol=2e-4)
 
 
+def test_half_precision_is_as_near_as_its_numbers(tried):
+    x, condition = tried.inputs(batch=1)
+    expected, _ = tried.windowed(x, condition)
+    tried.network.bfloat16()
+    out, window = tried.windowed(x.bfloat16(), condition.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert window.calls == len(tried.family.layers_of(tried.network))
+    torch.testing.assert_close(out.float(), expected, atol=0.15, rtol=0.05)
+
+
 def test_samples_of_a_batch_do_not_mix(tried):
     x, condition = tried.inputs(batch=2)
     drawn = [(0, 1), (2, 0)]
