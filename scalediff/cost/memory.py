@@ -190,7 +190,7 @@ def _own_set(unit: Unit, channels: int, *, element: int, vae: bool = False) -> i
         return 5 * channels
     if changes_size(unit.module):
         return channels + out if unit.level_out < unit.level_in else out
-    norms = [part for part in unit.module.modules() if "Norm" in type(part).__name__]
+    norms = [part for part in unit.module.modules() if "norm" in type(part).__name__.lower()]
     if not norms:
         return out
     if vae:

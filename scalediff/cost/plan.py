@@ -250,8 +250,16 @@ def _vae_work(vae: Any, name: str, cells: Cells, run: Run) -> Work:
     if not isinstance(half, nn.Module):
         return Work()
     tile = run.tile(half, cells)
-    one = vae_work(half, cells) if tile is None else tiled_work(half, cells, tile)
+    one = vae_work(half, cells) if tile is None else _tiled_work(half, cells, tile)
     return replace(one * run.images, calls=0)
+
+
+def _tiled_work(half: nn.Module, cells: Cells, tile: int) -> Work:
+    """As `tiled_work`; the whole's work for a VAE that only its host can tile."""
+    try:
+        return tiled_work(half, cells, tile)
+    except ValueError:
+        return vae_work(half, cells)
 
 
 def _peak_activations(
@@ -279,11 +287,18 @@ def _peak_activations(
 
 def _vae_activations(part: nn.Module, cells: Cells, tile: int | None, element: int) -> int:
     """Peak bytes of a VAE's half for one picture of (h, w) cells of its own, counted once for a size."""
-    return remembered(
-        part,
-        ("activations", cells, element, tile),
-        lambda: vae_activations(part, cells, element=element, tile=tile),
-    )
+
+    def count() -> int:
+        try:
+            return vae_activations(part, cells, element=element, tile=tile)
+        except ValueError:
+            if tile is None:
+                raise
+            # only its host can tile it: each tile is a picture of its own
+            height, width = (min(side, tile) for side in cells)
+            return vae_activations(part, (height, width), element=element)
+
+    return remembered(part, ("activations", cells, element, tile), count)
 
 
 def _stages_seconds(times: StepTimes | None, key: str, stages: tuple[StageWork, ...]) -> float | None:

@@ -95,7 +95,20 @@ def unet_units(unet: nn.Module) -> tuple[Unit, ...]:
 
 
 def vae_units(part: nn.Module) -> tuple[Unit, ...]:
-    """Units of a VAE's `encoder` or `decoder`, levels counted from the latent; ValueError for another one."""
+    """Units of a VAE's `encoder` or `decoder`, levels counted from the latent; ValueError for another one.
+
+    Of one with frames (Wan's), for a picture, which is one frame.
+    """
+    encodes = any(hasattr(part, name) for name in ("down", "down_blocks", "downsamples"))
+    groups = _vae_groups(part)
+    start = -sum(changes_size(module) for group in groups for module in group) if encodes else 0
+    return tuple(_chain(groups, start))
+
+
+def _vae_groups(part: nn.Module) -> list[list[Any]]:
+    """The layers of a VAE's half in forward order, block by block."""
+    if hasattr(part, "downsamples") or hasattr(part, "upsamples"):  # Wan's: backend/nn/wan_vae.py:173 of Neo
+        return _wan_groups(part)
     if hasattr(part, "down"):
         blocks = [_level(level, "downsample") for level in _modules(part, "down")]
     elif hasattr(part, "up"):
@@ -104,21 +117,36 @@ def vae_units(part: nn.Module) -> tuple[Unit, ...]:
         name, tail = (
             ("down_blocks", "downsamplers") if hasattr(part, "down_blocks") else ("up_blocks", "upsamplers")
         )
-        blocks = [[*_modules(b, "resnets"), *_modules(b, tail)] for b in _modules(part, name)]
+        blocks = [
+            [*_modules(b, "resnets"), *_modules(b, tail)] if hasattr(b, "resnets") else [_in_space(b)]
+            for b in _modules(part, name)
+        ]
     else:
         raise ValueError(f"{type(part).__name__} is no VAE half whose work could be counted")
     middle = _middle(part)
-    encodes = hasattr(part, "down") or hasattr(part, "down_blocks")
-    body = [*blocks, middle] if encodes else [middle, *blocks]
-    groups = [[_module(part, "conv_in")], *body, [_module(part, "conv_out")]]
-    start = -sum(changes_size(module) for group in groups for module in group) if encodes else 0
-    return tuple(_chain(groups, start))
+    body = [*blocks, middle] if hasattr(part, "down") or hasattr(part, "down_blocks") else [middle, *blocks]
+    return [[_module(part, "conv_in")], *body, [_module(part, "conv_out")]]
+
+
+def _wan_groups(part: nn.Module) -> list[list[Any]]:
+    """Of a half whose layers lie in one row, without levels."""
+    middle = [[layer] for layer in _modules(part, "middle")]
+    name = "downsamples" if hasattr(part, "downsamples") else "upsamples"
+    row = [[_in_space(layer)] for layer in _modules(part, name)]
+    body = [*row, *middle] if name == "downsamples" else [*middle, *row]
+    return [[_module(part, "conv1")], *body, [_module(part, "head")]]
+
+
+def _in_space(layer: Any) -> Any:
+    """A layer without what it does between frames."""
+    return getattr(layer, "resample", layer)
 
 
 def changes_size(module: nn.Module) -> int:
     """1 where the module halves the grid, -1 where it doubles it, else 0."""
     names = [base.__name__ for part in module.modules() for base in type(part).__mro__]
-    if any(name.startswith("Downsample") for name in names):
+    halves = "ZeroPad2d" in names and any(_stride(part) == 2 for part in module.modules())  # Wan's
+    if halves or any(name.startswith("Downsample") for name in names):
         return 1
     return -1 if any(name.startswith("Upsample") for name in names) else 0
 
@@ -129,22 +157,33 @@ def transformer_blocks(module: nn.Module) -> list[Any]:
 
 
 def is_vae_attention(module: nn.Module) -> bool:
-    """Whether the module is the single-head attention in the middle of a VAE, in ldm's or diffusers' form."""
-    return not transformer_blocks(module) and (hasattr(module, "q") or hasattr(module, "to_q"))
+    """Whether the module is the single-head attention in the middle of a VAE, in ldm's, diffusers' or Wan's form."""
+    return not transformer_blocks(module) and any(hasattr(module, name) for name in ("q", "to_q", "to_qkv"))
 
 
 def vae_attention_width(module: Any) -> int:
     """Channels of that attention."""
+    if hasattr(module, "to_qkv"):
+        return module.to_qkv.out_channels // 3
     query = module.q if hasattr(module, "q") else module.to_q
     return query.out_channels if hasattr(query, "out_channels") else query.out_features
 
 
 def conv_macs(leaf: Any) -> int:
-    """Multiply-adds of a convolution for one output position; 0 for anything else."""
+    """Multiply-adds of a convolution for one output position; 0 for anything else.
+
+    Of a kernel over frames one step meets the one frame of a picture (causal: Neo backend/operations.py:248).
+    """
     if not (hasattr(leaf, "kernel_size") and hasattr(leaf, "in_channels") and hasattr(leaf, "out_channels")):
         return 0
     kernel = leaf.kernel_size if isinstance(leaf.kernel_size, Sequence) else (leaf.kernel_size,) * 2
-    return leaf.out_channels * (leaf.in_channels // getattr(leaf, "groups", 1)) * prod(kernel)
+    return leaf.out_channels * (leaf.in_channels // getattr(leaf, "groups", 1)) * prod(kernel[-2:])
+
+
+def _stride(leaf: Any) -> int:
+    """Stride of a convolution across, 1 for anything else."""
+    stride = getattr(leaf, "stride", 1) if conv_macs(leaf) else 1
+    return int(stride[-1] if isinstance(stride, Sequence) else stride)
 
 
 def linear_shape(leaf: Any) -> tuple[int, int] | None:

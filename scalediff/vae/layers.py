@@ -54,6 +54,8 @@ class Layers:
     """
 
     def __init__(self, part: nn.Module) -> None:
+        if not any(isinstance(module, nn.GroupNorm) for module in part.modules()):
+            raise ValueError(f"{type(part).__name__} is not a VAE's half that can be run in tiles")
         units = vae_units(part)
         self.decodes = not any(hasattr(part, name) for name in ("down", "down_blocks"))
         if not self.decodes:
