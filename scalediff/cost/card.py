@@ -86,7 +86,8 @@ def fit(needed: int, card: Card) -> tuple[str, str]:
     """ "Memory 4.4 of 8 GB: fits", and how good that is: "good", "tight" or "bad"; "" where it is not known."""
     if not card.memory:
         return f"Memory {gigabytes(needed)}", ""
-    of = f"Memory {gigabytes(needed)} of {gigabytes(card.memory)}"
+    all_of_it = gigabytes(card.memory).replace(".0 ", " ")
+    of = f"Memory {gigabytes(needed)} of {all_of_it}".replace(" GB of", " of")
     if needed <= ROOMY * card.memory:
         return f"{of}: fits", "good"
     return (f"{of}: tight", "tight") if needed <= card.memory else (f"{of}: does not fit", "bad")

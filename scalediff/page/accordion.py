@@ -55,7 +55,7 @@ def build(elem_id: Callable[[str], str], tab: str) -> Page:
     page = Page()
     with ExitStack() as open_blocks:
         _open_accordion(open_blocks, page, enable, elem_id, tab)
-        plain = sorted((param for param in rest if not param.group), key=lambda param: not param.on_top)
+        plain = sorted((param for param in rest if not param.group), key=lambda param: param.rank)
         made = {param.attr: _placed(param, elem_id, tab) for param in plain}
         # no input of a job: it is not among the components that are returned
         gr.HTML(_line(rest), elem_id=elem_id("estimate"))

@@ -43,7 +43,7 @@ class Param:
     group: str = ""  # one of GROUPS, or seen at first sight
     by_preset: bool = False  # presets set it
     recorded: bool = True  # of the page itself where not: in no picture, plot or document
-    on_top: bool = False  # before the others on the page; the order of arguments is the table's
+    rank: int = 9  # low ones come first on the page; the order of arguments is the table's
     longest: int = LONGEST_TEXT
     tabs: tuple[str, ...] = TABS  # where the page shows it; the API takes it everywhere
     works_in: tuple[str, ...] = TABS  # where it changes anything

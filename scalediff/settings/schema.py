@@ -55,7 +55,7 @@ def property_schema(param: Param) -> dict[str, Any]:
 def page_table() -> str:
     """What the page shows, as a Markdown table for its user, in the page's order."""
     shown = [param for param in PARAMS[1:] if param.tabs and param.recorded]
-    ordered = sorted(shown, key=lambda param: (("", *GROUPS).index(param.group), not param.on_top))
+    ordered = sorted(shown, key=lambda param: (("", *GROUPS).index(param.group), param.rank))
     head = ("| setting | | what it does |", "|---|---|---|")
     rows = (f"| {param.label} | {_place(param)} | {param.help} |" for param in ordered)
     return "\n".join((*head, *rows))

@@ -106,7 +106,7 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default=AUTO,
         choices=PRESETS,
-        on_top=True,
+        rank=2,
         help="Sets the controls below for the loaded model. Auto: as published. Faithful: closer to the first picture. "
         "Balanced, Detail: freer. Fast: about half the time. Panorama: one pass at the full size, for landscapes. "
         "Custom: as you set them.",
@@ -282,7 +282,7 @@ PARAMS: tuple[Param, ...] = (
         spelled=target.spelled,
         words=target.ALLOWED,
         pattern=target.PATTERN,
-        on_top=True,
+        rank=1,
         modes=(STAGED,),
         help="A factor (2.5x) or pixels (3840x2160). Auto: the size of Hires. fix or of the img2img tab where that "
         "enlarges, or else 2x. A Panorama is drawn at this size at once.",

@@ -66,9 +66,9 @@ def test_a_cpu_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("needed", "text", "level"),
     [
-        (4.4e9, "Memory 4.4 GB of 8.0 GB: fits", "good"),
-        (7.5e9, "Memory 7.5 GB of 8.0 GB: tight", "tight"),
-        (9e9, "Memory 9.0 GB of 8.0 GB: does not fit", "bad"),
+        (4.4e9, "Memory 4.4 of 8 GB: fits", "good"),
+        (7.5e9, "Memory 7.5 of 8 GB: tight", "tight"),
+        (9e9, "Memory 9.0 of 8 GB: does not fit", "bad"),
     ],
 )
 def test_whether_it_fits(needed: float, text: str, level: str) -> None:

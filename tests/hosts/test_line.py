@@ -45,7 +45,7 @@ def test_the_line_in_parts(client: TestClient, card: Any) -> None:
     texts = [part["text"] for part in answer["parts"]]
     assert texts[0] == "64x64 -> 128x128, 2 steps"
     assert texts[1].startswith("Roughly ")
-    assert texts[2].endswith(" MB of 8.0 GB: fits")
+    assert texts[2].endswith(" MB of 8 GB: fits")
     assert [part["level"] for part in answer["parts"]] == ["", "", "good"]
     assert answer["line"] == ". ".join(texts)
     assert answer["warnings"] == []

@@ -99,9 +99,9 @@ def test_the_bar_never_goes_back_and_every_phase_is_named(host, monkeypatch, n_i
     assert seen[-1] > 0.95
     assert texts == [
         *(
-            f"ScaleDiff {k}/2: {what}"
+            f"ScaleDiff stage {k} of 2, {64 * 2**k}x{64 * 2**k}: {what}"
             for k in (1, 2)
-            for what in ("decoding", "upscaling", "encoding", "sampling")
+            for what in ("decoding", "enlarging", "encoding", "drawing detail")
         ),
         "ScaleDiff: decoding",
     ]

@@ -168,7 +168,7 @@ def test_an_interrupt_between_tiles_gives_back_the_finished_stage(host, monkeypa
     monkeypatch.setattr(webui_vae, "progress", progress)
     result = run(host, "On", width=128, height=128, hr_scale=3.0)
     assert result.pixels[0].shape[:2] == (192, 192)  # the first stage's
-    assert seen[-1].startswith(f"ScaleDiff 2/2: {verb} 0/")
+    assert seen[-1].startswith(f"ScaleDiff stage 2 of 2, 384x384: {verb} 0/")
     assert stretches[-1] == "decode"  # the result is decoded all the same
     assert state.textinfo is None
 

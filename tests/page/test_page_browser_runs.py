@@ -32,8 +32,8 @@ def txt2img(open_tab: Callable[[str], WebuiTab]) -> WebuiTab:
 
 def test_a_picture_is_made_and_its_progress_shown(txt2img: WebuiTab) -> None:
     txt2img.start()
-    txt2img.expect_progress("ScaleDiff 1/2: sampling")
-    txt2img.expect_progress("ScaleDiff 2/2: sampling")
+    txt2img.expect_progress("ScaleDiff stage 1 of 2, 256x256: drawing detail")
+    txt2img.expect_progress("ScaleDiff stage 2 of 2, 512x512: drawing detail")
     size, parameters = txt2img.result()
     assert size == (512, 512)
     assert PROMPT in parameters
@@ -49,11 +49,11 @@ def test_an_interrupted_picture_is_the_last_finished_stage(txt2img: WebuiTab) ->
     txt2img.fill("txt2img_hires_steps", 120)  # time to press the button in
     txt2img.expect_line("120+120 steps")
     txt2img.start()
-    txt2img.expect_progress("ScaleDiff 1/2: sampling")
+    txt2img.expect_progress("ScaleDiff stage 1 of 2, 256x256: drawing detail")
     txt2img.interrupt()
     size, _ = txt2img.result()
     assert size in {(128, 128), (256, 256)}
-    assert not any("2/2: sampling" in text for text in txt2img.progress_seen())
+    assert not any("512x512: drawing detail" in text for text in txt2img.progress_seen())
 
 
 def test_the_parameters_of_a_picture_bring_its_settings_back(txt2img: WebuiTab) -> None:

@@ -52,6 +52,9 @@ from scalediff.settings.planning import attention_window
 log = logging.getLogger("scalediff")
 
 
+PHASES = {"upscaling": "enlarging", "sampling": "drawing detail"}  # the cascade's words in those of the page
+
+
 class WebUIHost(ABC):
     """Implements `scalediff.method.cascade.Host`; `run` the cascade inside `with host.installed()`.
 
@@ -207,13 +210,15 @@ class WebUIHost(ABC):
 
     def begin_stage(self, stage: Stage, count: int) -> None:
         """Next job on the progress bar. In img2img the first stage is the job that the host itself counts."""
-        self._text, self._stage = f"ScaleDiff {stage.index + 1}/{count}", stage.index
+        width, height = stage.size
+        self._text = f"ScaleDiff stage {stage.index + 1} of {count}, {width}x{height}"
+        self._stage = stage.index
         if stage.index > 0 or getattr(self.p, "enable_hr", False):
             shared.state.nextjob()
 
     def phase(self, text: str) -> None:
         """Show what goes on between the sampler's steps."""
-        shared.state.textinfo = f"{self._text}: {text}"
+        shared.state.textinfo = f"{self._text}: {PHASES.get(text, text)}"
 
     def stopped(self) -> bool:
         """True once the user interrupted or skipped this image."""
