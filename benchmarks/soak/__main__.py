@@ -1,4 +1,4 @@
-"""python -m benchmarks.soak --jobs 10000 --seed 0 [--only NUMBER] [--minutes M] [--out FILE]"""
+"""python -m benchmarks.soak --jobs 10000 --seed 0 [--only NUMBER] [--minutes M] [--out FILE [--resume]]"""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.soak import state
 from benchmarks.soak.campaign import Campaign
 from benchmarks.soak.host import pocket
 from benchmarks.timing import machine
 
-FILLED, KEEP_EVERY = 20, 50  # jobs after which caches are filled; jobs between two writings of the figures
+KEEP_EVERY = 25  # jobs between two writings of the figures
 
 
-def report(campaign: Campaign, seconds: float, first: dict[str, float]) -> dict[str, Any]:
+def report(campaign: Campaign, seconds: float) -> dict[str, Any]:
     """What is kept of a campaign."""
     return {
         "seed": campaign.seed,
@@ -26,19 +25,18 @@ def report(campaign: Campaign, seconds: float, first: dict[str, float]) -> dict[
         "seconds": round(seconds),
         "counts": {name: dict(count.most_common()) for name, count in campaign.counts.items()},
         "violations": campaign.violations,
-        "memory": {"first": first, "samples": campaign.memory},
+        "memory": campaign.memory,
         "machine": machine("cpu"),
     }
 
 
-def _run(campaign: Campaign, numbers: range, begun: float, until: float | None, out: Path | None) -> None:
+def _run(campaign: Campaign, numbers: range, earlier: float, until: float | None, out: Path | None) -> None:
     """All of them; the file holds the figures of those that are done, should it be stopped."""
-    campaign.run(numbers[:FILLED], until)
-    first = {"job": campaign.jobs, **state.memory()}
-    for place in range(FILLED, len(numbers), KEEP_EVERY):
+    begun = time.time() - earlier
+    for place in range(0, len(numbers), KEEP_EVERY):
         campaign.run(numbers[place : place + KEEP_EVERY], until)
         if out:
-            found = report(campaign, time.time() - begun, first)
+            found = report(campaign, time.time() - begun)
             out.write_text(json.dumps(found, indent=1, default=str) + "\n")
 
 
@@ -50,6 +48,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="run this job alone, as it was in the campaign of --seed")
     parser.add_argument("--minutes", type=float, help="begin no job after so many minutes")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--resume", action="store_true", help="go on where the campaign of --out was stopped")
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     begun = time.time()
@@ -59,7 +58,11 @@ def main() -> int:
         if args.only is not None:
             campaign.only(args.only)
         else:
-            _run(campaign, range(args.start, args.start + args.jobs), begun, until, args.out)
+            earlier = 0.0
+            if args.resume and args.out and args.out.exists():
+                earlier = campaign.go_on(json.loads(args.out.read_text()))
+            numbers = range(args.start + campaign.jobs, args.start + args.jobs)
+            _run(campaign, numbers, earlier, until, args.out)
             print(json.dumps({name: dict(count) for name, count in campaign.counts.items()}, indent=1))
     print(f"{campaign.jobs} jobs, {len(campaign.violations)} with violations")
     return 1 if campaign.violations else 0

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.soak import state, words
+from benchmarks.soak import plot, state, words
 from benchmarks.soak.disturb import disturbed
 from benchmarks.soak.host import Pocket
 from benchmarks.soak.jobs import Job, draw, picture
+from benchmarks.soak.setups import Setup
 
-REFERENCE_EVERY, MEMORY_EVERY, AGAIN_EVERY = 10, 50, 5
+REFERENCE_EVERY, AGAIN_EVERY = 10, 5
 REFERENCE = {
     "prompt": "a red ball",
     "seed": 11,
@@ -39,11 +40,11 @@ class Campaign:
         self.pocket, self.seed, self.say = pocket, seed, say
         self.violations: list[dict[str, Any]] = []
         self.counts: dict[str, Counter[str]] = {
-            name: Counter() for name in ("kinds", "disturbances", "outcomes", "errors")
+            name: Counter() for name in ("setups", "kinds", "disturbances", "outcomes", "errors")
         }
         self.memory: list[dict[str, float]] = []
-        self.jobs = 0
-        self.reference = self._ordinary()
+        self.jobs, self.process = 0, 1
+        self.references: dict[Setup, np.ndarray] = {}
 
     def run(self, numbers: Iterable[int], until: float | None = None) -> None:
         """The jobs of these numbers, or as many as begin before the time `until`."""
@@ -51,12 +52,31 @@ class Campaign:
             if until is not None and time.time() > until:
                 break
             job = draw(self.seed, number)
+            self._load(job.setup)
             self._count(job, *self._one(job))
             self.jobs += 1
-            if self.jobs % REFERENCE_EVERY == 0 and not np.array_equal(self._ordinary(), self.reference):
+            if self.jobs % REFERENCE_EVERY == 0 and not np.array_equal(
+                self._ordinary(), self.references[job.setup]
+            ):
                 self._violation(job, ["an ordinary picture after it is not the reference"])
-            if self.jobs % MEMORY_EVERY == 0:
-                self.memory.append({"job": self.jobs, **state.memory()})
+
+    def _load(self, setup: Setup) -> None:
+        """The model of `setup` as it is when a job begins. Memory is looked at while none is loaded."""
+        if setup != self.pocket.setup and self.references:
+            self.pocket.unload()
+            self.memory.append({"process": self.process, "job": self.jobs, **state.memory()})
+        self.pocket.use(setup)
+        self.pocket.modules.sd_models.reload_model_weights()  # a job may have left its refiner
+        if setup not in self.references:
+            self.references[setup] = self._ordinary()
+
+    def go_on(self, report: dict[str, Any]) -> float:
+        """Takes over what an earlier process has found; the seconds that it took."""
+        self.jobs, self.violations, self.memory = report["jobs"], report["violations"], report["memory"]
+        for name, counts in report["counts"].items():
+            self.counts[name].update(counts)
+        self.process = 1 + max((int(sample["process"]) for sample in self.memory), default=0)
+        return float(report["seconds"])
 
     def only(self, number: int) -> None:
         """One job again, in all detail."""
@@ -73,8 +93,9 @@ class Campaign:
         saves = self.pocket.modules.shared.opts.data
         old = {key: saves.get(key) for key in ("save_images_before_highres_fix", "samples_save")}
         saves.update(save_images_before_highres_fix=job.saves)
+        processed, outcome = None, "finished"
+        problems = self._cell(job, p) if job.disturbance == "plot" and job.kind != "bad value" else []
         state.seed_all(job.number)
-        processed, outcome, problems = None, "finished", []
         try:
             with disturbed(self.pocket, job, p) as fired:
                 try:
@@ -109,7 +130,7 @@ class Campaign:
                 for name in SWITCHES
                 if name in job.fields and getattr(p, name) != job.fields[name] and outcome == "refused"
             ]
-        elif job.disturbance in ("estimates", "foreign forward") or (
+        elif job.disturbance in ("estimates", "foreign forward", "plot") or (
             job.disturbance == "none" and job.number % AGAIN_EVERY == 0
         ):
             problems += self._again(job, processed, randoms)
@@ -135,6 +156,24 @@ class Campaign:
         if state.random_states() != randoms:
             problems.append("random states are not those that the same job leaves")
         return problems
+
+    def _cell(self, job: Job, p: Any) -> list[str]:
+        """A cell of a plot equals the job with that value."""
+        made, wanted = (
+            self._ended(job, made)
+            for made in (plot.cell(job, p), self._job(job, plot.with_value(job).values))
+        )
+        if isinstance(made, str) or isinstance(wanted, str):
+            return [] if made == wanted else [f"a plot's cell ended with {made}, the job with {wanted}"]
+        return _compared(made, wanted, "the job with its value")
+
+    def _ended(self, job: Job, p: Any) -> Any:
+        """The result of a job, or the name of the exception that it ended with."""
+        state.seed_all(job.number)
+        try:
+            return self.pocket.run(p)
+        except BaseException as error:
+            return type(error).__name__
 
     def _job(self, job: Job, values: Any) -> Any:
         fields = dict(job.fields, do_not_save_samples=not job.saves)
@@ -188,6 +227,7 @@ class Campaign:
             )
 
     def _count(self, job: Job, outcome: str, fired: bool) -> None:
+        self.counts["setups"][str(job.setup)] += 1
         self.counts["kinds"][job.kind] += 1
         name = job.disturbance if fired or job.disturbance == "none" else "none (its call did not come)"
         self.counts["disturbances"][name] += 1
@@ -198,7 +238,9 @@ class Campaign:
 
 def _kept(job: Job) -> str:
     """The disturbance that the job without ScaleDiff has, too."""
-    return job.disturbance if job.disturbance in ("compiled", "foreign forward") else "none"
+    return (
+        job.disturbance if job.disturbance in ("compiled", "foreign forward", "refiner", "hints") else "none"
+    )
 
 
 def _compared(ours: Any, other: Any, name: str) -> list[str]:

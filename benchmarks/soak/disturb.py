@@ -6,6 +6,7 @@ What is put in the way is put back in `finally`, before anything is checked.
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import random
 import threading
@@ -17,8 +18,13 @@ from unittest import mock
 
 import torch
 
+from benchmarks.soak.hints import controlled, read_before_sampling
 from benchmarks.soak.host import Pocket
 from benchmarks.soak.jobs import Job, picture
+from benchmarks.soak.patcher import FLUX, UNET
+from benchmarks.soak.refiner import refined
+from benchmarks.soak.setups import LDM
+from benchmarks.soak.words import wanted_size
 
 
 class Fired:
@@ -88,14 +94,22 @@ def _watch(pocket: Pocket, place: str, called: Callable[[], None], stack: ExitSt
         _wrap(owner, name, called, stack)
 
 
+# Where attention is windowed: module and function by network
+ATTENTION = {
+    LDM: ("scalediff.models.windowed_unet", "neighborhood_attention"),
+    UNET: ("scalediff.hosts.patcher.unet", "neighborhood_attention"),
+    FLUX: ("scalediff.models.windowed_transformer", "joint_neighborhood_attention"),
+}
+
+
 def _function(pocket: Pocket, place: str) -> tuple[Any, str]:
     """The holder and name of the function that is a place."""
     from modules import images, sd_samplers_common
 
-    import scalediff.models.windowed_unet
-
+    assert pocket.setup is not None
+    module, name = ATTENTION[pocket.setup.family]
     return {
-        "attention": (scalediff.models.windowed_unet, "neighborhood_attention"),
+        "attention": (importlib.import_module(module), name),
         "sampler": (sd_samplers_common.Sampler, "callback_state"),
         "saving": (images, "save_image"),
         "script": (pocket.modules.scripts.ScriptRunner, "postprocess_image"),
@@ -229,7 +243,9 @@ def _loopback(pocket: Pocket, job: Job, p: Any, fired: Fired, stack: ExitStack) 
 def _foreign(pocket: Pocket, job: Job, p: Any, fired: Fired, stack: ExitStack) -> None:
     """Another extension has its own `forward` on the UNet and on one of its layers, as ControlNet does."""
     unet = pocket.model.model.diffusion_model
-    layers = [module for name, module in unet.named_modules() if name.endswith(("attn1", "attn2", "ff"))]
+    layers = [
+        module for name, module in unet.named_modules() if name.endswith(("attn1", "attn2", "ff", "_attn"))
+    ]
     for module in (unet, layers[job.call % len(layers)]):
         forward = _passing(module, fired)
         module.forward = forward
@@ -263,6 +279,23 @@ def _compiled(pocket: Pocket, job: Job, p: Any, fired: Fired, stack: ExitStack) 
     stack.enter_context(mock.patch.object(sd_unet, "apply_unet", return_value=None))
 
 
+def _refiner(pocket: Pocket, job: Job, p: Any, fired: Fired, stack: ExitStack) -> None:
+    fired.done = True
+    refined(p, "other.safetensors", fired.problems, stack)
+
+
+def _hints(pocket: Pocket, job: Job, p: Any, fired: Fired, stack: ExitStack) -> None:
+    """A ControlNet of the host's kind; what is wrong with its hints is asked for before they are taken away."""
+    fired.done = True
+    base = (job.fields["width"], job.fields["height"])
+    target = wanted_size(job) if job.fields.get("enable_hr") else None
+    if job.setup.family == LDM:
+        faults = controlled(pocket.model.model.diffusion_model, p, base, target, stack)
+    else:
+        faults = read_before_sampling(p, base, target, stack)
+    stack.callback(lambda: fired.problems.extend(faults()))
+
+
 _PUTS: dict[str, Callable[..., None]] = {
     "none": _none,
     "error": _error,
@@ -277,4 +310,7 @@ _PUTS: dict[str, Callable[..., None]] = {
     "foreign forward": _foreign,
     "compiled": _compiled,
     "checkpoint": _mask,
+    "refiner": _refiner,
+    "plot": _mask,
+    "hints": _hints,
 }

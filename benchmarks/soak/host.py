@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+
+from benchmarks.soak import patcher
+from benchmarks.soak.setups import SETUPS, Setup
 
 TITLE = "ScaleDiff"
 BASE = 64  # side in pixels that the tiny model was "made" for
@@ -56,19 +60,51 @@ class Pocket:
         self.checkpoint = write_checkpoint(folder, "tiny", 7)
         write_checkpoint(folder, "other", 8)
         self.booted = boot.boot(headless=True, checkpoint=self.checkpoint, data_dir=folder)
-        from modules import processing, script_callbacks, scripts, sd_models, sd_unet, shared
+        from modules import processing, script_callbacks, scripts, sd_hijack, sd_models, sd_unet, shared
 
         self.modules = SimpleNamespace(
             processing=processing,
             script_callbacks=script_callbacks,
             scripts=scripts,
+            sd_hijack=sd_hijack,
             sd_models=sd_models,
             sd_unet=sd_unet,
             shared=shared,
         )
         # a host that starts anew keeps a setting of before
         shared.opts.data["sd_model_checkpoint"] = self.checkpoint.name
-        sd_models.reload_model_weights()
+        for info in list(sd_models.checkpoints_list.values()):
+            info.calculate_shorthash()  # part of the names in infotext from the first time on that it is known
+        self.setup: Setup | None = None
+        self._load = sd_models.load_checkpoint
+        self.use(SETUPS[0])
+
+    def use(self, setup: Setup) -> bool:
+        """Loads the model of `setup` in the place of the one that is loaded; whether it was another."""
+        changed, self.setup = self.setup != setup, setup
+        if changed:
+            self.unload()
+            self.modules.sd_models.load_checkpoint = patcher.loader(self._load, setup.family)
+            self._set_precision()
+            patcher.tell_host(self.folder / "host", setup.family)
+            self.modules.sd_models.reload_model_weights()
+        return changed
+
+    def unload(self) -> None:
+        """No model is loaded, and nothing holds the one that was."""
+        self.modules.sd_models.unload_model_weights()
+        self.modules.sd_hijack.model_hijack.layers = []
+        job = self.modules.processing.StableDiffusionProcessingTxt2Img
+        for cache in (job.cached_c, job.cached_uc, job.cached_hr_c, job.cached_hr_uc):
+            # kept by the checkpoint's name, which another number type does not change
+            cache[:] = [None, None]
+        gc.collect()
+
+    def _set_precision(self) -> None:
+        from pocket_webui import boot
+
+        assert self.setup is not None
+        boot.set_precision(self.setup.unet, self.setup.vae)
 
     @property
     def model(self) -> Any:
@@ -78,7 +114,14 @@ class Pocket:
         """What *Reload UI* does: all scripts are loaded anew."""
         from pocket_webui import boot
 
-        self.booted = boot.boot(headless=True, checkpoint=self.checkpoint)
+        assert self.setup is not None
+        self.booted = boot.boot(
+            headless=True,
+            checkpoint=self.checkpoint,
+            precision=self.setup.unet,
+            vae_precision=self.setup.vae,
+        )
+        patcher.tell_host(self.folder / "host", self.setup.family)
 
     def job(self, tab: str, fields: dict[str, Any], values: tuple[Any, ...] | None) -> Any:
         """A job `p` of "txt2img" or "img2img"; `values` are our script's arguments, None for a job without scripts."""
@@ -124,5 +167,5 @@ def pocket() -> Iterator[Pocket]:
             data.clear()
             data.update(options)
             data.pop("sd_model_checkpoint", None)
-            made.modules.sd_models.unload_model_weights()
+            made.unload()
             torch.set_num_threads(threads)

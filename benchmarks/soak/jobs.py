@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.soak.setups import LDM, Setup, setup_of
 from scalediff.settings.parameter import Param
 from scalediff.settings.table import PARAMS
 
@@ -58,6 +59,9 @@ DISTURBANCES = {
     "foreign forward": 2,
     "compiled": 1,
     "checkpoint": 1,
+    "refiner": 1,
+    "plot": 1,
+    "hints": 2,
 }
 BAD = ({"tau": 0}, {"tau": "much"}, {"no_such": 1}, {"stage_factor": 9}, {"target": "17x"}, {"shift": 3})
 
@@ -78,6 +82,11 @@ class Job:
     call: int
     error: str
     saves: bool
+
+    @property
+    def setup(self) -> Setup:
+        """What it runs on."""
+        return setup_of(self.number)
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -103,6 +112,8 @@ def draw(seed: int, number: int) -> Job:
         kind = {"hires": "img2img", "target": "img2img target"}.get(kind, kind)
     if disturbance == "checkpoint":
         tab, kind = "txt2img", "hires"
+    if disturbance == "hints":
+        kind = "img2img" if tab == "img2img" else "hires"
     init = (source.randrange(40, 90), source.randrange(40, 90)) if tab == "img2img" else None
     settings = _settings(source, kind)
     place = source.choice(PLACES)
@@ -112,7 +123,7 @@ def draw(seed: int, number: int) -> Job:
         tab=tab,
         settings=settings,
         as_list=kind != "bad value" and source.random() < 0.4,
-        fields=_fields(source, kind, tab),
+        fields=_fitted(_fields(source, kind, tab), disturbance, setup_of(number)),
         init=init,
         disturbance=disturbance,
         place=place,
@@ -120,6 +131,15 @@ def draw(seed: int, number: int) -> Job:
         error=source.choice(ERRORS),
         saves=source.random() < 0.2 or place == "saving",
     )
+
+
+def _fitted(fields: dict[str, Any], disturbance: str, setup: Setup) -> dict[str, Any]:
+    """Without what a host with a patcher shows otherwise (DDIM), and a ControlNet has no hint for (a cropped pass)."""
+    if setup.family != LDM and fields["sampler_name"] == "DDIM":
+        fields = fields | {"sampler_name": "Euler"}
+    if disturbance == "hints":
+        fields = {name: value for name, value in fields.items() if not name.startswith("hr_resize")}
+    return fields
 
 
 def picture(size: tuple[int, int], seed: int) -> Image.Image:

@@ -10,10 +10,12 @@ from typing import Any
 
 from benchmarks.performance import DOCS
 from benchmarks.performance import RESULTS as KEPT
+from benchmarks.soak.setups import SETUPS
 from benchmarks.wording import machine, table
 
 RESULTS, CLIENTS, PAGE = KEPT / "soak.json", KEPT / "soak_clients.json", DOCS / "reliability.md"
 TITLES = {
+    "setups": ("network and host, number types", "What it ran on"),
     "kinds": ("kind of job", "What was asked for"),
     "disturbances": ("disturbance", "What came between"),
     "errors": ("error", "Errors that were raised, and where"),
@@ -29,8 +31,10 @@ CHECKED = """After every job:
 - every fifth undisturbed job, and every one beside which a thread asked for estimates or another extension's `forward`
   was in place, makes the same bits once more;
 - infotext, note and comments name the size that the picture has; a whole result has the size that was asked for;
-- another extension's `forward` is still in place;
-- every tenth time, an ordinary picture of a fixed seed is bit-identical to the one made before the first job.
+- another extension's `forward` is still in place; ControlNet has its hints again, shown in each stage's size;
+- the host's refiner is never loaded while windows are in place;
+- a cell of an X/Y/Z plot equals the job with that value, and the job after it equals itself;
+- every tenth time, an ordinary picture of a fixed seed is bit-identical to the one made before the model's first job.
 """
 
 
@@ -39,26 +43,53 @@ def render(report: dict[str, Any], clients: dict[str, Any] | None = None) -> str
     parts = [
         "# Reliability\n",
         "Rendered by `python -m benchmarks.soak.page` from `benchmarks/results/soak.json`. `make soak` runs random "
-        "jobs with random settings on the pocket host, a tiny model of random weights on a CPU, and lets something go "
-        "wrong in most of them. `make test` runs the first 200. A job follows from its number, and `python -m "
+        "jobs with random settings on the pocket host, tiny models of random weights on a CPU, and lets something go "
+        "wrong in most of them. The host is Automatic1111's kind with a UNet of ldm, or Forge's with a UNet or a FLUX "
+        "behind a model patcher, in fp32, bf16 and fp16. "
+        "`make test` runs the first 200. A job follows from its number, and `python -m "
         f"benchmarks.soak --seed {report['seed']} --only NUMBER` runs it again.\n",
         _summary(report),
         CHECKED,
     ]
     for name, (head, title) in TITLES.items():
-        counts = report["counts"].get(name) or {}
-        parts += [f"## {title}\n", table([head, "jobs"], [[key, str(n)] for key, n in counts.items()]), ""]
+        counts = report["counts"].get(name)
+        if counts:
+            parts += [
+                f"## {title}\n",
+                table([head, "jobs"], [[key, str(n)] for key, n in counts.items()]),
+                "",
+            ]
     return "\n".join([*parts, _violations(report), _clients(clients), machine(report)])
 
 
 def _summary(report: dict[str, Any]) -> str:
-    first, last = report["memory"]["first"], (report["memory"]["samples"] or [report["memory"]["first"]])[-1]
     return (
-        f"**{report['jobs']} jobs in {report['seconds']} seconds, {len(report['violations'])} with violations.** "
-        f"Memory after job {first['job']} and after job {last['job']}: {first['tensors']} and {last['tensors']} live "
-        f"tensors of {first['tensor_mb']} and {last['tensor_mb']} MB, resident {first['rss_mb']} and {last['rss_mb']} "
-        "MB.\n"
+        f"**{report['jobs']} jobs in {report['seconds']} seconds, {len(report['violations'])} with violations.**\n"
+        f"{_memory(report['memory'])}"
     )
+
+
+def _memory(samples: list[dict[str, float]]) -> str:
+    """First and last look at the memory in the process that ran longest, on the same setup."""
+    by_process: dict[float, list[dict[str, float]]] = {}
+    for sample in samples:
+        by_process.setdefault(sample["process"], []).append(sample)
+    longest = max(by_process.values(), key=len, default=[])[len(SETUPS) - 1 :]  # once all have been loaded
+    if len(longest) < 2:
+        return ""
+    first, last = longest[0], longest[-1]
+    rows = [
+        [title, *(f"{sample[name]:,}" for sample in (first, last))]
+        for name, title in (
+            ("tensors", "live tensors"),
+            ("tensor_mb", "their MB"),
+            ("objects", "Python objects"),
+            ("rss_mb", "resident MB"),
+            ("trimmed_mb", "resident MB after `malloc_trim`"),
+        )
+    ]
+    head = ["between two models, none loaded", f"after job {first['job']}", f"after job {last['job']}"]
+    return f"\n{table(head, rows)}\n"
 
 
 def _violations(report: dict[str, Any]) -> str:

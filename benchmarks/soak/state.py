@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import inspect
 import random
@@ -16,7 +18,16 @@ import torch
 from benchmarks.soak.host import Pocket
 
 HOSTS_OWN = ("option sd_checkpoint_hash", "python modules")  # the host notes which model is loaded
-ROOTS = ("modules", "k_diffusion", "ldm", "scalediff", "torch.nn.functional", "pocket_webui")
+ROOTS = (
+    "modules",
+    "k_diffusion",
+    "ldm",
+    "scalediff",
+    "torch.nn.functional",
+    "pocket_webui",
+    "benchmarks.soak.mini_forge",
+    "benchmarks.soak.mini_flux",
+)
 
 
 def snapshot(pocket: Pocket) -> dict[str, Any]:
@@ -43,14 +54,14 @@ def snapshot(pocket: Pocket) -> dict[str, Any]:
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """One sentence for each thing that is not as before."""
     missing = object()
-    known = before["python modules"]
+    new = after["python modules"] - before["python modules"] if "python modules" in after else frozenset()
     keys = [
         key
         for key in {**before, **after}
         if before.get(key, missing) != after.get(key, missing)
         and key not in HOSTS_OWN
         # a module that was first imported during the job has changed nothing
-        and not (key not in before and key.startswith(ROOTS) and not _of(key, known))
+        and not (key not in before and _is_of(key, new))
     ]
     return [
         f"{key} is {after.get(key, 'gone')!s:.80}, was {before.get(key, 'absent')!s:.80}" for key in keys[:5]
@@ -74,14 +85,17 @@ def seed_all(number: int) -> None:
 
 
 def memory() -> dict[str, float]:
-    """Live tensors, their MB, and the process's resident MB after a collection."""
+    """Live tensors, their MB, Python's objects, and the process's resident MB after a collection and a trim."""
     gc.collect()
-    tensors = [found for found in gc.get_objects() if issubclass(type(found), torch.Tensor)]
+    objects = gc.get_objects()
+    tensors = [found for found in objects if issubclass(type(found), torch.Tensor)]
     storages = {found.untyped_storage().data_ptr(): found.untyped_storage().nbytes() for found in tensors}
     return {
         "tensors": len(tensors),
         "tensor_mb": round(sum(storages.values()) / 1e6, 2),
+        "objects": len(objects),
         "rss_mb": round(_rss() / 1e6),
+        "trimmed_mb": round(_trimmed_rss() / 1e6),
     }
 
 
@@ -110,9 +124,9 @@ def _functions() -> dict[str, int]:
     return taken
 
 
-def _of(key: str, known: frozenset[str]) -> bool:
-    """Whether a function's key is of one of the modules."""
-    return any(key.rsplit(".", parts)[0] in known for parts in (1, 2))
+def _is_of(key: str, modules: frozenset[str]) -> bool:
+    """Whether a key is that of a function or class of one of the modules, or of a function of such a class."""
+    return any(key.rsplit(".", parts)[0] in modules for parts in (1, 2))
 
 
 def _is_ours(name: str) -> bool:
@@ -121,6 +135,13 @@ def _is_ours(name: str) -> bool:
 
 def _comparable(value: Any) -> Any:
     return value.tobytes() if isinstance(value, np.ndarray) else value
+
+
+def _trimmed_rss() -> int:
+    """Resident bytes once the C library has given back what it holds free; as they are where it cannot."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return _rss()
 
 
 def _rss() -> int:

@@ -17,6 +17,7 @@ from benchmarks.soak.clients import Clients
 from benchmarks.soak.host import write_checkpoint
 from benchmarks.soak.jobs import DISTURBANCES, KINDS, draw
 from benchmarks.soak.page import PAGE, load
+from benchmarks.soak.setups import SETUPS
 from scalediff.settings.table import PARAMS
 
 ROOT = Path(__file__).parents[2]
@@ -44,13 +45,15 @@ def test_no_job_leaves_anything_behind(campaign: SimpleNamespace) -> None:
 def test_every_kind_and_disturbance_had_its_turn(campaign: SimpleNamespace) -> None:
     assert set(campaign.counts["kinds"]) == set(KINDS)
     assert set(DISTURBANCES) <= set(campaign.counts["disturbances"])
+    assert set(campaign.counts["setups"]) == {str(setup) for setup in SETUPS}
     assert {"enlarged", "refused", "stopped", "off"} <= set(campaign.counts["outcomes"])
 
 
-def test_memory_is_flat(campaign: SimpleNamespace) -> None:
-    first, last = campaign.memory["first"], campaign.memory["samples"][-1]
-    assert last["tensors"] <= first["tensors"] + 40
-    assert last["tensor_mb"] <= first["tensor_mb"] + 2
+def test_nothing_lives_on_when_a_model_is_taken_away(campaign: SimpleNamespace) -> None:
+    """Neither a tensor of the model, nor one that a job or a cache of ours has made."""
+    assert len(campaign.memory) == len(SETUPS) - 1  # looked at between two of them
+    assert max(sample["tensors"] for sample in campaign.memory) <= 20
+    assert max(sample["tensor_mb"] for sample in campaign.memory) < 1
 
 
 def test_several_clients_at_once(tmp_path: Path) -> None:

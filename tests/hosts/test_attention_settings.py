@@ -5,14 +5,13 @@ import sys
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
-import mini_flux
-import mini_forge
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from benchmarks.soak import mini_flux, mini_forge
 from scalediff.attention.log import log_once
 from scalediff.hosts.patcher import unet as patcher_windows
 from scalediff.hosts.patcher.transformer import find
@@ -280,7 +279,7 @@ def test_the_ceiling_reaches_the_windows_of_a_patcher_host(host, rooms, monkeypa
     torch.manual_seed(0)
     sd_model = mini_forge.engine(mini_forge.MiniUNet().eval().requires_grad_(False), is_sdxl=True)
     unet, x = sd_model.forge_objects.unet, torch.randn(1, 4, 40, 40)
-    mini = AttentionAt(("mini_flux", "attention"), ("mini_flux", "attention_function"))
+    mini = AttentionAt((mini_flux.__name__, "attention"), (mini_flux.__name__, "attention_function"))
     family = replace(FLUX, attention=(mini,))
     found = find(family)
     monkeypatch.setattr(ForgeHost, "kernel", classmethod(lambda cls: (mini_forge, "attention_function")))

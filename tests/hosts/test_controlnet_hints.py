@@ -1,9 +1,7 @@
 """Hints of ControlNet have the size of the stage that looks at them, and are as before afterwards.
 
-The stand-in for Automatic1111's keeps its hints and chooses between them as sd-webui-controlnet does
-(`scripts/hook.py` at 56cec5b), and like it adds what comes of a hint to a layer without looking at the size. That for
-Forge's keeps them as its built-in ControlNet does (`scripts/controlnet.py` at dfdcbab6), and reads them before each
-sampler call.
+The stand-in for Automatic1111's is `benchmarks.soak.hints.Unit`. That for Forge's keeps them as its built-in ControlNet
+does (`scripts/controlnet.py` at dfdcbab6), and reads them before each sampler call.
 """
 
 from __future__ import annotations
@@ -16,39 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d
+from torch import Tensor
 
+from benchmarks.soak.hints import Unit, adding
 from scalediff.hosts.webui.control import fitted
 
 CELL = 8
 PICTURE = Image.fromarray(np.full((64, 64, 3), 120, np.uint8))
-
-
-class Unit:
-    """A control model at work: a hint for each pass, and which one is in use."""
-
-    def __init__(self, hint: Tensor, hr_hint: Tensor | None) -> None:
-        self.hint_cond, self.hr_hint_cond = hint, hr_hint
-        self.used_hint_cond: Tensor | None = None
-        self.used_hint_cond_latent: Tensor | None = None
-        self.used_hint_inpaint_hijack: Tensor | None = None
-        self.shown: list[tuple[tuple[int, int], bool]] = []  # (h, w) in pixels, whether it is the target's
-
-    def choose(self, height: int) -> Tensor:
-        """The nearer hint; one that is in use stays until the other is nearer."""
-        if self.used_hint_cond is None:
-            self.used_hint_cond, self.used_hint_cond_latent = self.hint_cond, None
-        if self.hr_hint_cond is not None:
-            low, high = (abs(height - hint.shape[2]) for hint in (self.hint_cond, self.hr_hint_cond))
-            chosen = self.hint_cond if low < high else self.hr_hint_cond
-            if self.used_hint_cond is not chosen:
-                self.used_hint_cond, self.used_hint_cond_latent = chosen, None
-        if self.used_hint_cond_latent is None:  # made once for each hint
-            self.used_hint_cond_latent = avg_pool2d(self.used_hint_cond, CELL)
-        shown = self.used_hint_cond
-        self.shown.append(((shown.shape[2], shown.shape[3]), shown is self.hr_hint_cond))
-        return self.used_hint_cond_latent
 
 
 @pytest.fixture
@@ -58,17 +30,7 @@ def controlled(host: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Uni
     def hook(p: Any, unit: Any) -> None:
         unet = host.model.model.diffusion_model
 
-        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            def add(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-                return output + unit.choose(x.shape[2] * CELL).mean(dim=1, keepdim=True)
-
-            handle = unet.input_blocks[0].register_forward_hook(add)
-            try:
-                return type(unet).forward(unet, x, *args, **kwargs)
-            finally:
-                handle.remove()
-
-        monkeypatch.setattr(unet, "forward", forward)
+        monkeypatch.setattr(unet, "forward", adding(unet, unit))
         network = SimpleNamespace(control_params=[unit])
         monkeypatch.setattr(p.scripts.alwayson_scripts[0], "latest_network", network, raising=False)
 

@@ -6,11 +6,11 @@ import math
 import sys
 from types import ModuleType, SimpleNamespace
 
-import mini_forge
 import pytest
 import torch
 from PIL import Image
 
+from benchmarks.soak import mini_forge
 from scalediff.hosts.patcher.transformer import find
 from scalediff.method.flow import sigma_of_tau, time_shift
 from scalediff.models.families import CHROMA

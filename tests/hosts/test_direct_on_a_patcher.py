@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
-import mini_flux
-import mini_forge
 import pytest
 import torch
 from test_patcher import FAMILY, LAYERS, FluxModel
 from test_patcher_stage import CELLS, ForgeObjects
 
+from benchmarks.soak import mini_flux, mini_forge
 from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.models import families
 from scalediff.settings.config import ScaleDiffConfig

@@ -8,12 +8,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import literal_windows
-import mini_forge
 import pytest
 import torch
 from mini_networks import MODULES, parts
 from torch import nn
 
+from benchmarks.soak import mini_forge
 from scalediff.cost.counts import model_work
 from scalediff.cost.transformers import transformer_shape
 from scalediff.hosts.patcher import transformer

@@ -6,12 +6,11 @@ import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
-import mini_flux
-import mini_forge
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.soak import mini_flux, mini_forge
 from scalediff.attention.rotary import axial_table
 from scalediff.hosts.patcher.kernel import attend_with
 from scalediff.hosts.patcher.models import PatcherModel, map_transformer, map_unet, why_not_size
@@ -222,7 +221,7 @@ def flux():
     return mini_forge.Patcher(FluxModel().eval().requires_grad_(False))
 
 
-MINI = AttentionAt(("mini_flux", "attention"), ("mini_flux", "attention_function"))
+MINI = AttentionAt((mini_flux.__name__, "attention"), (mini_flux.__name__, "attention_function"))
 FAMILY = replace(FLUX, classes=("MiniFlux",), attention=(MINI,))
 FOUND = find(FAMILY)
 
@@ -328,14 +327,16 @@ def test_a_missing_module_or_function_is_no_place():
         return find(replace(FAMILY, attention=(AttentionAt(function, MINI.kernel),)))
 
     assert at("no_such_module_of_a_host", "attention") is None
-    assert at("mini_flux", "no_such_function") is None
-    assert find(replace(FAMILY, attention=(AttentionAt(MINI.function, ("mini_flux", "none")),))) is None
+    assert at(mini_flux.__name__, "no_such_function") is None
+    assert (
+        find(replace(FAMILY, attention=(AttentionAt(MINI.function, (mini_flux.__name__, "none")),))) is None
+    )
     assert find(replace(FAMILY, attention=(AttentionAt(("none", "none"), None), MINI))) == FOUND
     assert (FOUND.attention, FOUND.kernel) == ((mini_flux, "attention"), (mini_flux, "attention_function"))
 
 
 def test_a_place_may_be_in_a_module_that_another_one_names(monkeypatch):
     monkeypatch.setattr(mini_flux, "ck", F, raising=False)
-    assert find_place("mini_flux", "ck.relu") == (F, "relu")
-    assert find_place("mini_flux", "ck.none") is None
-    assert find(replace(FAMILY, rotation=Rotation((("mini_flux", "none"),)))) is None
+    assert find_place(mini_flux.__name__, "ck.relu") == (F, "relu")
+    assert find_place(mini_flux.__name__, "ck.none") is None
+    assert find(replace(FAMILY, rotation=Rotation(((mini_flux.__name__, "none"),)))) is None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from types import SimpleNamespace
 
-import mini_forge
 import pytest
 import torch
 
+from benchmarks.soak import mini_forge
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.hosts.patcher import unet as patcher_windows
 from scalediff.hosts.patcher.kernel import attend_with, chosen_attend, is_exact, is_torchs_own

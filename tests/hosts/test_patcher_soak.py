@@ -6,10 +6,11 @@ import random
 from contextlib import ExitStack
 from typing import Any
 
-import mini_forge
 import pytest
 import torch
 from test_patcher_stage import Runner, inputs, sample, stage  # noqa: F401
+
+from benchmarks.soak import mini_forge
 
 STAGES = 60
 ERRORS = (RuntimeError, torch.cuda.OutOfMemoryError, ValueError, KeyboardInterrupt)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
-import mini_forge
 import pytest
 import torch
 
+from benchmarks.soak import mini_forge
 from scalediff.method.cascade import plan_stages
 from scalediff.settings.config import ScaleDiffConfig
 

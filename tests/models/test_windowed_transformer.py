@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 
-import mini_flux
 import pytest
 import reference_joint
 import torch
 import torch.nn.functional as F
 
+from benchmarks.soak import mini_flux
 from scalediff.attention.rotary import axial_table
 from scalediff.hosts.patcher.kernel import attend_with
 from scalediff.models.replacing import Replacing

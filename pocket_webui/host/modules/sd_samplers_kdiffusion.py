@@ -27,7 +27,8 @@ class CFGDenoiserKDiffusion(CFGDenoiser):
                 "eps": k_diffusion.external.CompVisDenoiser,
                 "v": k_diffusion.external.CompVisVDenoiser,
             }
-            self.model_wrap = views[shared.sd_model.parameterization](shared.sd_model)
+            own = getattr(shared.sd_model, "create_denoiser", None)  # a model that is neither brings its own
+            self.model_wrap = own() if own else views[shared.sd_model.parameterization](shared.sd_model)
         return self.model_wrap
 
 
@@ -95,8 +96,9 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
         """Noised to where the last t_enc + 1 steps of the schedule begin."""
         steps, t_enc = sd_samplers_common.setup_img2img_steps(p, steps)
         sigmas = self.get_sigmas(p, steps)[steps - t_enc - 1 :]
-        noised = self.add_extra_noise(p, x, noise, x + noise * sigmas[0])
-        return self._start(noised, t_enc + 1, sigmas)
+        add_noise = getattr(shared.sd_model, "add_noise_to_latent", None)
+        noised = add_noise(x, noise, sigmas[0]) if add_noise else x + noise * sigmas[0]
+        return self._start(self.add_extra_noise(p, x, noise, noised), t_enc + 1, sigmas)
 
 
 def _data(name: str, function: str, *aliases: str, **options: Any) -> sd_samplers_common.SamplerData:

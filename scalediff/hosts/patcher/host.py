@@ -116,6 +116,11 @@ class PatcherHost(WebUIHost):
             changes.change(p, hr_distilled_cfg=p.distilled_cfg_scale)
 
     @classmethod
+    def leave_job(cls, p: Any) -> None:
+        """The noted levels are of no use afterwards."""
+        p.__dict__.pop(LEVELS, None)
+
+    @classmethod
     @contextmanager
     def replaced_pass(cls, p: Any, shift: float | None) -> Iterator[None]:
         """The time shift of the pass, where the host has one for the loaded model: it moves the noise levels.

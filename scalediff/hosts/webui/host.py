@@ -130,6 +130,10 @@ class WebUIHost(ABC):
     def accept_job(cls, p: Any) -> None:
         """Correct values of `p` that would spoil the stages; called once the job is accepted."""
 
+    @classmethod  # noqa: B027  # nor here
+    def leave_job(cls, p: Any) -> None:
+        """Take off what `accept_job` left on `p` for the time of the job."""
+
     @classmethod
     @contextmanager
     def replaced_pass(cls, p: Any, shift: float | None) -> Iterator[None]:

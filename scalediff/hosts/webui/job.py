@@ -100,7 +100,10 @@ def uninstall(p: Any) -> None:
     restore(p)
     outcome.forget(p)
     record = p.__dict__.pop(ATTRIBUTE, None)
-    if record is not None and record.bar is not None and record.bar.p is p:  # a copy's is not its own
+    if record is None:
+        return
+    record.adapter.leave_job(p)
+    if record.bar is not None and record.bar.p is p:  # a copy's is not its own
         record.bar.close()
 
 

@@ -1,4 +1,4 @@
-"""A tiny FLUX-shaped transformer, written for these tests, with the call shapes of Forge's.
+"""A tiny FLUX-shaped transformer with the call shapes of Forge's, for the campaign and the tests.
 
 What it shares with lllyasviel/stable-diffusion-webui-forge at dfdcbab6 is only what an extension can meet:
 backend/nn/flux.py:15 `attention(q, k, v, pe)` is a global of the module and rotates before it attends;

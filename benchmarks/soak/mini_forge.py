@@ -1,4 +1,4 @@
-"""A small model behind a patcher, as Forge and its relatives keep it, written for these tests.
+"""A small model behind a patcher, as Forge and its relatives keep it, for the campaign and the tests.
 
 Mirrored, at lllyasviel/stable-diffusion-webui-forge dfdcbab6: backend/patcher/unet.py:25 `clone` deep-copies
 model_options; backend/patcher/base.py:13 a replacement copies the dicts on its way, :170-178 their names;
@@ -45,10 +45,10 @@ class CrossAttention(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, context: int) -> None:
         super().__init__()
         self.disable_self_attn = False
-        self.attn1, self.attn2 = CrossAttention(), CrossAttention(CONTEXT)
+        self.attn1, self.attn2 = CrossAttention(), CrossAttention(context)
         self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
 
     def forward(self, x: Tensor, context: Tensor, options: dict[str, Any]) -> Tensor:
@@ -71,9 +71,9 @@ class BasicTransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, context: int) -> None:
         super().__init__()
-        self.transformer_blocks = nn.ModuleList(BasicTransformerBlock() for _ in range(depth))
+        self.transformer_blocks = nn.ModuleList(BasicTransformerBlock(context) for _ in range(depth))
 
     def forward(self, x: Tensor, context: Tensor, options: dict[str, Any]) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)
@@ -96,7 +96,7 @@ class Upsample(nn.Module):
 class MiniUNet(nn.Module):
     """Two levels as in SDXL: depth 1 at half, depth 2 at a quarter of the latent's size."""
 
-    def __init__(self, *, inner_modifiers: bool = True) -> None:
+    def __init__(self, *, inner_modifiers: bool = True, context: int = CONTEXT) -> None:
         super().__init__()
         self.in_channels, self.inner_modifiers = 4, inner_modifiers
         seq = nn.Sequential
@@ -104,17 +104,17 @@ class MiniUNet(nn.Module):
             [
                 seq(nn.Conv2d(4, WIDTH, 3, padding=1)),
                 seq(Downsample()),
-                seq(SpatialTransformer(1)),
+                seq(SpatialTransformer(1, context)),
                 seq(Downsample()),
-                seq(SpatialTransformer(2)),
+                seq(SpatialTransformer(2, context)),
             ]
         )
-        self.middle_block = seq(nn.Identity(), SpatialTransformer(1))
+        self.middle_block = seq(nn.Identity(), SpatialTransformer(1, context))
         self.output_blocks = nn.ModuleList(
             [
-                seq(SpatialTransformer(2)),
+                seq(SpatialTransformer(2, context)),
                 seq(nn.Identity(), Upsample()),
-                seq(SpatialTransformer(1)),
+                seq(SpatialTransformer(1, context)),
                 seq(nn.Identity(), Upsample()),
                 seq(nn.Conv2d(WIDTH, 4, 3, padding=1)),
             ]
@@ -178,7 +178,7 @@ class KModel(nn.Module):
 
 class Patcher:
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        self.model: Any = model
         self.model_options: dict[str, Any] = {"transformer_options": {}}
 
     def clone(self) -> Patcher:
@@ -220,12 +220,17 @@ def engine(network: nn.Module, **flags: Any) -> SimpleNamespace:
     return SimpleNamespace(forge_objects=SimpleNamespace(unet=Patcher(KModel(network))), **flags)
 
 
-def sample_once(unet: Patcher, x: Tensor, context: Tensor) -> Tensor:
-    """One denoiser call: uncond and cond rows in one model call, through the wrapper where there is one."""
-    options = {**unet.model_options["transformer_options"], "cond_or_uncond": [1, 0]}
-    c = {"c_crossattn": torch.cat([torch.zeros_like(context), context]), "transformer_options": options}
-    arguments = {"input": torch.cat([x, x]), "timestep": torch.ones(2 * len(x)), "c": c}
+def call(unet: Patcher, x: Tensor, timestep: Tensor, context: Tensor, rows: list[int]) -> Tensor:
+    """The model's answer, through the wrapper where there is one. `rows`: 1 for uncond, 0 for cond, in their order."""
+    options = {**unet.model_options["transformer_options"], "cond_or_uncond": rows}
+    c = {"c_crossattn": context, "transformer_options": options}
     wrapper = unet.model_options.get("model_function_wrapper")
     if wrapper is not None:
-        return wrapper(unet.model.apply_model, arguments)
-    return unet.model.apply_model(arguments["input"], arguments["timestep"], **c)
+        return wrapper(unet.model.apply_model, {"input": x, "timestep": timestep, "c": c})
+    return unet.model.apply_model(x, timestep, **c)
+
+
+def sample_once(unet: Patcher, x: Tensor, context: Tensor) -> Tensor:
+    """One denoiser call: uncond and cond rows in one model call."""
+    both = torch.cat([torch.zeros_like(context), context])
+    return call(unet, torch.cat([x, x]), torch.ones(2 * len(x)), both, [1, 0])
