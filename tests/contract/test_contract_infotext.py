@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
 import webuiapi
-from webui_client import BASE, HIRES, TITLE, Webui, difference, read_infotext, scalediff
+from webui_client import BASE, HIRES, TITLE, Answer, Webui, difference, read_infotext, scalediff
 
-# A1111 itself answers 500 to an infotext with a hires pass unless these fields are named: it reads
-# "Use same sampler" out of the missing key and takes that for a sampler's name.
-REPLAY = {"save_images": False, "hr_sampler_name": None, "hr_checkpoint_name": None, "hr_scheduler": None}
+# A1111 itself answers 500 to an infotext with a hires pass unless these fields are named where it lacks their keys: it
+# reads "Use same sampler" out of the missing key and takes that for a sampler's name.
+NAMED = {
+    "Hires sampler": "hr_sampler_name",
+    "Hires checkpoint": "hr_checkpoint_name",
+    "Hires schedule type": "hr_scheduler",
+}
+
+
+def replay(made: Answer) -> dict[str, Any]:
+    """A request that consists of a picture's infotext. A field that is named beside it takes precedence over it."""
+    missing = {field: None for key, field in NAMED.items() if f"{key}: " not in made.infotext}
+    return {"infotext": made.infotext, "save_images": False, **missing}
 
 
 def skip_unless_infotext_field(webui: Webui) -> None:
@@ -21,15 +32,14 @@ def skip_unless_infotext_field(webui: Webui) -> None:
     request = next(s for name, s in schemas.items() if name.startswith("StableDiffusionProcessingTxt2Img"))
     if "infotext" not in request["properties"]:
         pytest.skip("this host's txt2img request has no field named infotext")
-    request = {"infotext": webui.hires().infotext, **REPLAY}
-    if webui.http.post("/sdapi/v1/txt2img", json=request).status_code == 500:
+    if webui.http.post("/sdapi/v1/txt2img", json=replay(webui.hires())).status_code == 500:
         pytest.skip("this host fails on the infotext of an ordinary picture")
 
 
 def test_the_infotext_alone_makes_the_picture_again(webui: Webui) -> None:
     skip_unless_infotext_field(webui)
     made = webui.hires(alwayson_scripts=scalediff(tau=550, structure_strength=0.5))
-    again = webui.generate("txt2img", {"infotext": made.infotext, **REPLAY})
+    again = webui.generate("txt2img", replay(made))
     assert again.ours == made.ours
     assert difference(again.image, made.image) == 0
 
@@ -37,7 +47,7 @@ def test_the_infotext_alone_makes_the_picture_again(webui: Webui) -> None:
 def test_an_ordinary_infotext_does_not_switch_us_on(webui: Webui) -> None:
     skip_unless_infotext_field(webui)
     stock = webui.hires()
-    again = webui.generate("txt2img", {"infotext": stock.infotext, **REPLAY})
+    again = webui.generate("txt2img", replay(stock))
     assert not again.ours
     assert difference(again.image, stock.image) == 0
 
@@ -58,8 +68,7 @@ FIELDS: dict[str, str] = {
     "Hires upscale": "hr_scale",
     "Hires upscaler": "hr_upscaler",
     "Hires steps": "hr_second_pass_steps",
-    "Hires sampler": "hr_sampler_name",
-    "Hires schedule type": "hr_scheduler",
+    **NAMED,
     "Hires CFG Scale": "hr_cfg",
     "Hires Distilled CFG Scale": "hr_distilled_cfg",
     "Hires prompt": "hr_prompt",
