@@ -13,6 +13,7 @@ import torch
 from pocket_process import environment, served
 
 from benchmarks.soak import state, words
+from benchmarks.soak.campaign import Campaign
 from benchmarks.soak.clients import Clients
 from benchmarks.soak.host import write_checkpoint
 from benchmarks.soak.jobs import DISTURBANCES, KINDS, draw
@@ -85,7 +86,10 @@ def test_a_forward_that_stays_is_a_violation() -> None:
     assert state.differences(before, before | {"model.middle.forward": 5})
     assert state.differences(before, before | {"modules.images.save": 2})
     assert state.differences(before, before | {"modules.images.new": 2})
-    assert not state.differences(before, before | {"modules.other.new": 2}), "imported during the job"
+    imported = {"modules.other.new": 2, "modules.other.Class.method": 3}
+    assert state.differences(before, before | imported)
+    later = {"python modules": frozenset({"modules.images", "modules.other"}), **imported}
+    assert not state.differences(before, before | later), "imported during the job"
 
 
 def test_a_method_that_stays_on_a_job_is_a_violation() -> None:
@@ -120,6 +124,19 @@ def test_memory_counts_tensors_that_live() -> None:
     assert after["tensors"] == before["tensors"] + 1
     assert after["tensor_mb"] == pytest.approx(before["tensor_mb"] + 4, abs=0.1)
     del kept
+
+
+def test_a_campaign_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    from benchmarks.soak.__main__ import report
+
+    first = Campaign(None, seed=3)  # type: ignore[arg-type]
+    first.jobs, first.memory = 30, [{"process": 1, "job": 25}]
+    first.counts["kinds"]["hires"] = 30
+    kept = json.loads(json.dumps(report(first, 12.0)))
+    second = Campaign(None, seed=3)  # type: ignore[arg-type]
+    assert second.go_on(kept) == 12
+    second.counts["kinds"]["hires"] += 5
+    assert (second.jobs, second.process, second.counts["kinds"]["hires"]) == (30, 2, 35)
 
 
 def test_the_page_is_rendered_from_its_results() -> None:

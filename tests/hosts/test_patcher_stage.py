@@ -177,6 +177,18 @@ def test_an_exception_gives_the_model_its_noise_levels_back(stage):
     assert torch.equal(predictor.sigmas, before)
 
 
+def test_a_job_that_is_done_carries_nothing_of_ours(stage):
+    from scalediff.hosts.webui import job
+    from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
+
+    before = dict(vars(stage.p))
+    type(stage.host).accept_job(stage.p)
+    setattr(stage.p, ATTRIBUTE, JobRecord(ScaleDiffConfig(enabled=True), type(stage.host)))
+    assert vars(stage.p) != before
+    job.uninstall(stage.p)
+    assert vars(stage.p) == before
+
+
 class FlowLevels:
     """The levels of Neo's flow models (backend/modules/k_prediction.py:151-164): no set_sigmas."""
 
