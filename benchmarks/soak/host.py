@@ -73,8 +73,7 @@ class Pocket:
         )
         # a host that starts anew keeps a setting of before
         shared.opts.data["sd_model_checkpoint"] = self.checkpoint.name
-        for info in list(sd_models.checkpoints_list.values()):
-            info.calculate_shorthash()  # part of the names in infotext from the first time on that it is known
+        self._hash_checkpoints()
         self.setup: Setup | None = None
         self._load = sd_models.load_checkpoint
         self.use(SETUPS[0])
@@ -100,6 +99,11 @@ class Pocket:
             cache[:] = [None, None]
         gc.collect()
 
+    def _hash_checkpoints(self) -> None:
+        """A hash is part of a checkpoint's name in infotext from the moment on that it is known."""
+        for info in list(self.modules.sd_models.checkpoints_list.values()):
+            info.calculate_shorthash()
+
     def _set_precision(self) -> None:
         from pocket_webui import boot
 
@@ -121,6 +125,7 @@ class Pocket:
             precision=self.setup.unet,
             vae_precision=self.setup.vae,
         )
+        self._hash_checkpoints()
         patcher.tell_host(self.folder / "host", self.setup.family)
 
     def job(self, tab: str, fields: dict[str, Any], values: tuple[Any, ...] | None) -> Any:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from benchmarks.soak.jobs import Job
+from scalediff.settings.table import PANORAMA
 
 CELL = 8
 REFUSED = "The ordinary picture was made"
@@ -34,7 +35,8 @@ def wanted_size(job: Job) -> tuple[int, int]:
     fields = job.fields
     width, height = fields["width"], fields["height"]
     target = str(job.settings.get("target", "")).rstrip("x")
-    factor = float(target) if target.isdigit() and job.settings.get("mode") != "Direct" else None
+    direct = job.settings.get("mode") == "Direct" or job.settings.get("preset") == PANORAMA
+    factor = float(target) if target.isdigit() and not direct else None
     if job.init is not None:
         width, height = (int(side * factor) for side in job.init) if factor else (width, height)
     elif factor:
