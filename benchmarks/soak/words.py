@@ -35,17 +35,21 @@ def wanted_size(job: Job) -> tuple[int, int]:
     fields = job.fields
     width, height = fields["width"], fields["height"]
     target = str(job.settings.get("target", "")).rstrip("x")
-    direct = job.settings.get("mode") == "Direct" or job.settings.get("preset") == PANORAMA
-    factor = float(target) if target.isdigit() and not direct else None
-    if job.init is not None:
-        width, height = (int(side * factor) for side in job.init) if factor else (width, height)
-    elif factor:
-        width, height = int(width * factor), int(height * factor)
-    elif fields.get("enable_hr"):
+    factor = float(target) if target.isdigit() else None
+    if factor:
+        width, height = (
+            int(side * factor) // CELL * CELL for side in job.init or (fields["width"], fields["height"])
+        )
+    if fields.get("enable_hr") and (_is_direct(job) or not factor):
         if fields.get("hr_resize_x") or fields.get("hr_resize_y"):
             return _resized(width, height, fields.get("hr_resize_x", 0), fields.get("hr_resize_y", 0))
         width, height = int(width * fields["hr_scale"]), int(height * fields["hr_scale"])
     return width // CELL * CELL, height // CELL * CELL
+
+
+def _is_direct(job: Job) -> bool:
+    """A list of arguments leaves the mode to the preset where it is the default; an object names it."""
+    return job.settings.get("mode") == "Direct" or (job.as_list and job.settings.get("preset") == PANORAMA)
 
 
 def _resized(width: int, height: int, to_x: int, to_y: int) -> tuple[int, int]:
