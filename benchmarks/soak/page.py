@@ -21,6 +21,9 @@ TITLES = {
     "errors": ("error", "Errors that were raised, and where"),
     "outcomes": ("end", "How the jobs ended"),
 }
+RESIDENT = """Nothing of a model lives on when it is taken away. What the process holds beside that is freed memory
+that the C library keeps for the next large tensor: `malloc_trim` gives it back, and what is left stays as it is.
+Python's objects grow until the caches of window layouts are full (128 each)."""
 CHECKED = """After every job:
 
 - every module's `forward` and its hooks, every function and class of the host, of k-diffusion, ldm and ScaleDiff, the
@@ -89,7 +92,7 @@ def _memory(samples: list[dict[str, float]]) -> str:
         )
     ]
     head = ["between two models, none loaded", f"after job {first['job']}", f"after job {last['job']}"]
-    return f"\n{table(head, rows)}\n"
+    return f"\n{table(head, rows)}\n\n{RESIDENT}\n"
 
 
 def _violations(report: dict[str, Any]) -> str:
