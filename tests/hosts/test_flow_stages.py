@@ -6,10 +6,10 @@ import math
 import sys
 from types import ModuleType, SimpleNamespace
 
-import mini_forge
 import pytest
 import torch
 
+from benchmarks.soak import mini_forge
 from scalediff.method.cascade import Stage, plan_stages
 from scalediff.settings.config import ScaleDiffConfig
 
