@@ -168,6 +168,18 @@ def test_video_is_refused_and_made_as_ever(host, monkeypatch):
     assert LatentForm(has_frames=True).why_not((1, 4, 2, 8, 8))
 
 
+def test_a_latent_of_another_model_is_not_used(host, monkeypatch):
+    """From Anima to SDXL in a second pass with a checkpoint of its own: the picture is encoded anew."""
+    from scalediff.hosts.webui import hires
+
+    p = SimpleNamespace(hr_checkpoint_info=object())
+    latent, rgb = torch.zeros(1, 16, 1, 8, 8), torch.zeros(1, 3, 64, 64)
+    assert hires._encodes(p, latent, rgb)
+    assert hires._encodes(SimpleNamespace(hr_checkpoint_info=None), None, rgb)
+    assert not hires._encodes(SimpleNamespace(hr_checkpoint_info=None), latent, rgb)
+    assert not hires._encodes(p, latent, None)  # a latent upscaler: only the latent is there
+
+
 def host_class():
     from scalediff.hosts.a1111.host import A1111Host
 

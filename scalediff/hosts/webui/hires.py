@@ -70,7 +70,7 @@ def install(p: Any, record: JobRecord) -> None:
         outcome.begin(p)
         rgb = picture_of(decoded_samples)
         plan = plan_of(p, record, size_of(samples, rgb, _form(p, record)))
-        reason = _why_not_pass(p, record, plan, samples)
+        reason = _why_not_pass(p, record, plan, None if _encodes(p, samples, rgb) else samples)
         if shared.state.interrupted:
             infotext.remove(p.extra_generation_params)
             outcome.say_stopped(p, plan, 0)
@@ -124,7 +124,7 @@ def _why_not_panel(p: Any, record: JobRecord) -> str | None:
 
 
 def _why_not_pass(p: Any, record: JobRecord, plan: StagePlan, samples: Tensor | None) -> str | None:
-    """The checks that need the model of the second pass and the real sizes."""
+    """The checks that need the model of the second pass and the real sizes; `samples` where they are used."""
     if not plan.stages:
         width, height = plan.target
         return f"the target of {width} x {height} is not larger than the first picture; raise Upscale by"
@@ -199,12 +199,15 @@ def _on_device(host: WebUIHost, samples: Tensor | None, rgb: Tensor | None) -> t
     if rgb is not None:
         width, height = host.plan.base
         rgb = rgb[:, :, :height, :width].to(shared.device)
-    if rgb is not None and (samples is None or host.p.hr_checkpoint_info is not None):
-        # another checkpoint may have another latent space
-        samples = host.encode_images(rgb, -1)
-        return samples.to(shared.device), rgb
+    if rgb is not None and _encodes(host.p, samples, rgb):
+        return host.encode_images(rgb, -1).to(shared.device), rgb
     assert samples is not None
     return host.form.inside(samples).to(shared.device), rgb
+
+
+def _encodes(p: Any, samples: Tensor | None, rgb: Tensor | None) -> bool:
+    """Whether the stages start from the picture and not from its latent: another model may have made that."""
+    return rgb is not None and (samples is None or p.hr_checkpoint_info is not None)
 
 
 def _crop(p: Any, latent: Tensor) -> Tensor:
