@@ -1,0 +1,49 @@
+"""Ray itself: of this machine alone, or a cluster that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("fleet", "scalediff")
+STORE_BYTES = 512 << 20  # of Ray's object store: pictures on their way
+CPUS = 2  # what Ray may plan with: jobs wait for WebUIs and need next to none
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[None]:
+    """Ray on this machine, or the cluster at `address`. One that this process has joined is used and left as it is."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves these machines
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters reaches us as an exception
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray")
+    if address is None:
+        ray.init(
+            num_cpus=CPUS,
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        packages = [str(ROOT / name) for name in PACKAGES]  # the other machines need not have them
+        ray.init(
+            address=address,
+            runtime_env={"py_modules": packages},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
