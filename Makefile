@@ -6,7 +6,7 @@ VENV3 := .venv-gradio3
 # The files of the suite side by side, one worker a core; a worker and the servers that it starts take about 2 GB.
 PARALLEL := --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo serve test lint types check-python train bench bench-gpu quality bench-repetition soak clean
+.PHONY: demo serve test lint types check-python train bench bench-gpu quality bench-repetition soak fleet-demo bench-fleet clean
 
 demo: $(VENV)/.runtime  ## one prompt: native, direct 4x, latent hires fix 4x, ScaleDiff 4x -> outputs/demo.png
 	$(PY) -m pocket_webui.demo
@@ -14,7 +14,7 @@ demo: $(VENV)/.runtime  ## one prompt: native, direct 4x, latent hires fix 4x, S
 serve: $(VENV)/.runtime  ## the page and the API on http://127.0.0.1:7860
 	$(PY) -m pocket_webui serve
 
-test: $(VENV)/.dev $(VENV3)/.installed lint types  ## the whole suite
+test: $(VENV)/.dev $(VENV)/.fleet $(VENV3)/.installed lint types  ## the whole suite
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests $(PARALLEL)
 	OMP_NUM_THREADS=1 $(VENV3)/bin/python -m pytest tests/page
 
@@ -47,6 +47,13 @@ quality: $(VENV)/.runtime  ## every method against the true distribution; resuma
 bench-repetition: $(VENV)/.runtime  ## counts objects over 32 seeds at 4x
 	$(PY) -m benchmarks.repetition
 
+fleet-demo: $(VENV)/.fleet  ## 12 jobs on two pocket WebUIs, one of them killed in the middle -> outputs/fleet-demo/report.html
+	$(PY) -m fleet.demo
+
+bench-fleet: $(VENV)/.fleet  ## overhead, scaling, memory and recovery of the fleet runner on simulated WebUIs
+	$(PY) -m benchmarks.fleet
+	$(PY) -m benchmarks.performance
+
 soak: $(VENV)/.runtime  ## 10,000 random jobs with something going wrong in most, about two hours -> docs/reliability.md
 	mkdir -p outputs
 	$(PY) -m benchmarks.soak --jobs 10000 --out outputs/soak.json; found=$$?; \
@@ -67,6 +74,10 @@ $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.fleet: requirements-fleet.txt $(VENV)/.runtime
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-fleet.txt
 	touch $@
 
 $(VENV)/.bench: requirements-bench.txt $(VENV)/.runtime

@@ -6,7 +6,7 @@ import functools
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ WRITE_SECONDS, WRITE_SHARE = (
     30.0,
     20,
 )  # index.parquet: the pause, and at least so many times what a writing takes
+CLOSE_SECONDS = 30  # for interrupting what runs
 PLAN, BAD = "plan.sqlite", "bad_rows.txt"
 
 
@@ -132,9 +133,12 @@ class Run:
                     tally.stopped, tally.interrupted = "interrupted", True
                 except OSError as error:
                     tally.stopped = f"{self.out}: {error.strerror or error}"
+                except ray.exceptions.RayError as error:
+                    tally.stopped = f"Ray ended the run ({type(error).__name__}); run again"
                 if tally.stopped:
                     stop()
-                    ray.get(roster.close.remote(), timeout=30)
+                    with suppress(ray.exceptions.RayError):
+                        ray.get(roster.close.remote(), timeout=CLOSE_SECONDS)
         return tally
 
     def _check(self, entries: list[Entry]) -> None:

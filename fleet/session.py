@@ -55,9 +55,7 @@ def run(
         except NobodyAnswersError as error:
             tally.stopped = str(error)
         finally:
-            index.write()
-        if arguments.report:
-            report.write(index, arguments.report)
+            _write(out, index, arguments.report)
         return _end(out, arguments.out, planned, tally)
 
 
@@ -71,6 +69,16 @@ def _given_or_started(
     _say(out, f"starting {workers} pocket WebUIs; --webui names others")
     with pocket.started(workers) as pockets:
         yield {own.address: None for own in pockets}
+
+
+def _write(out: Console, index: Index, page: Path | None) -> None:
+    """The index and the report; where the disk is full those of before stay, and the next run writes them."""
+    try:
+        index.write()
+        if page:
+            report.write(index, page)
+    except OSError as error:
+        _say(out, f"index or report could not be written, they are as before: {error.strerror or error}")
 
 
 def _say(out: Console, text: str) -> None:
