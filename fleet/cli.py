@@ -9,13 +9,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from rich.text import Text
-
 from fleet import fields, folder, jobs
 from fleet.arguments import PROGRAM, UsageError, defaults_of, parser
 from fleet.credentials import Credentials, from_environment
 from fleet.jobs import Job
 from fleet.rows import BadRow, read_rows
+from fleet.words import printable
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 
@@ -88,7 +87,7 @@ def _check(found: Iterable[Job | BadRow]) -> int:
     for job in found:
         if isinstance(job, BadRow):
             bad += 1
-            print(Text(f"bad: {job}").plain)
+            print(printable(f"bad: {job}"))
         else:
             good += 1
     print(f"{good} jobs, {bad} bad rows")

@@ -68,7 +68,9 @@ def job_of(folder: Path, path: PurePosixPath, how: Enlarging) -> Job | BadRow:
     try:
         text, size = infotext.read(folder / path)
         digest = _digest(folder / path)
-        return _job(path, text, size, digest, how)
+        job = _job(path, text, size, digest, how)
+        _ = job.digest  # whether its path can be written down
+        return job
     except (Image.DecompressionBombError, Image.UnidentifiedImageError):
         return BadRow(str(path), "no picture, or too large a one")
     except UnicodeError:

@@ -86,11 +86,10 @@ class Index:
 
     def put(self, result: Result) -> None:
         """OSError where the disk is full."""
-        marks = ", ".join("?" * len(astuple(result)))
+        values = [_storable(value) for value in astuple(result)]
+        marks = ", ".join("?" * len(values))
         try:
-            self._file.execute(
-                f"INSERT OR REPLACE INTO results ({COLUMNS}) VALUES ({marks})", astuple(result)
-            )
+            self._file.execute(f"INSERT OR REPLACE INTO results ({COLUMNS}) VALUES ({marks})", values)
         except sqlite3.OperationalError as error:
             raise OSError(f"the index cannot be written: {error}") from None
 
@@ -127,6 +126,11 @@ def _table(rows: list[tuple[Any, ...]]) -> pa.Table:
     return pa.table(
         [pa.array(column, field.type) for column, field in zip(zip(*rows), SCHEMA)], schema=SCHEMA
     )
+
+
+def _storable(value: Any) -> Any:
+    """Texts of strangers may hold half characters, which nothing can store."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def now() -> int:

@@ -19,17 +19,11 @@ from rich.text import Text
 from fleet.index import Result
 from fleet.outcome import FAILED
 from fleet.roster import Entry
+from fleet.words import printable
 
 PERIOD = 1.0  # seconds between two looks at the roster
 SPOKEN = 10.0  # seconds between two lines where there is no terminal
 MOST_ROWS = 20  # WebUIs shown one by one
-
-
-def printable(text: str) -> str:
-    """The text without characters that a terminal would obey."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", errors="backslashreplace").decode() for c in text
-    )
 
 
 class Watch:

@@ -16,10 +16,11 @@ from fleet.cli import DONE, FAILED, STOPPED
 from fleet.credentials import Credentials
 from fleet.index import Index, InUseError
 from fleet.jobs import Job
-from fleet.progress import Watch, console, printable
+from fleet.progress import Watch, console
 from fleet.rows import BadRow
 from fleet.run import NobodyAnswersError, Planned, Run, Tally
 from fleet.webui import Patience
+from fleet.words import printable
 
 
 def run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,9 @@ def test_hostile_names_of_pictures(tmp_path: Path) -> None:
         "é" * 120 + ".png",
     ):
         (tmp_path / name).write_bytes(png_with(A1111))
-    jobs = _jobs(tmp_path)
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(png_with(A1111))
+    *jobs, last = _jobs(tmp_path)
+    assert str(last).endswith("no valid text")
     assert len(jobs) == 7  # one whose name begins with a dot is hidden
     assert all(isinstance(job, Job) for job in jobs), [str(job) for job in jobs if isinstance(job, BadRow)]
     assert len({job.stem for job in jobs if isinstance(job, Job)}) == 7

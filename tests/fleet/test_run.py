@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -196,25 +194,6 @@ def test_a_full_disk_ends_the_run_and_leaves_all_whole(runs: Fleet, monkeypatch:
     assert tally.made == 2
     assert len(runs.pictures()) == 2
     assert Index(runs.out).counts() == {"done": 2}
-
-
-def test_ctrl_c_stops_the_jobs_where_they_run(runs: Fleet) -> None:
-    slow = Simulated(seconds=30)
-    with playing(slow, Simulated(seconds=0.2)) as fleet:
-        runs.then = {5: lambda: _once(lambda: slow.task, lambda: os.kill(os.getpid(), signal.SIGINT))}
-        begun = time.monotonic()
-        _, tally = runs.run(fleet, _jobs(small_rows(50)))
-    assert tally.interrupted
-    assert tally.made >= 4
-    assert slow.interrupted
-    assert time.monotonic() - begun < 25
-    assert runs.index()["status"] == ["done"] * len(runs.pictures())
-
-
-def _once(ready: Callable[[], Any], act: Callable[[], Any]) -> None:
-    while not ready():
-        time.sleep(0.05)
-    act()
 
 
 def test_rows_are_read_as_they_are_wanted(tmp_path: Path) -> None:
