@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from fleet import fields, folder, jobs
 from fleet.credentials import VARIABLE
 from fleet.webui import check_address
+from scalediff.settings import target
 from scalediff.settings.parameter import shown
 from scalediff.settings.table import PRESETS
 
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("list", type=Path, metavar="LIST", help=".jsonl or .csv: one row a picture")
     generate.add_argument(
         "--target",
-        metavar="2x|3x|4x|6x|8x",
+        metavar="4x|WxH",
         help="ScaleDiff's target size, for rows that do not say otherwise",
     )
     _add_common(generate)
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     upscale = commands.add_parser("upscale", help="enlarge every picture of a folder", epilog=EPILOG)
     upscale.add_argument("folder", type=Path, metavar="FOLDER", help="PNG, JPEG and WebP in it and below")
     upscale.add_argument(
-        "--target", type=_checked(folder.factor), required=True, metavar="4x", help="1x to 16x"
+        "--target", type=_checked(folder.target_size), required=True, metavar="4x|WxH", help=target.ALLOWED
     )
     upscale.add_argument(
         "--prompt", default="", help="for pictures without an infotext, which else are left out"

@@ -15,12 +15,12 @@ from fleet import fields, infotext
 from fleet.jobs import Defaults, Job, Picture, read_field, with_model, with_settings
 from fleet.paths import safe_name
 from fleet.rows import BadRow
-from scalediff.settings.parameter import Param
+from scalediff.settings import target
+from scalediff.settings.parameter import shown
+from scalediff.settings.target import TargetSize
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LARGEST_SIDE = 16384  # pixels
-CELL = 8  # pixels of a side that a WebUI rounds down to
-LEAST, MOST = 1.0, 16.0
 # field of the request -> keys of the infotext, the first that is there
 SAID: dict[str, tuple[str, ...]] = {
     "negative_prompt": ("Negative prompt",),
@@ -32,22 +32,24 @@ SAID: dict[str, tuple[str, ...]] = {
     "distilled_cfg_scale": ("Distilled CFG Scale",),
     fields.CHECKPOINT: ("Model", "Model hash"),
 }
-_FACTOR = Param("target", "target", "", float, 2.0, "", minimum=LEAST, maximum=MOST)
 
 
 @dataclass(frozen=True)
 class Enlarging:
     """How the pictures of a folder are enlarged. `prompt` is for those without one, `checkpoint` for all."""
 
-    factor: float
+    target: TargetSize
     defaults: Defaults
     prompt: str = ""
     checkpoint: str = ""
 
 
-def factor(text: str) -> float:
-    """ "4x" or "1.5x" as a number; ValueError in one sentence."""
-    return float(_FACTOR.parse(text.strip().lower().removesuffix("x")))
+def target_size(text: str) -> TargetSize:
+    """ "4x" or "3840x2160"; ValueError in one sentence."""
+    wanted = target.spelled(text)
+    if wanted is None or wanted == target.AUTO:
+        raise ValueError(f"target must be {target.ALLOWED.removeprefix('Auto, ')}, got {shown(text)}")
+    return target.read(wanted) or TargetSize()
 
 
 def pictures(folder: Path, leave_out: Path) -> Iterator[PurePosixPath]:
@@ -92,24 +94,24 @@ def _job(path: PurePosixPath, text: str, size: tuple[int, int], digest: str, how
         if value is not None:
             request[field] = read_field(field, value)
     checkpoint = str(request.pop(fields.CHECKPOINT, ""))
-    target = _target(size, how.factor)
-    request.update(width=target[0], height=target[1])
+    wanted = _wanted(size, how.target)
+    request.update(width=wanted[0], height=wanted[1])
     if text.strip():
         request["infotext"] = (
             text  # the host fills in the rest in its own way: clip skip, variation seed, ...
         )
     request, checkpoint = with_model(request, how.checkpoint or checkpoint)
     request, _ = with_settings(request, how.defaults.scalediff)
-    return Job(str(path), "img2img", request, safe_name(path), checkpoint, Picture(str(path), digest), target)
+    return Job(str(path), "img2img", request, safe_name(path), checkpoint, Picture(str(path), digest), wanted)
 
 
-def _target(size: tuple[int, int], factor: float) -> tuple[int, int]:
-    width, height = (int(side * factor) // CELL * CELL for side in size)
-    if not (min(width, height) >= CELL and max(width, height) <= LARGEST_SIDE):
-        raise ValueError(
-            f"{factor:g} times {size[0]} x {size[1]} is not within {CELL} to {LARGEST_SIDE} pixels a side"
-        )
-    return width, height
+def _wanted(size: tuple[int, int], asked: TargetSize) -> tuple[int, int]:
+    """(width, height) in pixels of the enlarged version of a picture of that size."""
+    wanted = asked.of(size)
+    reason = target.why_not(size, asked)
+    if reason is not None or max(wanted) > LARGEST_SIDE:
+        raise ValueError(reason or f"{wanted[0]} x {wanted[1]} is more than {LARGEST_SIDE} pixels a side")
+    return wanted
 
 
 def _digest(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from fleet import fields
 from fleet.paths import check_name
 from fleet.rows import BadRow, Row
+from scalediff.settings import target
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import shown
 
@@ -204,15 +205,9 @@ def with_settings(
 
 
 def _enlarged(request: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The picture's size where a target factor and the first size tell it; else the host has its own arithmetic."""
-    factor = str(settings.get("target", "")).removesuffix("x")
+    """The picture's size where a target and the first size tell it; else the host has its own arithmetic."""
+    wanted = target.read(str(settings.get("target", target.AUTO)))
     sides = request.get("width"), request.get("height")
-    if (
-        not factor.isdigit()
-        or None in sides
-        or settings.get("mode") == "Direct"
-        or settings.get("preset") == "Panorama"
-    ):
+    if wanted is None or None in sides:
         return None
-    width, height = (int(side * int(factor)) // 8 * 8 for side in sides)  # type: ignore[operator]
-    return width, height
+    return wanted.of(sides)  # type: ignore[arg-type]

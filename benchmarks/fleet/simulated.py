@@ -122,8 +122,8 @@ class Simulated:
     def _answer(self, request: Request, fault: str | None) -> dict[str, Any]:
         size = (int(request.get("width") or 64), int(request.get("height") or 64))
         settings = ((request.get("alwayson_scripts") or {}).get("ScaleDiff") or {}).get("args", [{}])[0]
-        if str(settings.get("target", "")).endswith("x"):
-            size = tuple(side * int(settings["target"][:-1]) for side in size)  # type: ignore[assignment]
+        factor = str(settings.get("target", "1x")).removesuffix("x")
+        size = (int(size[0] * float(factor)), int(size[1] * float(factor)))
         seed = int(request.get("seed") or 0)
         file = self.file or png((8, 8) if fault == "small" else size, seed)
         ours = settings.get("enabled") and fault != "note"

@@ -20,7 +20,7 @@ A1111 = (
     "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 6.5, Seed: 4294967295, Size: 512x768, "
     'Model hash: 6ce0161689, Model: v1-5, Lora hashes: "a: b, c: d", Version: v1.10.1'
 )
-HOW = Enlarging(4.0, Defaults({}, {"preset": "Fast"}))
+HOW = Enlarging(folder.target_size("4x"), Defaults({}, {"preset": "Fast"}))
 
 
 def _jobs(path: Path, how: Enlarging = HOW) -> list[Job | BadRow]:
@@ -86,7 +86,7 @@ def test_what_cannot_be_enlarged_is_listed(tmp_path: Path) -> None:
 
 def test_a_prompt_for_pictures_without_one(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_with(""))
-    how = Enlarging(2.0, Defaults({"steps": 9}, {}), prompt="a hill", checkpoint="m")
+    how = Enlarging(folder.target_size("2x"), Defaults({"steps": 9}, {}), prompt="a hill", checkpoint="m")
     (job,) = _jobs(tmp_path, how)
     assert isinstance(job, Job)
     assert (job.request["prompt"], job.request["steps"], job.checkpoint) == ("a hill", 9, "m")

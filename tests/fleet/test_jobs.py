@@ -70,7 +70,7 @@ def test_other_scripts_stay_beside_ours() -> None:
         ({"prompt": "x", "batch_size": 2}, "batch_size must be a whole number from 1 to 1, got 2"),
         (
             {"prompt": "x", "scalediff": {"tau": 0}},
-            "Restart timestep (tau) must be a whole number from 1 to 999, got 0",
+            f"{fields.SETTINGS['tau'].label} must be a whole number from 1 to 999, got 0",
         ),
         (
             {"prompt": "x", "scalediff.tua": 1},
@@ -131,6 +131,6 @@ def test_the_schema_takes_what_is_taken() -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
     rows = jsonschema.Draft202012Validator(schema)
     assert rows.is_valid({**SMALL, "scalediff": {"tau": 300, "target": "4x"}, "override_settings": {"a": 1}})
-    for bad in ({"promt": 1}, {"steps": 0}, {"scalediff": {"tua": 1}}, {"scalediff": {"target": "5x"}}):
+    for bad in ({"promt": 1}, {"steps": 0}, {"scalediff": {"tua": 1}}, {"scalediff": {"target": "wide"}}):
         assert not rows.is_valid(bad), bad
     assert json.loads(json.dumps(schema)) == schema
