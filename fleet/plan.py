@@ -42,11 +42,12 @@ class Plan:
         self._file.close()
 
 
-def read(path: Path) -> Iterator[tuple[str, Job]]:
-    """(digest, job) of all that is to be made, model by model, in the order of the list within each."""
+def read(path: Path, part: slice = slice(0, 2**62)) -> Iterator[tuple[str, Job]]:
+    """(digest, job) of a part of what is to be made, model by model, in the order of the list within each."""
     file = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
-        jobs = file.execute("SELECT digest, job FROM jobs WHERE done = 0 ORDER BY checkpoint, number")
+        wanted = "SELECT digest, job FROM jobs WHERE done = 0 ORDER BY checkpoint, number LIMIT ? OFFSET ?"
+        jobs = file.execute(wanted, (part.stop - part.start, part.start))
         while some := jobs.fetchmany(AT_ONCE):
             for digest, text in some:
                 yield digest, Job.from_text(text)

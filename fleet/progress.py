@@ -27,14 +27,13 @@ MOST_ROWS = 20  # WebUIs shown one by one
 
 
 class Watch:
-    """The display of one run, for `with`. Called with each result."""
+    """The display of one run, through all its legs."""
 
-    def __init__(self, roster: Any, jobs: int, console: Console) -> None:
-        self._roster, self._console = roster, console
+    def __init__(self, jobs: int, console: Console) -> None:
+        self._console = console
         self._begun, self._made, self._failed = time.monotonic(), 0, 0
         self._jobs = jobs
         self._entries: list[Entry] = []
-        self._ended = threading.Event()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -43,22 +42,21 @@ class Watch:
             console=console,
         )
         self._task = self._bar.add_task("pictures", total=jobs)
-        self._live = Live(get_renderable=self._picture, console=console, auto_refresh=False)
-        self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> Callable[[Result], None]:
-        if self._console.is_terminal:
-            self._live.start()
-        self._thread.start()
-        return self._hears
-
-    def __exit__(self, *error: object) -> None:
-        self._ended.set()
-        self._thread.join(timeout=5)
-        if self._console.is_terminal:
-            self._live.stop()
-        else:
-            self._console.print(self.line())
+    @contextlib.contextmanager
+    def of(self, roster: Any) -> Iterator[Callable[[Result], None]]:
+        """Shows what the WebUIs of this roster do, until the end of the `with`; what it gives hears each result."""
+        ended = threading.Event()
+        live = Live(get_renderable=self._picture, console=self._console, auto_refresh=False)
+        thread = threading.Thread(target=self._look, args=(roster, live, ended), daemon=True)
+        with live if self._console.is_terminal else contextlib.nullcontext():
+            thread.start()
+            try:
+                yield self._hears
+            finally:
+                ended.set()
+                thread.join(timeout=5)
+        self._console.print(self.line())
 
     def line(self) -> Text:
         """All of it in one line."""
@@ -77,14 +75,14 @@ class Watch:
         rate = self._made / max(1e-9, time.monotonic() - self._begun) * 60
         self._bar.update(self._task, completed=self._made + self._failed, description=f"{rate:.1f} a minute")
 
-    def _look(self) -> None:
+    def _look(self, roster: Any, live: Live, ended: threading.Event) -> None:
         """In a thread of its own: the loop of the run waits for results."""
         spoken, troubled = time.monotonic(), set[str]()
-        while not self._ended.wait(PERIOD):
+        while not ended.wait(PERIOD):
             with contextlib.suppress(Exception):  # the run is ending, or its actor is being started anew
-                self._entries = ray.get(self._roster.state.remote(), timeout=5)
+                self._entries = ray.get(roster.state.remote(), timeout=5)
             if self._console.is_terminal:
-                self._live.refresh()
+                live.refresh()
                 continue
             troubled = self._say_changes(troubled)
             if time.monotonic() - spoken > SPOKEN:

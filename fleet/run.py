@@ -1,4 +1,4 @@
-"""One run: the list is checked and laid out, the fleet works through it, every picture is kept as it comes."""
+"""One run: the fleet works through the plan, every picture is kept as it comes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from fleet import addresses, cluster, stream
 from fleet.credentials import Credentials
 from fleet.index import Index, Result, now
 from fleet.jobs import Job
+from fleet.layout import Planned, lay_out, plan_of
 from fleet.outcome import DONE, FAILED, MISSING, Outcome
-from fleet.paths import OWN_FOLDER, inside, written_whole
-from fleet.plan import Plan
+from fleet.paths import inside, written_whole
 from fleet.roster import Entry
 from fleet.rows import BadRow
 from fleet.webui import Patience
@@ -29,25 +29,14 @@ WRITE_SECONDS, WRITE_SHARE = (
     20,
 )  # index.parquet: the pause, and at least so many times what a writing takes
 CLOSE_SECONDS = 30  # for interrupting what runs
-PLAN, BAD = "plan.sqlite", "bad_rows.txt"
+# Ray keeps some kilobytes of each job until it is shut down: it is started anew after so many of each maker.
+JOBS_OF_A_LEG, SHORTEST_LEG = 1000, 5000
+
+Hears = Callable[[Result], None]
 
 
 class NobodyAnswersError(Exception):
     """No WebUI takes jobs."""
-
-
-@dataclass
-class Planned:
-    """What a list came to. `done`: jobs whose pictures are there already."""
-
-    jobs: int = 0
-    done: int = 0
-    twice: int = 0
-    bad: int = 0
-
-    @property
-    def missing(self) -> int:
-        return self.jobs - self.done
 
 
 @dataclass
@@ -71,64 +60,47 @@ class Run:
     give_up: float = 600.0
     ray_address: str | None = None
     say: Callable[[str], None] = print
-    _missing: int = 0
 
     def plan(self, index: Index, found: Iterable[Job | BadRow]) -> Planned:
-        """Lays out what is to be made. What is bad is said, all of it also in a file; the rest is none the worse."""
-        planned = Planned()
-        plan = Plan(self.out / OWN_FOLDER / PLAN)
-        with written_whole(self.out / BAD) as bad:
-            for job in found:
-                if isinstance(job, BadRow):
-                    planned.bad += 1
-                    self._say_few(planned.bad, f"bad: {job}")
-                    bad.write(f"{job}\n".encode(errors="backslashreplace"))
-                    continue
-                there = self._is_there(index, job)
-                same = plan.add(job, done=there)
-                if same is not None:
-                    planned.twice += 1
-                    self._say_few(planned.twice, f"twice: {job.source} is the same job as {same}")
-                    continue
-                planned.jobs += 1
-                planned.done += there
-        plan.close()
-        self._missing = planned.missing
-        if not planned.bad:
-            (self.out / BAD).unlink()
-        return planned
+        """Lays out what is to be made."""
+        return lay_out(self.out, index, found, self.say)
 
-    def _say_few(self, number: int, sentence: str, most: int = 20) -> None:
-        if number <= most:
-            self.say(sentence)
-        elif number == most + 1:
-            self.say(f"... and more; bad rows are all in {self.out / BAD}")
-
-    def _is_there(self, index: Index, job: Job) -> bool:
-        """Whether the picture is in the folder; one that a run left behind as it was killed is put into the index."""
-        result = index.get(job.digest)
-        if result is not None and result.status == DONE and result.path is not None:
-            return inside(self.out, result.path).is_file()
-        if result is None:
-            for kind in ("png", "jpeg", "webp"):
-                path = f"{job.stem}.{kind}"
-                if inside(self.out, path).is_file():
-                    index.put(Result(job.digest, DONE, path=path, source=job.source))
-                    return True
-        return False
-
-    def work(self, index: Index, watch: Callable[[Any], Any]) -> Tally:
-        """Makes what is missing. `watch` is a context manager made of the roster's actor; it hears each result.
+    def work(
+        self, index: Index, missing: int, watch: Callable[[Any], AbstractContextManager[Hears]]
+    ) -> Tally:
+        """Makes the `missing` jobs of the plan. `watch` is made of the roster's actor, and hears each result.
 
         NobodyAnswersError at the beginning; later what is left over is said in the tally.
         """
         tally = Tally()
+        leg = max(SHORTEST_LEG, JOBS_OF_A_LEG * len(self.webuis))
+        with _stoppable() as stop:
+            for first in range(0, missing, leg):
+                try:
+                    self._leg(index, tally, slice(first, min(first + leg, missing)), watch, stop)
+                except NobodyAnswersError:
+                    if first == 0:
+                        raise
+                    tally.stopped = "no WebUI answers; run again when there is one"
+                if tally.stopped:
+                    break
+        return tally
+
+    def _leg(
+        self,
+        index: Index,
+        tally: Tally,
+        part: slice,
+        watch: Callable[[Any], AbstractContextManager[Hears]],
+        stop: Callable[[], None],
+    ) -> None:
+        """Makes a part of the plan with a Ray of its own, unless a cluster is joined."""
         with cluster.joined(self.ray_address):
             roster = addresses.start(self.webuis, self.give_up)
             self._check(ray.get(roster.check_all.remote()))
-            with _stoppable() as stop, watch(roster) as hears:
+            with watch(roster) as hears:
                 try:
-                    self._keep_all(index, roster, tally, hears)
+                    self._keep_all(index, roster, tally, part, hears)
                 except KeyboardInterrupt:
                     tally.stopped, tally.interrupted = "interrupted", True
                 except OSError as error:
@@ -139,7 +111,6 @@ class Run:
                     stop()
                     with suppress(ray.exceptions.RayError):
                         ray.get(roster.close.remote(), timeout=CLOSE_SECONDS)
-        return tally
 
     def _check(self, entries: list[Entry]) -> None:
         for entry in entries:
@@ -148,11 +119,10 @@ class Run:
         if not any(entry.alive for entry in entries):
             raise NobodyAnswersError("no WebUI takes jobs")
 
-    def _keep_all(self, index: Index, roster: Any, tally: Tally, hears: Callable[[Result], None]) -> None:
-        rows = functools.partial(
-            stream.rows_of, self.out.resolve() / OWN_FOLDER / PLAN, self.folder and self.folder.resolve()
-        )
-        makers = min(len(self.webuis), self._missing)
+    def _keep_all(self, index: Index, roster: Any, tally: Tally, part: slice, hears: Hears) -> None:
+        folder = self.folder and self.folder.resolve()
+        rows = functools.partial(stream.rows_of, plan_of(self.out), folder, part)
+        makers = min(len(self.webuis), part.stop - part.start)
         due = time.monotonic() + WRITE_SECONDS
         for outcome in stream.outcomes(rows, makers, roster, self.patience):
             if outcome.status == MISSING:
@@ -172,22 +142,21 @@ class Run:
         path = None
         if outcome.status == DONE:
             path = f"{outcome.stem}.{outcome.kind}"
-            place = inside(self.out, path)
-            place.parent.mkdir(parents=True, exist_ok=True)
+            inside(self.out, path).parent.mkdir(parents=True, exist_ok=True)
             with written_whole(inside(self.out, path)) as file:
                 file.write(outcome.file)
         result = Result(
-            outcome.job,
-            outcome.status,
-            round(outcome.seconds, 3),
-            outcome.width,
-            outcome.height,
-            outcome.seed,
-            outcome.webui,
-            outcome.error,
-            path,
-            outcome.source,
-            now(),
+            job=outcome.job,
+            status=outcome.status,
+            seconds=round(outcome.seconds, 3),
+            width=outcome.width,
+            height=outcome.height,
+            seed=outcome.seed,
+            webui=outcome.webui,
+            error=outcome.error,
+            path=path,
+            source=outcome.source,
+            finished=now(),
         )
         index.put(result)
         return result

@@ -16,9 +16,10 @@ from fleet.cli import DONE, FAILED, STOPPED
 from fleet.credentials import Credentials
 from fleet.index import Index, InUseError
 from fleet.jobs import Job
+from fleet.layout import Planned
 from fleet.progress import Watch, console
 from fleet.rows import BadRow
-from fleet.run import NobodyAnswersError, Planned, Run, Tally
+from fleet.run import NobodyAnswersError, Run, Tally
 from fleet.webui import Patience
 from fleet.words import printable
 
@@ -52,7 +53,7 @@ def run(
         try:
             if planned.missing:
                 fleet.webuis = ending.enter_context(_given_or_started(out, webuis, arguments.workers))
-                tally = fleet.work(index, lambda roster: Watch(roster, planned.missing, out))
+                tally = fleet.work(index, planned.missing, Watch(planned.missing, out).of)
         except NobodyAnswersError as error:
             tally.stopped = str(error)
         finally:

@@ -45,9 +45,9 @@ class Jobs(Datasource):
         return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None))]
 
 
-def rows_of(planned: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
-    """The jobs of a plan, with the bytes of the pictures that they enlarge, which lie below `folder`."""
-    for digest, job in plan.read(planned):
+def rows_of(planned: Path, folder: Path | None, part: slice) -> Iterator[dict[str, Any]]:
+    """The jobs of a part of a plan, with the bytes of the pictures that they enlarge, which lie below `folder`."""
+    for digest, job in plan.read(planned, part):
         picture = b""
         if job.picture is not None and folder is not None:
             try:

@@ -80,6 +80,7 @@ class WebUI:
             timeout=httpx.Timeout(
                 None, connect=self.patience.connect
             ),  # `_watch` says how long a job may take
+            verify=self.address.startswith("https"),  # reading all certificates takes longer than a question
             follow_redirects=False,
             trust_env=False,
         )

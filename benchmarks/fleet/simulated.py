@@ -44,6 +44,7 @@ class Simulated:
     secret: str | None = None  # name:password that it asks for
     file: bytes | None = None  # the picture of every job
     port: int = 0
+    keep: bool = True  # all requests, in `jobs`
     jobs: list[Request] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     silent: bool = False
@@ -107,7 +108,8 @@ class Simulated:
         return _send(writer, 404, {"detail": "Not Found"})
 
     async def _make(self, request: Request, writer: asyncio.StreamWriter) -> bool:
-        self.jobs.append(request)
+        if self.keep:
+            self.jobs.append(request)
         self.task, self.interrupted = str(request.get("force_task_id")), False
         self.stop_job.clear()
         fault = self.faults.pop(0) if self.faults else self.always

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 from conftest import SMALL, small_rows
@@ -20,9 +21,10 @@ from fleet import addresses, report, stream
 from fleet.credentials import Credentials
 from fleet.index import FILE, Index, Result
 from fleet.jobs import Defaults, Job, job_of
+from fleet.layout import Planned
 from fleet.paths import OWN_FOLDER, TEMPORARY
 from fleet.rows import BadRow, Row
-from fleet.run import NobodyAnswersError, Planned, Run, Tally
+from fleet.run import NobodyAnswersError, Run, Tally
 from fleet.webui import Patience
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -48,7 +50,7 @@ class Fleet:
         index = Index(self.out)
         try:
             planned = run.plan(index, jobs)
-            tally = run.work(index, self._watch) if planned.missing else Tally()
+            tally = run.work(index, planned.missing, self._watch) if planned.missing else Tally()
             index.write()
         finally:
             index.close()
@@ -156,8 +158,6 @@ def test_whatever_is_killed_comes_back_and_no_picture_is_lost(runs: Fleet) -> No
 
 
 def _kill_a_maker() -> None:
-    import psutil  # comes with Ray
-
     ours = psutil.Process().children(recursive=True)
     makers = [process for process in ours if "Map(Maker)" in " ".join(process.cmdline())]
     makers[0].kill()
