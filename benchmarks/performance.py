@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import performance_gpu, wording
+from benchmarks.fleet import page as fleet_page
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -38,6 +39,7 @@ def render(results: Path = RESULTS) -> str:
             page.append(section(json.loads(path.read_text())))
         else:
             page.append(f"### {TITLES[name]}\n\nNot run.\n")
+    page.append(fleet_page.render(results))
     return "\n".join(page)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -51,7 +52,12 @@ def main() -> None:
     for name in args.only:
         with joined(None):
             found[name] = FIGURES[name]()
-        found["machine"] = {"cpu": _processor(), "python": platform.python_version(), "commit": _commit()}
+        found["machine"] = {
+            "cpu": _processor(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "commit": _commit(),
+        }
         args.out.write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found[name]), flush=True)
 

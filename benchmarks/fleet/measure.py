@@ -16,7 +16,7 @@ from benchmarks.fleet.simulated import Simulated, playing
 from fleet.index import Index, Result
 from fleet.jobs import Job
 from fleet.outcome import DONE
-from fleet.run import Run
+from fleet.run import JOBS_OF_A_LEG, SHORTEST_LEG, Run
 from fleet.webui import TASK, Patience, WebUI
 
 FIELDS = {"prompt": "a red flower", "width": 64, "height": 64, "steps": 1}
@@ -63,7 +63,7 @@ class Watched:
             tally = run.work(index, planned.missing, self.watch)
             index.write()
             index.close()
-        if tally.stopped or tally.failed:
+        if tally.failed or (tally.stopped and not tally.interrupted):
             raise RuntimeError(f"the run ended early: {tally}")
 
 
@@ -91,23 +91,32 @@ def overhead(seconds: float, count: int, file: bytes) -> dict[str, Any]:
 
 
 def scaling(workers: int, seconds: float, rounds: int, file: bytes) -> dict[str, Any]:
-    """Pictures a minute of `workers` WebUIs, from the first of each until the end of the last full round."""
-    webuis = [Simulated(seconds=seconds, file=file) for _ in range(workers)]
-    watched = Watched()
+    """Pictures a minute of `workers` WebUIs over so many rounds, after each has made its first one.
+
+    Before that, processes are being started. Jobs are left when the last round ends, as in a long list.
+    """
+    webuis = [Simulated(seconds=seconds, file=file, keep=False) for _ in range(workers)]
+    begun = time.monotonic()
+    first: list[int] = []
+
+    def look(watched: Watched) -> None:
+        if not first and len(set(watched.webuis)) == workers:
+            first.append(watched.made - 1)
+        if first and watched.made - 1 - first[0] == rounds * workers:
+            raise KeyboardInterrupt
+
+    watched = Watched(look)
     with playing(*webuis):
-        watched.run(webuis, jobs(workers * (rounds + 1)))
-    # the first round ends when each has made one picture: before that processes are being started
-    seen: set[str | None] = set()
-    first = next(i for i, webui in enumerate(watched.webuis) if seen.add(webui) or len(seen) == workers)  # type: ignore[func-returns-value]
-    last = len(watched.times) - workers  # what is left after it does not fill all of them
-    made, taken = last - first, watched.times[last] - watched.times[first]
-    rate, ideal = made / taken * 60, workers / seconds * 60
+        watched.run(webuis, jobs(workers * 100))
+    taken = watched.times[-1] - watched.times[first[0]]
+    rate, ideal = rounds * workers / taken * 60, workers / seconds * 60
     return {
         "workers": workers,
         "job_seconds": seconds,
-        "pictures": made,
+        "pictures": rounds * workers,
         "per_minute": rate,
         "share": rate / ideal,
+        "until_all_work": watched.times[first[0]] - begun,
     }
 
 
@@ -124,7 +133,12 @@ def memory(count: int, workers: int) -> dict[str, Any]:
     webuis = [Simulated(keep=False) for _ in range(workers)]
     with playing(*webuis):
         Watched(look, keep=False).run(webuis, jobs(count))
-    return {"jobs": count, "workers": workers, "points": points}
+    return {
+        "jobs": count,
+        "workers": workers,
+        "leg": max(SHORTEST_LEG, JOBS_OF_A_LEG * workers),
+        "points": points,
+    }
 
 
 def _resident() -> dict[str, float]:
