@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ class Addresses:
         self._webuis = {a: WebUI(a, c, Patience(connect=CHECK_PATIENCE)) for a, c in webuis.items()}
         self._alone_since: float | None = None
         self._asking: set[asyncio.Task] = set()
+        self._wanted: dict[str, str] = {}  # holder -> the task that it asked for last
 
     async def check_all(self) -> list[Entry]:
         """Asks every WebUI whether it is there; what is known of each."""
@@ -40,8 +41,14 @@ class Addresses:
     async def take(
         self, holder: str, task: str, model: str, avoid: Collection[str]
     ) -> tuple[str, Credentials | None] | None:
-        """Waits for a WebUI; None where the run ends or none has answered for too long."""
-        while not self.closed and not self._is_alone():
+        """Waits for a WebUI; None where the run ends or none has answered for too long.
+
+        A holder that still has one was killed in the middle of a job and started anew: that job is stopped.
+        """
+        self._wanted[holder] = task
+        for orphan in self.roster.held(holder):
+            self._begin(self._webuis[orphan.address].interrupt(orphan.task))
+        while not self.closed and not self._is_alone() and self._wanted[holder] == task:
             address = self.roster.take(holder, task, model, avoid, time.monotonic())
             if address is not None:
                 return address, self._webuis[address].credentials
@@ -87,9 +94,13 @@ class Addresses:
     def _ask_those_due(self) -> None:
         for address in self.roster.due(time.monotonic()):
             self.roster.entries[address].until = float("inf")  # not twice at once
-            task = asyncio.ensure_future(self._ask(address))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._begin(self._ask(address))
+
+    def _begin(self, question: Coroutine[Any, Any, Any]) -> None:
+        """Asks without waiting for the answer."""
+        task = asyncio.ensure_future(question)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
 
     async def _ask(self, address: str) -> None:
         try:

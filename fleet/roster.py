@@ -68,17 +68,17 @@ class Roster:
 
     def give_back(self, holder: str, *, done: bool) -> None:
         """The holder's WebUI is free again; `done`: with a picture."""
-        for entry in self._held(holder):
+        for entry in self.held(holder):
             entry.holder, entry.task, entry.fraction = None, "", 0.0
             entry.done += done
 
     def report(self, holder: str, fraction: float) -> None:
-        for entry in self._held(holder):
+        for entry in self.held(holder):
             entry.fraction = fraction
 
     def lost(self, holder: str, why: str, now: float, *, for_good: bool) -> None:
         """The holder's WebUI did not answer, or `for_good` will not: it rests."""
-        for entry in self._held(holder):
+        for entry in self.held(holder):
             entry.model = None  # it may have been started anew
             self.silent(entry.address, why, now, for_good=for_good)
         self.give_back(holder, done=False)
@@ -107,5 +107,6 @@ class Roster:
         """Whether all of them have been given up."""
         return all(entry.given_up for entry in self.entries.values())
 
-    def _held(self, holder: str) -> list[Entry]:
+    def held(self, holder: str) -> list[Entry]:
+        """The WebUIs at work for the holder; one at most."""
         return [entry for entry in self.entries.values() if entry.holder == holder]

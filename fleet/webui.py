@@ -46,7 +46,8 @@ def check_address(text: str) -> str:
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError:
+        httpx.URL(text)
+    except (ValueError, httpx.InvalidURL):
         raise ValueError(
             "a WebUI's address must look like http://host:7860, this one cannot be read"
         ) from None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.fleet.simulated import Simulated, playing
+from fleet.addresses import Addresses
 from fleet.roster import LONGEST_PAUSE, Roster
 
 
@@ -84,3 +88,25 @@ def test_no_webui_ever_has_two_jobs(steps: list[tuple[str, int]]) -> None:
         else:
             roster.answers("abc"[holder % 3])
         assert {e.address for e in roster.entries.values() if e.holder} == set(held.values())
+
+
+def test_a_killed_maker_takes_no_second_webui_and_its_job_is_stopped() -> None:
+    """The question of a maker that was killed while it waited is not answered any more."""
+
+    async def play(webui: Simulated, other: Simulated) -> None:
+        addresses = Addresses({webui.address: None, other.address: None}, 60)
+        webui.task = "t1"  # the WebUI goes on with it
+        assert await addresses.take("maker", "t1", "", ()) == (webui.address, None)
+        assert await addresses.take("second", "t2", "", ()) == (other.address, None)
+        waiting = asyncio.create_task(addresses.take("third", "t3", "", ()))
+        await asyncio.sleep(0.1)
+        again = asyncio.create_task(addresses.take("third", "t4", "", ()))  # killed, and started anew
+        assert await waiting is None
+        assert await addresses.take("maker", "t5", "", ()) == (webui.address, None)
+        while not webui.interrupted:
+            await asyncio.sleep(0.02)
+        await addresses.give_back("second", done=True)
+        assert await again == (other.address, None)
+
+    with playing(Simulated(), Simulated()) as fleet:
+        asyncio.run(asyncio.wait_for(play(*fleet.webuis), 20))

@@ -111,7 +111,17 @@ def test_credentials_of_each() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a:7860", "ftp://a", "http://", "http://a:x", "http://a/?q", "file:///etc/passwd", "http://[::1"],
+    [
+        "",
+        "a:7860",
+        "ftp://a",
+        "http://",
+        "http://a:x",
+        "http://a/?q",
+        "file:///etc/passwd",
+        "http://[::1",
+        "http://a\x7fb:1",
+    ],
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="address must"):
