@@ -14,12 +14,15 @@ import ray
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("fleet", "scalediff")
 STORE_BYTES = 512 << 20  # of Ray's object store: pictures on their way
-CPUS = 2  # what Ray may plan with: jobs wait for WebUIs and need next to none
+CPUS = 2  # for the reading and the roster; makers wait for WebUIs and need next to none
 
 
 @contextmanager
-def joined(address: str | None) -> Iterator[None]:
-    """Ray on this machine, or the cluster at `address`. One that this process has joined is used and left as it is."""
+def joined(address: str | None, makers: int = 2) -> Iterator[None]:
+    """Ray on this machine for so many makers, or the cluster at `address`.
+
+    One that this process has joined is used and left as it is.
+    """
     if ray.is_initialized():
         yield
         return
@@ -29,7 +32,7 @@ def joined(address: str | None) -> Iterator[None]:
     warnings.filterwarnings("ignore", module="ray")
     if address is None:
         ray.init(
-            num_cpus=CPUS,
+            num_cpus=CPUS + makers,  # so many processes it starts at once without a warning
             include_dashboard=False,
             object_store_memory=STORE_BYTES,
             log_to_driver=False,

@@ -95,7 +95,7 @@ class Run:
         stop: Callable[[], None],
     ) -> None:
         """Makes a part of the plan with a Ray of its own, unless a cluster is joined."""
-        with cluster.joined(self.ray_address):
+        with cluster.joined(self.ray_address, len(self.webuis)):
             roster = addresses.start(self.webuis, self.give_up)
             self._check(ray.get(roster.check_all.remote()))
             with watch(roster) as hears:
