@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
-SMALL = {"prompt": "a red flower", "width": 64, "height": 64, "steps": 1}
 
 
 @pytest.fixture
@@ -34,16 +29,3 @@ def cluster() -> Iterator[None]:
 
     with joined(None):
         yield
-
-
-def small_rows(count: int) -> list[dict[str, Any]]:
-    return [{**SMALL, "seed": seed} for seed in range(count)]
-
-
-def png_with(text: str, size: tuple[int, int] = (64, 64)) -> bytes:
-    """A PNG as a WebUI saves it."""
-    sink, chunks = io.BytesIO(), PngInfo()
-    if text:
-        chunks.add_text("parameters", text)
-    Image.new("RGB", size, "red").save(sink, "PNG", pnginfo=chunks)
-    return sink.getvalue()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SMALL
+from fleet_samples import SMALL
 from PIL import Image
 from pyarrow import parquet
 

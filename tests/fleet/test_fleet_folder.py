@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import png_with
+from fleet_samples import png_with
 from PIL import ExifTags, Image
 
 from fleet import folder, infotext

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import SMALL, png_with
+from fleet_samples import SMALL, png_with
 
 from fleet.cli import DONE, FAILED, USAGE, main
 from fleet.words import printable

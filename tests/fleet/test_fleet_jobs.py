@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import SMALL
+from fleet_samples import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
-from conftest import SMALL, small_rows
+from fleet_samples import SMALL, small_rows
 from PIL import Image
 from pyarrow import parquet
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
-from conftest import SMALL
+from fleet_samples import SMALL
 
 from fleet import plan
 from fleet.jobs import Job

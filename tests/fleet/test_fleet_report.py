@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
-from conftest import png_with
+from fleet_samples import png_with
 
 from fleet import report
 from fleet.index import Index, Result

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import SMALL
+from fleet_samples import SMALL
 
 from benchmarks.fleet.simulated import Simulated, playing
 from fleet.answer import DeniedError, RefusedError, UnreachableError, WrongAnswerError
