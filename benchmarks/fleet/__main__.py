@@ -27,7 +27,7 @@ def scaling() -> Any:
 
 
 def memory() -> Any:
-    return measure.memory(100_000, 2)
+    return measure.memory(15_000, 2)
 
 
 def recovery() -> Any:

@@ -110,6 +110,7 @@ def scaling(workers: int, seconds: float, rounds: int, file: bytes) -> dict[str,
         watched.run(webuis, jobs(workers * 100))
     taken = watched.times[-1] - watched.times[first[0]]
     rate, ideal = rounds * workers / taken * 60, workers / seconds * 60
+    print(f"{workers} WebUIs: {rate:.1f} pictures a minute of {ideal:.1f}", flush=True)
     return {
         "workers": workers,
         "job_seconds": seconds,
