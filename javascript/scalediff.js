@@ -68,6 +68,14 @@
         if (name) keepByHand(tab, [...byHand(tab), name]);
     }
 
+    // gradio 3 takes a text of one's own in a dropdown when a key is let go, not where it was pasted by mouse
+    function takeTyped(tab) {
+        document.addEventListener("input", (event) => {
+            if (!event.target.closest || !event.target.closest(`#${CSS.escape(ours(tab, "target"))}`)) return;
+            setTimeout(() => event.target.dispatchEvent(new KeyboardEvent("keyup", {bubbles: true})));
+        }, true);
+    }
+
     // the controls that nobody has set show what the preset makes of them for the loaded model
     function followPreset(tab, line, used) {
         const kept = byHand(tab);
@@ -258,6 +266,7 @@
 
     ["txt2img", "img2img"].forEach((tab) => {
         follow(tab);
+        takeTyped(tab);
         document.addEventListener("input", (event) => noticeByHand(tab, event), true);
     });
 })();

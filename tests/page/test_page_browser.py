@@ -51,7 +51,7 @@ def test_the_line_follows_the_controls(txt2img: WebuiTab) -> None:
     txt2img.fill_ours("tau", 700)
     txt2img.expect_line("14+14 steps")
     txt2img.fill("txt2img_hires_steps", 5)
-    txt2img.expect_line("5+5 steps")
+    txt2img.expect_line("4+4 of 5 steps")
 
 
 def test_a_slider_is_moved(txt2img: WebuiTab) -> None:

@@ -47,7 +47,7 @@ def test_a_picture_is_made_and_its_progress_shown(txt2img: WebuiTab) -> None:
 
 def test_an_interrupted_picture_is_the_last_finished_stage(txt2img: WebuiTab) -> None:
     txt2img.fill("txt2img_hires_steps", 120)  # time to press the button in
-    txt2img.expect_line("120+120 steps")
+    txt2img.expect_line("48+48 of 120 steps")
     txt2img.start()
     txt2img.expect_progress("ScaleDiff stage 1 of 2, 256x256: drawing detail")
     txt2img.interrupt()
@@ -60,16 +60,28 @@ def test_the_parameters_of_a_picture_bring_its_settings_back(txt2img: WebuiTab) 
     txt2img.fill("txt2img_hr_scale", 2)
     txt2img.fill_ours("tau", 450)
     txt2img.fill("txt2img_hires_steps", 3)
-    txt2img.expect_line("128x128 -> 256x256, 3 steps")
+    txt2img.expect_line("128x128 -> 256x256, 2 of 3 steps")
     txt2img.start()
     _, parameters = txt2img.result()
     txt2img.fill_ours("tau", 200)
     txt2img.fill("txt2img_hr_scale", 4)
     txt2img.expect_line("-> 512x512")
     txt2img.paste(parameters)
-    txt2img.expect_line("128x128 -> 256x256, 3 steps")
+    txt2img.expect_line("128x128 -> 256x256, 2 of 3 steps")
     assert txt2img.ours("tau", "input[type=number]").input_value() == "450"
     assert txt2img.find("txt2img_prompt", "textarea").input_value() == PROMPT
+
+
+def test_a_size_that_was_typed_and_left_is_the_one_that_is_made(txt2img: WebuiTab) -> None:
+    """gradio 3 takes it when a key is let go, and this one is put in without any."""
+    txt2img.fill("txt2img_steps", 2)
+    txt2img.ours("target", "input").fill("1.25x")
+    txt2img.ours("target", "input").press("Tab")
+    txt2img.expect_line("-> 160x160")
+    txt2img.start()
+    size, parameters = txt2img.result()
+    assert size == (160, 160)
+    assert "ScaleDiff target: 1.25x" in parameters
 
 
 def test_img2img_enlarges_a_picture(open_tab: Callable[[str], WebuiTab], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import gradio as gr
 from modules import script_callbacks, scripts, shared
 from modules.infotext_utils import connect_paste
 
-from pocket_webui.server.page import controls, paste
+from pocket_webui.server.page import controls, paste, tabs
 from pocket_webui.server.page.announce import announced
 from pocket_webui.server.page.assets import head, style
 from pocket_webui.server.page.generate import generator
@@ -27,15 +27,21 @@ def build_page() -> gr.Blocks:
         gr.Blocks(title=TITLE, theme=theme, css=style(), head=head(), analytics_enabled=False) as page,
         gr.Tabs(elem_id="tabs"),
     ):
+        built = {}
         for tab, runner in runners.items():
             scripts.scripts_current = runner
             runner.initialize_scripts(tab == "img2img")
             with gr.Tab(tab, id=tab, elem_id=f"tab_{tab}"), announced(runner):
-                _build_tab(tab, runner)
+                built[tab] = _build_tab(tab, runner)
+        with gr.Tab("PNG Info", id="pnginfo", elem_id="tab_pnginfo"):
+            tabs.png_info(built)
+        with gr.Tab("Settings", id="settings", elem_id="tab_settings"):
+            tabs.settings()
+        tabs.connect_send_to_img2img(built)
     return page
 
 
-def _build_tab(tab: str, runner: Any) -> None:
+def _build_tab(tab: str, runner: Any) -> tabs.Tab:
     fields: controls.Fields = {}
     runner.prepare_ui()
     buttons = controls.prompt_row(tab, fields)
@@ -54,12 +60,13 @@ def _build_tab(tab: str, runner: Any) -> None:
             with gr.Column(elem_id=f"{tab}_script_container"):
                 script_inputs = runner.setup_ui()
         output = output_panel(tab)
-    _connect(tab, fields, script_inputs, buttons=buttons, output=output, runner=runner)
+    targets = _connect(tab, fields, script_inputs, buttons=buttons, output=output, runner=runner)
+    return tabs.Tab(fields, targets, output)
 
 
 def _connect(
     tab: str, fields: Any, script_inputs: list[Any], *, buttons: Any, output: Any, runner: Any
-) -> None:
+) -> list[Any]:
     job = {
         "fn": generator(tab, list(fields), runner),
         "inputs": [*fields.values(), *script_inputs],
@@ -73,3 +80,4 @@ def _connect(
     buttons.skip.click(shared.state.skip, queue=False, api_name=False)
     targets = paste.register(tab, fields, runner)
     connect_paste(buttons.paste, targets, fields["prompt"], None, tab)
+    return targets

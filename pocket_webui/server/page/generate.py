@@ -8,6 +8,7 @@ import itertools
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,16 @@ def _processing(tab: str, values: dict[str, Any]) -> Any:
     return StableDiffusionProcessingImg2Img(sd_model=shared.sd_model, **values)
 
 
+def _time_taken(start: float) -> str:
+    minutes, seconds = divmod(time.perf_counter() - start, 60)
+    return f"Time taken: {f'{minutes:.0f} min. ' if minutes else ''}{seconds:.1f} sec."
+
+
 def generator(tab: str, names: list[str], runner: Any) -> Callable[..., tuple]:
     """The function behind Generate; it takes the fields in the order of `names`, then the scripts' values."""
 
     def generate(*values: Any) -> tuple[list[str], str, str, list[str]]:
-        p = _processing(tab, dict(zip(names, values)))
+        p, start = _processing(tab, dict(zip(names, values))), time.perf_counter()
         try:
             script_args = [values[len(names)] or 0, *values[len(names) + 1 :]]
             processed = jobs.run(p, runner, script_args, job=tab)
@@ -70,7 +76,7 @@ def generator(tab: str, names: list[str], runner: Any) -> Callable[..., tuple]:
         return (
             _gallery_files(processed.images),
             as_html(first, "infotext"),
-            as_html(processed.comments, "comments"),
+            as_html(processed.comments, "comments") + as_html(_time_taken(start), "performance"),
             infotexts,
         )
 

@@ -15,6 +15,8 @@ class Output:
     infotext: gr.HTML
     log: gr.HTML
     infotexts: gr.State
+    chosen: gr.State  # number of the picture that is looked at
+    send: gr.Button
 
     @property
     def components(self) -> list[Any]:
@@ -42,13 +44,15 @@ def output_panel(tab: str) -> Output:
             height=560,
             object_fit="contain",
         )
+        send = gr.Button("Send to img2img", size="sm", elem_id=f"{tab}_send_to_img2img")
         infotext = gr.HTML(elem_id=f"html_info_{tab}")
         log = gr.HTML(elem_id=f"html_log_{tab}")
-        infotexts = gr.State([])
-    panel = Output(gallery, infotext, log, infotexts)
-    gallery.select(_selected_infotext, inputs=[infotexts], outputs=[infotext], show_progress="hidden")
+        infotexts, chosen = gr.State([]), gr.State(0)
+    panel = Output(gallery, infotext, log, infotexts, chosen, send)
+    gallery.select(_selected, inputs=[infotexts], outputs=[infotext, chosen], show_progress="hidden")
     return panel
 
 
-def _selected_infotext(infotexts: list[str], event: gr.SelectData) -> str:
-    return as_html(infotexts[event.index] if event.index < len(infotexts) else "", "infotext")
+def _selected(infotexts: list[str], event: gr.SelectData) -> tuple[str, int]:
+    text = infotexts[event.index] if event.index < len(infotexts) else ""
+    return as_html(text, "infotext"), event.index

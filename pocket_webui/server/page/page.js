@@ -37,7 +37,25 @@ new MutationObserver((mutations) => {
     if (uiIsLoaded) uiUpdateCallbacks.forEach((callback) => runSafely(callback, mutations));
 }).observe(document, {childList: true, subtree: true});
 
-// ---- accordions: open means on ------------------------------------------------------------------
+// ---- keys and tabs ------------------------------------------------------------------------------
+
+function switchToTab(name) {
+    const buttons = Array.from(document.querySelectorAll("#tabs > .tab-nav button"));
+    const button = buttons.find((one) => one.textContent.trim() === name);
+    if (button) button.click();
+}
+
+// in a tab's own fields: Ctrl+Enter generates, Escape interrupts
+document.addEventListener("keydown", (event) => {
+    const tab = ["txt2img", "img2img"].find((name) => event.target.closest && event.target.closest("#tab_" + name));
+    if (!tab) return;
+    const pressed = event.key === "Enter" && (event.ctrlKey || event.metaKey) ? "generate" : event.key === "Escape" ? "interrupt" : "";
+    if (!pressed) return;
+    if (pressed === "generate") event.preventDefault();
+    document.getElementById(`${tab}_${pressed}`).click();
+});
+
+// ---- accordions: opening one switches it on, its checkbox switches it off ------------------------
 
 function accordionIsOpen(accordion) {
     return accordion.querySelector(".label-wrap").classList.contains("open");
@@ -46,7 +64,10 @@ function accordionIsOpen(accordion) {
 // called by InputAccordion when its hidden checkbox changes
 function inputAccordionChecked(id, checked) {
     const accordion = document.getElementById(id);
-    if (accordion && accordionIsOpen(accordion) !== checked) accordion.querySelector(".label-wrap").click();
+    if (!accordion) return;
+    const visible = document.getElementById(id + "-visible-checkbox");
+    if (visible) visible.checked = checked;
+    if (accordionIsOpen(accordion) !== checked) accordion.querySelector(".label-wrap").click();
 }
 
 function followAccordion(accordion) {
@@ -61,10 +82,21 @@ function followAccordion(accordion) {
     visible.checked = accordionIsOpen(accordion);
     visible.setAttribute("aria-label", label.textContent.trim());
     label.insertBefore(visible, label.firstChild);
+    const turn = (on) => {
+        visible.checked = on;
+        if (hidden && hidden.checked !== on) hidden.click();
+    };
+    visible.addEventListener("click", (event) => {
+        event.stopPropagation(); // the label opens and closes
+        const on = visible.checked;
+        if (on && !accordionIsOpen(accordion)) label.click();
+        turn(on);
+    });
+    let wasOpen = accordionIsOpen(accordion);
     new MutationObserver(() => {
         const open = accordionIsOpen(accordion);
-        visible.checked = open;
-        if (hidden && hidden.checked !== open) hidden.click();
+        if (open && !wasOpen) turn(true);
+        wasOpen = open;
     }).observe(label, {attributes: true, attributeFilter: ["class"]});
 }
 
