@@ -79,11 +79,11 @@ def test_an_ordinary_run_after_ours_is_bit_identical(webui: Webui, ordinary: Ans
     assert after.infotext == ordinary.infotext
 
 
-def test_without_hires_the_picture_is_the_ordinary_one(webui: Webui) -> None:
-    stock = webui.txt2img()
+def test_without_hires_the_picture_is_doubled(webui: Webui) -> None:
+    """Target size: Auto, where the page itself would not enlarge."""
     made = webui.txt2img(alwayson_scripts=scalediff())
-    assert difference(made.image, stock.image) == 0
-    assert not made.ours
+    assert made.size == (2 * BASE, 2 * BASE)
+    assert made.ours["ScaleDiff"] is True
 
 
 def test_each_image_of_a_batch_equals_its_seed_alone(webui: Webui) -> None:
