@@ -26,7 +26,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(PY) -m mypy
 
-train: $(VENV)/.runtime  ## makes the pocket checkpoint again, from nothing (about 75 minutes on two cores)
+train: $(VENV)/.runtime  ## trains a pocket checkpoint from nothing into outputs/training: 150 minutes on two cores; training/README.md
 	$(PY) -m training
 
 bench: $(VENV)/.bench  ## attention, one UNet and one FLUX call, a whole run, the tiled VAE, side by side -> docs/performance.md

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 LATENT_CHANNELS = 16
 
 
@@ -62,3 +64,17 @@ def pocket_config(scale_factor: float = 1.0, channels: int = LATENT_CHANNELS) ->
             },
         }
     }
+
+
+def trained_config(scale_factor: float = 1.0) -> dict[str, Any]:
+    """What `python -m training` makes: v-prediction, zero terminal SNR, and an autoencoder with more fine detail.
+
+    Predicting v on a schedule that ends without signal is what keeps the mean brightness (arXiv:2305.08891). The
+    autoencoder has a residual block at every level and twice the width where eight pixels meet in a cell: one of
+    64 channels without blocks keeps 0.6 of the finest band's energy, whatever its loss.
+    """
+    config = pocket_config(scale_factor)
+    params = config["model"]["params"]
+    params.update(parameterization="v", zero_terminal_snr=True)
+    params["first_stage_config"]["params"]["ddconfig"].update(num_res_blocks=1, ch_mult=[1, 1, 1, 2])
+    return config

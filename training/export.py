@@ -1,29 +1,38 @@
-"""Joins autoencoder, averaged UNet and text table into one fp16 file in the usual Stable Diffusion key layout."""
+"""The checkpoint: averaged weights in the usual Stable Diffusion key layout, the UNet's inner ones in 8 bits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from training.config import pocket_config
+from pocket_webui.model.eight_bit import packed
+from training import config
+
+UNET = "model.diffusion_model."
+ENDS = (UNET + "input_blocks.0.", UNET + "out.", UNET + "time_embed.")
+PREFIXES = {"unet": UNET, "text": "cond_stage_model."}
 
 
-def write(folder: Path, out: Path, channels: int) -> Path:
-    """Write `pocket.safetensors` and `pocket.yaml` into `out`; returns the checkpoint's path."""
-    vae = torch.load(folder / "vae.pt")["model"]
-    denoiser = torch.load(folder / "unet.pt")["average"]
-    scale = torch.load(folder / "latents.pt")["scale"]
+def write(
+    vae: Mapping[str, torch.Tensor], denoiser: Mapping[str, torch.Tensor], scale: float, out: Path
+) -> Path:
+    """Write `pocket.safetensors` and `pocket.yaml` into `out`, each put in place whole; the checkpoint's path."""
     tensors = {f"first_stage_model.{name}": value for name, value in vae.items()}
     for name, value in denoiser.items():
         part, rest = name.split(".", 1)
-        prefix = {"unet": "model.diffusion_model.", "text": "cond_stage_model."}[part]
-        tensors[prefix + rest] = value
+        tensors[PREFIXES[part] + rest] = value
     out.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {k: v.detach().half().contiguous() for k, v in tensors.items()}, str(out / "pocket.safetensors")
-    )
-    OmegaConf.save(OmegaConf.create(pocket_config(round(scale, 6), channels)), out / "pocket.yaml")
-    return out / "pocket.safetensors"
+    path, beside = out / "pocket.safetensors", out / "pocket.part"
+    save_file(packed(tensors, _in_eight_bits), str(beside), metadata={"format": "pt"})
+    beside.replace(path)
+    OmegaConf.save(OmegaConf.create(config.trained_config(round(scale, 6))), beside)
+    beside.replace(path.with_suffix(".yaml"))
+    return path
+
+
+def _in_eight_bits(name: str) -> bool:
+    return name.startswith(UNET) and not name.startswith(ENDS)

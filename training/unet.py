@@ -1,4 +1,4 @@
-"""Trains the UNet (stock ldm UNetModel) and the text table on the autoencoder's latents: eps-prediction, plain MSE."""
+"""The UNet (stock ldm UNetModel) and the text table on the autoencoder's latents: v-prediction, min-SNR weights."""
 
 from __future__ import annotations
 
@@ -7,82 +7,45 @@ from pathlib import Path
 import numpy as np
 import torch
 from ldm.modules.diffusionmodules.openaimodel import UNetModel
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from pocket_webui.model.text import PocketTextEmbedder, slot_rows
-from training.config import pocket_config
+from pocket_webui.model.text import PocketTextEmbedder
+from training import config
+from training.latents import Latents
 from training.loop import Loop
 from training.muon import Muon
-from training.parallel import launch
-from training.vae import build as build_vae
-from world import data
+from training.precision import mixed
+from training.schedule import alphas_cumprod, noised, weight
 
 PEAK_RATE = 2e-3
 WARM_UP = 100
 FLAT_SHARE = 0.4
-BATCH = 16  # per rank
-
-
-def alphas_cumprod() -> torch.Tensor:
-    """Stable Diffusion's scaled-linear schedule, float32 `[1000]`."""
-    params = pocket_config()["model"]["params"]
-    betas = (
-        torch.linspace(params["linear_start"] ** 0.5, params["linear_end"] ** 0.5, params["timesteps"]) ** 2
-    )
-    return torch.cumprod(1 - betas.double(), 0).float()
-
-
-@torch.no_grad()
-def encode_all(folder: Path, channels: int) -> None:
-    """Posterior means and deviations of all pictures and of their mirror images, into `latents.npz`."""
-    vae = build_vae(channels)
-    vae.load_state_dict(torch.load(folder / "vae.pt")["model"])
-    pictures = data.pictures(folder)
-    means, deviations, rows = [], [], []
-    for start in range(0, len(pictures), 32):
-        x = torch.from_numpy(pictures[start : start + 32].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-        for flipped in (x, x.flip(-1)):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                mean, logvar = vae.encode(flipped.contiguous(memory_format=torch.channels_last))
-            means.append(mean.half())
-            deviations.append((0.5 * logvar).exp().half())
-            last = min(start + 32, len(pictures))
-            rows += [slot_rows(str(data.sample(index)[0])) for index in range(start, last)]
-    mean = torch.cat(means)
-    torch.save(
-        {
-            "mean": mean,
-            "deviation": torch.cat(deviations),
-            "rows": torch.tensor(rows),
-            "scale": 1 / mean.float().std().item(),
-        },
-        folder / "latents.pt",
-    )
 
 
 class Denoiser(nn.Module):
     """UNet and text table together, so that one state dict and one optimiser see both."""
 
-    def __init__(self, channels: int):
+    def __init__(self) -> None:
         super().__init__()
-        self.unet = UNetModel(**pocket_config(channels=channels)["model"]["params"]["unet_config"]["params"])
-        self.text = PocketTextEmbedder()
+        params = config.trained_config()["model"]["params"]
+        self.unet = UNetModel(**params["unet_config"]["params"])
+        self.latent = (params["channels"], params["image_size"], params["image_size"])
+        self.text = PocketTextEmbedder(**params["cond_stage_config"]["params"])
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         return self.unet(x, t, context=self.text.embed(rows))
 
 
-def drop_captions(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """10 % of slots, 20 % of views and 10 % of whole captions become null."""
+def drop_captions(rows: Tensor) -> Tensor:
+    """10 % of slots, 20 % of views and 10 % of whole captions become null. Rows `[B, 5]`."""
     n = len(rows)
-    drop = torch.rand(rows.shape, generator=generator) < 0.10
-    drop[:, 0] |= torch.rand(n, generator=generator) < 0.20
-    drop |= (torch.rand(n, generator=generator) < 0.10)[:, None]
+    drop = torch.rand(rows.shape) < 0.10
+    drop[:, 0] |= torch.rand(n) < 0.20
+    drop |= (torch.rand(n) < 0.10)[:, None]
     return rows.masked_fill(drop, 0)
 
 
-def optimisers(model: Denoiser, rank: int, ranks: int) -> list[torch.optim.Optimizer]:
+def optimisers(model: Denoiser, rank: int = 0, ranks: int = 1) -> list[torch.optim.Optimizer]:
     """Muon for inner matrices and kernels; AdamW for the ends, norms, biases and embeddings."""
     inner: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -101,40 +64,37 @@ def rate_at(share: float, step: int) -> float:
     )
 
 
-def loss_of(model: Denoiser, latents: dict, abar: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    index = torch.randint(len(latents["mean"]), (BATCH,), generator=generator)
-    mean, deviation = latents["mean"][index].float(), latents["deviation"][index].float()
-    x0 = (mean + deviation * torch.randn(mean.shape, generator=generator)) * latents["scale"]
-    strata = (torch.arange(BATCH) + torch.rand(BATCH, generator=generator)) / BATCH
-    t = (strata * 1000).long().clamp(max=999)
-    eps = torch.randn(x0.shape, generator=generator)
-    a = abar[t].view(-1, 1, 1, 1)
-    x = a.sqrt() * x0 + (1 - a).sqrt() * eps
-    rows = drop_captions(latents["rows"][index], generator)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+def loss_of(model: Denoiser, x0: Tensor, rows: Tensor, abar: Tensor, generator: torch.Generator) -> Tensor:
+    """Weighted squared error of the velocity at stratified timesteps; `abar` [1000] on the latents' device."""
+    size, device = len(x0), x0.device
+    strata = (torch.arange(size) + torch.rand(size)) / size
+    t = (strata * len(abar)).long().clamp(max=len(abar) - 1).to(device)
+    at = abar[t].view(-1, 1, 1, 1)
+    x, velocity = noised(x0, torch.randn(x0.shape, generator=generator, device=device), at)
+    rows = drop_captions(rows).to(device)
+    with mixed(device):
         predicted = model(x.contiguous(memory_format=torch.channels_last), t, rows)
-    return F.mse_loss(predicted.float(), eps)
+    return (weight(at) * (predicted.float() - velocity) ** 2).mean()
 
 
-def _train(rank: int, ranks: int, folder: Path, minutes: float, channels: int) -> None:
+def loop(folder: Path, device: torch.device | str, rank: int, ranks: int) -> Loop:
+    """UNet and text table as far as `folder` holds them, ready to go on."""
     torch.manual_seed(0)
-    model = Denoiser(channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
-    solvers = optimisers(model, rank, ranks)
-    loop = Loop(model, solvers, folder / "unet.pt", save_every=400, rank=rank, ranks=ranks, averaged=weights)
-    loop.resume()
-    latents, abar = torch.load(folder / "latents.pt"), alphas_cumprod()
-    generator = torch.Generator().manual_seed(1000 * (loop.step + 1) + rank)
-
-    def loss(step: int) -> tuple[torch.Tensor, float]:
-        found = loss_of(model, latents, abar, generator)
-        return found, found.item()
-
-    loop.train(minutes, loss, rate_at)
+    model = Denoiser().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = Loop(model, optimisers(model, rank, ranks), folder / "unet.pt", rank, ranks)
+    found.resume()
+    torch.manual_seed(1 + rank + 1000 * found.step)
+    return found
 
 
-def train(folder: Path, minutes: float, channels: int, ranks: int = 2) -> None:
-    """Train for `minutes` of wall time (resumable) and leave `unet.pt` in `folder`."""
-    if not (folder / "latents.pt").exists():
-        encode_all(folder, channels)
-    launch(_train, folder, minutes, channels, ranks=ranks)
+def losses(found: Loop, latents: Latents, device: torch.device | str):
+    """The function that a `Loop` asks for the loss of a batch; it encodes a quarter of a batch more each time."""
+    abar = alphas_cumprod().to(device)
+    generator = torch.Generator(device).manual_seed(1000 * (found.step + 1) + found.rank)
+
+    def loss(size: int) -> Tensor:
+        latents.encode(max(size // 4, 1) if latents.count >= size else size)
+        x0, rows = latents.batch(size, generator)
+        return loss_of(found.model, x0, rows, abar, generator)  # type: ignore[arg-type]
+
+    return loss

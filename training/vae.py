@@ -1,4 +1,4 @@
-"""Trains the KL autoencoder (stock ldm Encoder and Decoder): L1, gradient L1 and a small KL term."""
+"""The KL autoencoder (stock ldm Encoder and Decoder), trained to keep the finest band."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from ldm.modules.diffusionmodules.model import Decoder, Encoder
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.config import pocket_config
+from training import config
+from training.bands import bands
 from training.loop import Loop
 from training.muon import Muon
-from training.parallel import launch
-from world import data
+from training.pictures import Pictures
+from training.precision import mixed
+from world.data import NATIVE
 
-KL_WEIGHT = 1e-4
-GRADIENT_WEIGHT = 1.0
-PEAK_RATE = 2e-3
-WARM_UP = 50
+KL_WEIGHT, BAND_WEIGHT, ENERGY_WEIGHT = 1e-4, 0.1, 0.05
+BANDS = 3
+ENERGY_CELL = 8  # pixels a side over which the energy of a band is compared
+PEAK_RATE, WARM_UP = 2e-3, 50
+CROP, WHOLE_EVERY = 64, 4  # whole pictures now and then, so that mid attention sees large grids
 
 
 class Autoencoder(nn.Module):
@@ -33,54 +36,63 @@ class Autoencoder(nn.Module):
         self.quant_conv = nn.Conv2d(2 * dd["z_channels"], 2 * embed, 1)
         self.post_quant_conv = nn.Conv2d(embed, dd["z_channels"], 1)
 
-    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and log variance `[B, C, H/8, W/8]` of pictures in -1..1."""
         mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, 1)
         return mean, logvar.clamp(-30, 20)
 
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
+    def decode(self, z: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(z))
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean, logvar = self.encode(x)
         z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
         return self.decode(z), mean, logvar
 
 
-def build(channels: int) -> Autoencoder:
-    params = pocket_config(channels=channels)["model"]["params"]["first_stage_config"]["params"]
+def build(device: torch.device | str = "cpu") -> Autoencoder:
+    params = config.trained_config()["model"]["params"]["first_stage_config"]["params"]
     model = Autoencoder(params)
-    quant = model.quant_conv.state_dict()
+    quant, channels = model.quant_conv.state_dict(), params["embed_dim"]
     # Start with a narrow posterior: noise of unit variance would drown the signal for long.
     quant["weight"][channels:].zero_()
     quant["bias"][channels:].fill_(-5.0)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def batch(pictures: np.ndarray, rng: np.random.Generator, step: int) -> torch.Tensor:
-    """Random crops in -1..1: mostly 64 px; every fourth step whole pictures, so that mid attention sees large grids."""
-    count, side = (2, data.NATIVE) if step % 4 == 3 else (8, 64)
-    rows = np.sort(rng.integers(0, len(pictures), count))
-    crops = []
-    for row in rows:
-        top, left = rng.integers(0, data.NATIVE - side + 1, 2)
-        crop = pictures[row, top : top + side, left : left + side]
-        if rng.random() < 0.5:
-            crop = crop[:, ::-1]
-        crops.append(crop)
-    x = torch.from_numpy(np.stack(crops).astype(np.float32) / 127.5 - 1)
-    return x.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+def as_input(pixels: np.ndarray, device: torch.device | str) -> Tensor:
+    """uint8 `[B, H, W, 3]` as float32 `[B, 3, H, W]` in -1..1, channels last."""
+    return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def loss_of(model: Autoencoder, x: torch.Tensor) -> tuple[torch.Tensor, float]:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+def batch(pictures: Pictures, size: int, rng: np.random.Generator, *, crops: bool) -> np.ndarray:
+    """`size` drawn pictures, or four crops of 64 px for each; half of them mirrored. uint8 `[B, H, W, 3]`."""
+    side = CROP if crops else NATIVE
+    count = size * (NATIVE // side) ** 2
+    found = np.empty((count, side, side, 3), dtype=np.uint8)
+    for k, row in enumerate(np.sort(rng.integers(0, pictures.ready, count))):
+        top, left = rng.integers(0, NATIVE - side + 1, 2)
+        crop = pictures.pixels[row, top : top + side, left : left + side]
+        found[k] = crop[:, ::-1] if k % 2 else crop
+    return found
+
+
+def loss_of(model: Autoencoder, x: Tensor) -> Tensor:
+    """L1 on pixels, on bands relative to their size, on the local energy of the finer bands; and a little KL.
+
+    What cannot be told from the latent is left out by L1, which makes pictures soft: the energy term asks for as much
+    of it as there was, wherever it lies in the cell.
+    """
+    with mixed(x.device):
         y, mean, logvar = model(x)
     y, mean, logvar = y.float(), mean.float(), logvar.float()
-    error = y - x
-    l1 = error.abs().mean()
-    gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
-    return l1 + GRADIENT_WEIGHT * gradient + KL_WEIGHT * kl, l1.item()
+    found = (y - x).abs().mean() + KL_WEIGHT * 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+    for level, (made, true) in enumerate(zip(bands(y, BANDS), bands(x, BANDS))):
+        found = found + BAND_WEIGHT * (made - true).abs().mean() / true.abs().mean().clamp_min(1e-3)
+        if level < BANDS - 1:
+            roots = [(F.avg_pool2d(band**2, ENERGY_CELL) + 1e-5).sqrt() for band in (made, true)]
+            found = found + ENERGY_WEIGHT * (roots[0] - roots[1]).abs().mean() / roots[1].mean()
+    return found
 
 
 def rate_at(share: float, step: int) -> float:
@@ -89,7 +101,7 @@ def rate_at(share: float, step: int) -> float:
     return float(PEAK_RATE * min(1.0, (step + 1) / WARM_UP) * cosine)
 
 
-def optimisers(model: Autoencoder, rank: int, ranks: int) -> list[torch.optim.Optimizer]:
+def optimisers(model: Autoencoder, rank: int = 0, ranks: int = 1) -> list[torch.optim.Optimizer]:
     """Muon for the inner kernels, Adam for the ends, norms and biases."""
     inner: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -100,26 +112,22 @@ def optimisers(model: Autoencoder, rank: int, ranks: int) -> list[torch.optim.Op
     return [muon, torch.optim.Adam(rest, lr=PEAK_RATE, betas=(0.9, 0.98))]
 
 
-def _train(rank: int, ranks: int, folder: Path, minutes: float, channels: int) -> None:
+def loop(folder: Path, device: torch.device | str, rank: int, ranks: int) -> Loop:
+    """The autoencoder as far as `folder` holds it, ready to go on."""
     torch.manual_seed(0)
-    model = build(channels)
-    torch.manual_seed(1 + rank)
-    rng = np.random.default_rng([rank, 5])
-    pictures = data.pictures(folder)
-    solvers = optimisers(model, rank, ranks)
-    loop = Loop(model, solvers, folder / "vae.pt", save_every=500, rank=rank, ranks=ranks)
-    loop.resume()
-    loop.train(minutes, lambda step: loss_of(model, batch(pictures, rng, step)), rate_at)
+    model = build(device)
+    found = Loop(model, optimisers(model, rank, ranks), folder / "vae.pt", rank, ranks)
+    found.resume()
+    torch.manual_seed(1 + rank + 1000 * found.step)
+    return found
 
 
-def train(folder: Path, minutes: float, channels: int, ranks: int = 2) -> None:
-    """Train for `minutes` of wall time (resumable) and leave `vae.pt` in `folder`."""
-    launch(_train, folder, minutes, channels, ranks=ranks)
+def losses(found: Loop, pictures: Pictures, device: torch.device | str):
+    """The function that a `Loop` asks for the loss of a batch."""
+    rng = np.random.default_rng([found.rank, 5, found.step])
 
+    def loss(size: int) -> Tensor:
+        crops = found.step % WHOLE_EVERY != WHOLE_EVERY - 1
+        return loss_of(found.model, as_input(batch(pictures, size, rng, crops=crops), device))  # type: ignore[arg-type]
 
-@torch.no_grad()
-def psnr(model: Autoencoder, pictures: np.ndarray) -> float:
-    """Reconstruction quality in dB of uint8 pictures `[N, H, W, 3]`, from the posterior mean."""
-    x = torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-    y = model.decode(model.encode(x)[0]).clamp(-1, 1)
-    return float(-10 * torch.log10(F.mse_loss(y, x) / 4))
+    return loss

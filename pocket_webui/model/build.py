@@ -24,6 +24,7 @@ _SCALARS = (
     "channels",
     "scale_factor",
     "parameterization",
+    "zero_terminal_snr",
 )
 
 

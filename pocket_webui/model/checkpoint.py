@@ -1,4 +1,4 @@
-"""Reading and writing the checkpoint: `pocket.safetensors` (fp16) beside `pocket.yaml`."""
+"""Reading and writing the checkpoint: `pocket.safetensors` (fp16, or 8 bits with steps) beside `pocket.yaml`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from pocket_webui.model.build import build_model, read_config
 from pocket_webui.model.diffusion import LatentDiffusion
+from pocket_webui.model.eight_bit import unpacked
 
 CHECKPOINT_DIR = Path(__file__).resolve().parent.parent / "checkpoint"
 DEFAULT_CHECKPOINT = CHECKPOINT_DIR / "pocket.safetensors"
@@ -29,8 +30,7 @@ def load_checkpoint(checkpoint: str | Path, *, device: torch.device | str = "cpu
                 f"{needed} is missing; a checkpoint is a .safetensors and a .yaml of the same name"
             )
     model = build_model(read_config(config_of(path)))
-    weights = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
-    model.load_state_dict(weights, strict=True)
+    model.load_state_dict(unpacked(load_file(str(path))), strict=True)
     return model.to(device)
 
 

@@ -9,11 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+LEAST_SIGNAL = 4.8973451890853435e-08  # alpha-bar at the end of a zero terminal SNR schedule: sigma 4519
+
 
 def scaled_linear_alphas_cumprod(linear_start: float, linear_end: float, timesteps: int) -> Tensor:
     """alpha-bar `[timesteps]` of the Stable Diffusion schedule: betas are linear in their square root."""
     betas = torch.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=torch.float64) ** 2
     return torch.cumprod(1.0 - betas, dim=0).float()
+
+
+def without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
+    """The schedule `[timesteps]`, shifted and stretched so that it ends without signal (arXiv:2305.08891, Alg. 1).
+
+    The last value is kept above zero, so that sigma stays finite, at the value that WebUIs use.
+    """
+    roots = alphas_cumprod.double().sqrt()
+    roots = (roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])
+    return (roots**2).clamp_min(LEAST_SIGNAL).float()
 
 
 class DiffusionWrapper(nn.Module):
@@ -65,6 +77,7 @@ class LatentDiffusion(nn.Module):
         channels: int,
         scale_factor: float,
         parameterization: str = "eps",
+        zero_terminal_snr: bool = False,
     ) -> None:
         super().__init__()
         if parameterization not in ("eps", "v"):
@@ -73,6 +86,12 @@ class LatentDiffusion(nn.Module):
         self.first_stage_model = first_stage
         self.cond_stage_model = cond_stage
         alphas = scaled_linear_alphas_cumprod(linear_start, linear_end, timesteps)
+        if zero_terminal_snr:
+            if parameterization == "eps":
+                raise ValueError(
+                    "zero_terminal_snr needs parameterization v: from pure noise, eps says nothing"
+                )
+            alphas = without_terminal_signal(alphas)
         self.register_buffer("alphas_cumprod", alphas, persistent=False)
         self.register_buffer("alphas_cumprod_original", alphas.clone(), persistent=False)
         self.num_timesteps = timesteps
