@@ -209,7 +209,7 @@ def test_the_init_picture_is_no_reference_of_the_stages(flow, arguments, own, ed
 def test_what_is_encoded_for_the_stages_becomes_no_reference(flow, arguments):
     host = flow()
     host.p.sd_model.ini_latent, host.p.sd_model.ref_latents = "waiting", ["own"]
-    with host.replaced_pass(host.p, None), host.encoding():
+    with host.replaced_pass(host.p, None), host.references_kept(host.p.sd_model):
         host.p.sd_model.ini_latent = "the base"
         arguments.ref_latents = ["the base"]
     assert host.p.sd_model.ini_latent == "waiting"

@@ -266,7 +266,7 @@ def test_what_is_encoded_becomes_no_reference(stage, monkeypatch):
     arguments = SimpleNamespace(ref_latents=in_use)
     monkeypatch.setitem(sys.modules, "backend.args", SimpleNamespace(dynamic_args=arguments))
     stage.sd_model.ini_latent = None
-    with stage.host.encoding():
+    with stage.host.references_kept(stage.sd_model):
         stage.sd_model.ini_latent = "ours"
         in_use.clear()
         arguments.ref_latents = ["ours"]
@@ -277,7 +277,7 @@ def test_what_is_encoded_becomes_no_reference(stage, monkeypatch):
 
 def test_a_model_without_references_gets_none(stage):
     before = dict(vars(stage.sd_model))
-    with stage.host.encoding():
+    with stage.host.references_kept(stage.sd_model):
         pass
     assert vars(stage.sd_model) == before
 
@@ -304,3 +304,33 @@ def test_the_network_is_counted_behind_the_patcher(stage):
     assert stage.host.rows.calls == 2
     sample(stage)
     assert stage.host.rows.calls == 2
+
+
+def test_a_prompt_that_is_read_for_us_takes_no_reference_away(stage, monkeypatch):
+    """The next positive prompt makes a reference of what waits (Neo backend/diffusion_engine/flux.py:70)."""
+    from modules import prompt_parser
+
+    from scalediff.hosts.webui.conditioning import Texts, conditioning_of
+    from scalediff.hosts.webui.job_record import ATTRIBUTE
+
+    in_use = ["init", "the user's"]
+    arguments = SimpleNamespace(ref_latents=in_use)
+    monkeypatch.setitem(sys.modules, "backend.args", SimpleNamespace(dynamic_args=arguments))
+    stage.sd_model.ini_latent = "waiting"
+
+    def read(function, wanted, *rest):
+        arguments.ref_latents, stage.sd_model.ini_latent = ["waiting"], None
+        return list(wanted)
+
+    p = SimpleNamespace(sd_model=stage.sd_model, get_conds_with_caching=read)
+    setattr(p, ATTRIBUTE, SimpleNamespace(adapter=type(stage.host)))
+    monkeypatch.setattr(prompt_parser, "SdConditioning", lambda prompts, **more: _Prompts(prompts))
+    texts = Texts(["a fox"], [""], None, (64, 64), (4, None))
+    assert conditioning_of(p, texts, negative=True) == (["a fox"], [""])
+    assert arguments.ref_latents is in_use
+    assert in_use == ["init", "the user's"]
+    assert stage.sd_model.ini_latent == "waiting"
+
+
+class _Prompts(list):
+    """A host's list of prompts, which carries more."""

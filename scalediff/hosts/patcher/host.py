@@ -133,10 +133,11 @@ class PatcherHost(WebUIHost):
                 set_shift(shift=shift)
             yield
 
+    @classmethod
     @contextmanager
-    def encoding(self) -> Iterator[None]:
-        """What these hosts' editing models remember of a picture that they encode is forgotten."""
-        with references_kept(self.p.sd_model):
+    def references_kept(cls, sd_model: Any) -> Iterator[None]:
+        """What these hosts' editing models remember of a picture, or make of it with the next prompt, is forgotten."""
+        with references_kept(sd_model):
             yield
 
     def unet(self) -> nn.Module:

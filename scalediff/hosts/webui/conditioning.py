@@ -8,12 +8,13 @@ sd_models_xl.py:16 the sizes; Forge backend/diffusion_engine/sdxl.py.)
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 from modules import prompt_parser, sd_samplers
 
-from scalediff.hosts.webui.job_record import JobRecord
+from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.hosts.webui.timelines import Steps, retimed_negative, retimed_prompts, steps_of_stage
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import PixelSize
@@ -156,9 +157,16 @@ def conditioning_of(p: Any, texts: Texts, *, negative: bool) -> Conditioning:
         return p.get_conds_with_caching(function, wanted, steps, [[None, None]], texts.networks, hires)
 
     uncond = None
-    if negative:
-        uncond = one(prompt_parser.get_learned_conditioning, texts.negative, is_negative_prompt=True)
-    return one(prompt_parser.get_multicond_learned_conditioning, texts.prompts), uncond
+    with _references_kept(p):
+        if negative:
+            uncond = one(prompt_parser.get_learned_conditioning, texts.negative, is_negative_prompt=True)
+        return one(prompt_parser.get_multicond_learned_conditioning, texts.prompts), uncond
+
+
+def _references_kept(p: Any) -> AbstractContextManager[None]:
+    """Editing models make a reference of the picture at hand with each prompt; those of the job's own stay."""
+    record = getattr(p, ATTRIBUTE, None)
+    return nullcontext() if record is None else record.adapter.references_kept(p.sd_model)
 
 
 def _keep_text(old: Any, new: Any) -> None:

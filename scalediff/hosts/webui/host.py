@@ -143,9 +143,10 @@ class WebUIHost(ABC):
         """
         yield
 
+    @classmethod
     @contextmanager
-    def encoding(self) -> Iterator[None]:
-        """Inside the `with` pictures are encoded that are none of the user's references."""
+    def references_kept(cls, sd_model: Any) -> Iterator[None]:
+        """Inside the `with` pictures and texts are encoded for us: the user's reference pictures stay what they are."""
         yield
 
     @abstractmethod

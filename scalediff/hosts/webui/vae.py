@@ -169,7 +169,7 @@ def encode(host: Any, rgb: Tensor, stage_index: int) -> Tensor:
     report = progress(host, "encoding", stoppable=stage_index >= 0)
     at_work = working(p, ENCODE, stage_index)
     tiled = tiles(p, host.config, cells, host.form, report=report)
-    with at_work, devices.without_autocast(), host.encoding(), tiled:
+    with at_work, devices.without_autocast(), host.references_kept(p.sd_model), tiled:
         for seed, image in zip(p.seeds, rgb):
             with _seeded(seeding.generator(seed, stage=stage_index, purpose="vae"), devices.device):
                 encoded = images_tensor_to_samples(image[None] * 0.5 + 0.5, None, p.sd_model)
