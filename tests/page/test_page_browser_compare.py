@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from webui_page import WebuiTab
 
 expect = pytest.importorskip("playwright.sync_api").expect
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf8")
 LINE = "parseFloat(document.querySelector('#scalediff_compare_txt2img .scalediff-handle').style.left)"
 PICTURES = "document.querySelectorAll('#scalediff_compare_txt2img .scalediff-picture')"
 MOVED = f"Array.from({PICTURES}, (image) => image.style.transform)"
@@ -20,13 +22,17 @@ MOVED = f"Array.from({PICTURES}, (image) => image.style.transform)"
 
 @pytest.fixture
 def made(open_tab: Callable[[str], WebuiTab]) -> WebuiTab:
-    """A page as it comes: a prompt, one click on ScaleDiff, one on Generate."""
+    """Somebody who reads README's quick start and does just that: what is printed bold there is clicked."""
+    quick_start = README[README.index("## Two clicks") :].split("![")[0]
+    clicks = re.findall(r"\d\. \w+ \*\*(\w+)\*\*", quick_start)
+    assert len(clicks) == 2
+    assert "the size that your model was made for" in quick_start
     tab = open_tab("txt2img")
     tab.size(128, 128)
     tab.find("txt2img_prompt", "textarea").fill("a red circle on green grass")
     start = time.monotonic()
-    tab.open_scalediff()
-    tab.start()
+    for name in clicks:
+        tab.find("tab_txt2img").get_by_text(name, exact=True).locator("visible=true").first.click()
     size, parameters = tab.result()
     print(f"two clicks, {time.monotonic() - start:.1f} s to a picture of {size}")
     assert size == (256, 256)
@@ -84,6 +90,10 @@ def test_two_clicks_and_the_line_is_moved_by_mouse_keys_and_touch(made: WebuiTab
     dragged = page.evaluate(MOVED)
     assert dragged[0] == dragged[1] != both[0]
     assert page.evaluate(LINE) == pytest.approx(60, abs=1)
+
+    # and what will go wrong is told before the next run
+    made.size(512, 512)
+    made.expect_line("much larger than the 128 x 128 that this model was made for")
 
 
 def _touch(page: Any, points: list[tuple[float, float]]) -> None:
