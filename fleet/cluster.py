@@ -27,7 +27,9 @@ def joined(address: str | None, makers: int = 2) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves these machines
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would let whatever computes go before: makers only wait
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # Ray would let whatever computes go before: makers only wait
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters reaches us as an exception
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray")

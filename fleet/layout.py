@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet import infotext
 from fleet.index import Index, Result
 from fleet.jobs import Job
 from fleet.outcome import DONE
@@ -56,7 +57,7 @@ def lay_out(out: Path, index: Index, found: Iterable[Job | BadRow], say: Callabl
 def _add(plan: Plan, planned: Planned, index: Index, job: Job, say: Callable[[str], None]) -> BadRow | None:
     try:
         there = _is_there(index, job)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return BadRow(job.source, str(error))
     same = plan.add(job, done=there)
     if same is not None:
@@ -78,8 +79,16 @@ def _is_there(index: Index, job: Job) -> bool:
         return inside(index.folder, result.path).is_file()
     left = next((p for k in KINDS if inside(index.folder, p := f"{job.stem}.{k}").is_file()), None)
     if left is not None:
-        index.put(Result(job.digest, DONE, path=left, source=job.source))
+        index.put(_found(index.folder, left, job))
     return left is not None
+
+
+def _found(folder: Path, path: str, job: Job) -> Result:
+    """What the picture itself tells of a job whose end nobody saw."""
+    text, (width, height) = infotext.read(folder / path)
+    seed = infotext.parse(text).get("Seed", "")
+    known = int(seed) if seed.isascii() and seed.isdigit() else None
+    return Result(job.digest, DONE, None, width, height, known, path=path, source=job.source)
 
 
 def _say_few(say: Callable[[str], None], number: int, sentence: str, rest: str) -> None:

@@ -83,7 +83,7 @@ def runs(tmp_path: Path) -> Fleet:
 
 def test_faults_of_every_kind_cost_no_picture_and_tell_no_password(runs: Fleet) -> None:
     secret = "Xy7secretXy7"
-    faulty = Simulated(faults=["500", "broken", "page", "hang"], secret=f"me:{secret}")
+    faulty = Simulated(faults=["500", "broken", "page", "small", "hang"], secret=f"me:{secret}")
     rows = [
         *small_rows(12),
         {**SMALL, "seed": 3},
@@ -91,7 +91,7 @@ def test_faults_of_every_kind_cost_no_picture_and_tell_no_password(runs: Fleet) 
         {**SMALL, "name": "猫/花 🌸", "seed": 99},
     ]
     runs.credentials = Credentials("me", secret)
-    with playing(faulty, Simulated(seconds=0.1, faults=["small", "drop"], secret=f"me:{secret}")) as fleet:
+    with playing(faulty, Simulated(seconds=0.1, secret=f"me:{secret}")) as fleet:
         planned, tally = runs.run(fleet, _jobs(rows, {"target": "2x"}))
     assert (planned.jobs, planned.twice, planned.bad, planned.missing) == (13, 1, 1, 13)
     assert (tally.made, tally.failed, tally.stopped) == (13, 0, "")
@@ -142,6 +142,7 @@ def test_a_second_run_makes_only_what_is_missing(runs: Fleet) -> None:
         assert len(webui.jobs) == 7
     assert len(runs.pictures()) == 5
     assert runs.index()["status"] == ["done"] * 5
+    assert runs.index()["width"] == [64] * 5  # as the pictures themselves tell
 
 
 def test_whatever_is_killed_comes_back_and_no_picture_is_lost(runs: Fleet) -> None:
