@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,21 +25,10 @@ def joined(address: str | None, makers: int = 2) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves these machines
-    os.environ.setdefault(
-        "RAY_worker_niceness", "0"
-    )  # Ray would let whatever computes go before: makers only wait
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters reaches us as an exception
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray")
     if address is None:
-        ray.init(
-            num_cpus=CPUS + makers,  # so many processes it starts at once without a warning
-            include_dashboard=False,
-            object_store_memory=STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        _start(makers)
     else:
         packages = [str(ROOT / name) for name in PACKAGES]  # the other machines need not have them
         ray.init(
@@ -53,3 +41,20 @@ def joined(address: str | None, makers: int = 2) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(makers: int, tries: int = 4) -> None:
+    """Ray gives its own processes 30 s to start, which on a busy machine is not always enough."""
+    try:
+        ray.init(
+            num_cpus=CPUS + makers,  # so many processes it starts at once without a warning
+            include_dashboard=False,
+            object_store_memory=STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        ray.shutdown()
+        if "timed out during startup" not in str(error) or tries == 1:
+            raise
+        _start(makers, tries - 1)
