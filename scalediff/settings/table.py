@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalediff.method import hold
 from scalediff.settings import target
 from scalediff.settings.parameter import LOOK, MEMORY, MODES, SPEED, STAGED, Param
 
@@ -12,6 +11,7 @@ LONGEST_PROMPT = 4000
 PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Fast", "Panorama", "Custom")
 AUTO, FAITHFUL, BALANCED, DETAIL, FAST, PANORAMA, CUSTOM = PRESETS
 BASE, STAGE = CONDITIONINGS = ("Base", "Stage")
+HOLDS = ("Nothing", "Subject", "Ground")  # as in method.hold, which needs torch: the page has none
 TILING_AUTO, TILING_ON, TILING_OFF = TILINGS = ("Auto", "On", "Off")
 
 _FACTOR = {
@@ -317,8 +317,8 @@ PARAMS: tuple[Param, ...] = (
         label="Hold",
         infotext_key="ScaleDiff hold",
         kind=str,
-        default=hold.NOTHING,
-        choices=hold.HOLDS,
+        default=HOLDS[0],
+        choices=HOLDS,
         modes=(STAGED,),
         group=LOOK,
         tabs=(),

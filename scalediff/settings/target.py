@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from scalediff.method.geometry import CELL, PixelSize, whole_cells
+if TYPE_CHECKING:  # the page needs no torch
+    from scalediff.method.geometry import PixelSize
 
 AUTO = "Auto"  # the size that the page sets, or else AUTO_FACTOR
 AUTO_FACTOR = 2.0
@@ -30,10 +32,12 @@ class TargetSize:
     factor: float | None = None
     pixels: PixelSize | None = None
 
-    def of(self, first: PixelSize, cell: int = CELL) -> PixelSize:
-        """The size for a first picture of (width, height), each side in whole latent cells of `cell` pixels."""
+    def of(self, first: PixelSize, cell: int | None = None) -> PixelSize:
+        """The size for a first picture of (width, height), in whole latent cells of `cell` pixels (None: 8)."""
+        from scalediff.method.geometry import CELL, whole_cells
+
         factor = self.factor or 1.0
-        return whole_cells(self.pixels or (int(first[0] * factor), int(first[1] * factor)), cell)
+        return whole_cells(self.pixels or (int(first[0] * factor), int(first[1] * factor)), cell or CELL)
 
 
 def spelled(text: str) -> str | None:
