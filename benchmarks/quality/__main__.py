@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.quality import report, run
+from benchmarks.quality import report, run, validity
 from benchmarks.quality.methods import METHODS, find
 from benchmarks.quality.sheets import write
 from benchmarks.quality.summary import summarise
@@ -50,6 +50,7 @@ def main() -> None:
         return
     if not args.render_only:
         summary = summarise(args.out, least=args.least, workers=args.workers)
+        summary["validity"] = validity.judge(args.out, summary["tables"])
         summary["sheets"] = write(args.out, args.docs / "images")
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(summary, indent=1) + "\n")

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from benchmarks.quality.features import Features
 from benchmarks.quality.methods import NATIVE
 from benchmarks.quality.pyramid import LevelScale, distances
 
-RESAMPLES, AXES = 200, 16  # few axes: 64 pictures must be enough for their covariance
+RESAMPLES, AXES, NEAREST = 200, 16, 5  # few axes: 64 pictures must be enough for their covariance
 Z = 1.96
 
 
@@ -63,13 +64,37 @@ def metrics(found: Features, truth: Features, scales: dict[int, LevelScale], axe
         "excess": draws @ np.maximum(objects - 1, 0) / total,
         "agreement": draws @ agreement / total,
         "seams": ratio,
-        "whole_frechet": frechet(draws, found["whole"][:, None], truth["whole"][:, None], axes.whole),
-        "patch_frechet": frechet(draws, found["crops"], truth["crops"], axes.crops),
+        "whole_net": frechet(draws, found["whole"][:, None], truth["whole"][:, None], axes.whole),
+        "patch_net": frechet(draws, found["crops"], truth["crops"], axes.crops),
+        **_neighbours("whole", draws, found["whole"][:, None], truth["whole"][:, None], axes.whole),
+        **_neighbours("patch", draws, found["crops"], truth["crops"], axes.crops),
         **_sliced(draws, found, truth, scales),
     }
     if true_energy[0] > 0:  # the native size has no band above itself
         result["fine_energy"] = energy / true_energy
     return {name: _sample(values) for name, values in result.items()}
+
+
+def _neighbours(
+    part: str, draws: np.ndarray, found: np.ndarray, truth: np.ndarray, axes: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Shares `{part}_outside` (1 - precision) and `{part}_missed` (1 - coverage), of features [prompts, pictures, D].
+
+    A true picture's neighbourhood reaches to its fifth nearest true one. Outside: lies in none of them
+    (Kynkaanniemi et al. 2019). Missed: true pictures in whose neighbourhood there is none (Naeem et al. 2020).
+    """
+    number = found.shape[1]
+    one, other = ((features @ axes).reshape(-1, axes.shape[1]) for features in (found, truth))
+    reach = np.sort(cdist(other, other), axis=1)[:, min(NEAREST, len(other) - 1)]
+    within = cdist(one, other) < reach  # [found, truth]
+    repeated = np.repeat(draws, number, axis=1)  # a prompt's pictures are drawn together
+    total = repeated.sum(axis=1)
+    inside = (repeated @ within.T > 0) * repeated
+    covered = (repeated @ within > 0) * repeated
+    return {
+        f"{part}_outside": 1 - inside.sum(axis=1) / total,
+        f"{part}_missed": 1 - covered.sum(axis=1) / total,
+    }
 
 
 def _sliced(

@@ -1,21 +1,19 @@
-"""What is measured on one picture: objects, caption, pyramid histograms, fine energy, seams, encoder features."""
+"""What is measured on one picture: objects, caption, pyramid histograms, fine energy, seams, features."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.quality.attributes import Classifier, at_native
 from benchmarks.quality.methods import NATIVE
+from benchmarks.quality.network import features
 from benchmarks.quality.pyramid import LevelScale, pyramid
 from world.counter import count
 
 CELL = 8  # pixels of a latent cell
 CROPS = {1: 1, 2: 4, 4: 8}  # native crops of a picture, by its factor
-QUARTERS = 2  # the whole picture's features are averaged over 2 x 2 quarters
 Features = dict[str, np.ndarray]
 
 
@@ -25,31 +23,21 @@ class Meter:
 
     scales: dict[int, LevelScale]
     classifier: Classifier
-    autoencoder: Any
 
     def measure(self, image: np.ndarray) -> Features:
         """Features of uint8 `[S, S, 3]`."""
         levels = pyramid(image)
         fine = [np.square(levels[side]).mean() for side in levels if side > NATIVE]
-        whole, crops = self._encoded(image)
+        layout, texture = features(np.stack([at_native(image), *native_crops(image)]))
         return {
             "objects": np.array(count(image).objects),
             "attributes": self.classifier.attributes(at_native(image)),
             "fine_energy": np.array(fine, dtype=np.float64),
             "seams": seam_energy(image),
-            "whole": whole,
-            "crops": crops,
+            "whole": layout[0],
+            "crops": texture[1:],
             **{f"histogram_{side}": scale.histogram(levels[side]) for side, scale in self.scales.items()},
         }
-
-    def _encoded(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the whole picture `[256]`, and of native crops `[crops, 128]`: mean and deviation."""
-        pictures = [at_native(image), *native_crops(image)]
-        maps = encoder_maps(self.autoencoder, np.stack(pictures))  # [1 + crops, C, h, w]
-        side = maps.shape[-1] // QUARTERS
-        quarters = maps[0].reshape(maps.shape[1], QUARTERS, side, QUARTERS, side).mean(axis=(2, 4))
-        crops = np.concatenate([maps[1:].mean(axis=(2, 3)), maps[1:].std(axis=(2, 3))], axis=1)
-        return quarters.ravel().astype(np.float32), crops.astype(np.float32)
 
 
 def native_crops(image: np.ndarray) -> list[np.ndarray]:
@@ -73,16 +61,3 @@ def seam_energy(image: np.ndarray) -> np.ndarray:
     border = np.arange(1, n) % (NATIVE // 2 // CELL) == 0
     steps = np.stack([across, down])
     return np.array([steps[:, border].mean(), steps[:, ~border].mean()])
-
-
-@torch.inference_mode()
-def encoder_maps(autoencoder: Any, pictures: np.ndarray) -> np.ndarray:
-    """What the encoder's last layers see, float32 `[B, C, h, w]`, for uint8 `[B, S, S, 3]`."""
-    seen: list[torch.Tensor] = []
-    hook = autoencoder.encoder.norm_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        pixels = torch.from_numpy(pictures.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
-        autoencoder.encode(pixels)
-    finally:
-        hook.remove()
-    return seen[0].float().numpy()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from benchmarks.quality.features import Features, Meter
 from benchmarks.quality.methods import FACTORS, NATIVE
 from benchmarks.quality.pyramid import calibrate
 from benchmarks.quality.run import picture_path, scene
+from pocket_webui.model.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint
+from training.precision import mixed
 from world.counter import count
 
 TRUTH, AGAIN, CODED = "truth", "truth_again", "truth_coded"
@@ -100,21 +103,15 @@ def _mosaic(side: int, across: int, first: int) -> np.ndarray:
 
 def _start_worker(folder: Path, scales: dict[int, dict[str, Any]]) -> None:
     torch.set_num_threads(1)
-    from pocket_webui import boot
-
-    boot.boot(headless=True)
-    from modules import shared
-
-    autoencoder = shared.sd_model.first_stage_model
-    _STATE["folder"], _STATE["model"] = folder, shared.sd_model
-    _STATE["meters"] = {factor: Meter(autoencoder=autoencoder, **made) for factor, made in scales.items()}
+    _STATE["folder"] = folder
+    _STATE["meters"] = {factor: Meter(**made) for factor, made in scales.items()}
 
 
 def _task(picture: tuple[str, int, int]) -> None:
     method, factor, index = picture
     if method in SEEDS:
         image = true_picture(method, factor, index)
-        image = _coded(image) if method == CODED else image
+        image = coded(image) if method == CODED else image
     else:
         image = np.asarray(Image.open(picture_path(_STATE["folder"], *picture)).convert("RGB"))
     found = _STATE["meters"][factor].measure(image)
@@ -125,12 +122,17 @@ def _task(picture: tuple[str, int, int]) -> None:
     part.rename(path)
 
 
+@cache
+def _autoencoder() -> Any:
+    return load_checkpoint(DEFAULT_CHECKPOINT)
+
+
 @torch.inference_mode()
-def _coded(image: np.ndarray) -> np.ndarray:
-    """The picture through encoder (mean) and decoder."""
-    model = _STATE["model"]
+def coded(image: np.ndarray) -> np.ndarray:
+    """The picture through encoder (mean) and decoder of the model under test: uint8 `[S, S, 3]`."""
+    model = _autoencoder()
     pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
     latent = model.get_first_stage_encoding(model.encode_first_stage(pixels).mode())
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # as the pictures are made
+    with mixed("cpu"):  # as the pictures are made
         decoded = model.decode_first_stage(latent).float()
     return ((decoded[0].clamp(-1, 1) * 127.5 + 127.5).round().byte()).permute(1, 2, 0).numpy()

@@ -109,7 +109,7 @@ def _pooled(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def full_precision() -> AbstractContextManager[None]:
-    """fp32 throughout, as the product runs on a processor: what the bfloat16 of all other rows changes."""
+    """fp32 throughout, as the product runs on a processor: what bfloat16 changes, where the other rows have it."""
     return torch.autocast("cpu", enabled=False)
 
 

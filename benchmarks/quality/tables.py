@@ -24,9 +24,9 @@ class Table:
 
 
 _FIGURES = {  # of the paper (FID, FIDp, seconds), and what stands for them here
-    "whole_frechet": 0,
+    "whole_net": 0,
     "whole_sliced": 0,
-    "patch_frechet": 1,
+    "patch_net": 1,
     "patch_sliced": 1,
     "seconds": 2,
 }

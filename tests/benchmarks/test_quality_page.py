@@ -69,7 +69,8 @@ def test_the_readme_says_what_a_pixel_upscaler_lacks(summary: Any) -> None:
     assert found.groups() == said
 
 
-def test_findings_say_what_is_beyond_doubt_and_what_overlaps(summary: Any) -> None:
+def test_only_valid_measures_decide() -> None:
+    differences = {"default": {"whole_sliced": [-15.0, -20.0, -10.0], "patch_sliced": [5.0, 4.0, 6.0]}}
     table = {
         "title": "Methods",
         "factor": 4,
@@ -77,17 +78,22 @@ def test_findings_say_what_is_beyond_doubt_and_what_overlaps(summary: Any) -> No
         "reference": "paper's",
         "orderings": [],
         "rows": [
-            {"method": "paper", "label": "paper's", "metrics": {"whole_sliced": [100.0, 90.0, 110.0]}},
-            {"method": "default", "label": "default", "metrics": {"whole_sliced": [85.0, 75.0, 95.0]}},
-            {"method": "fast", "label": "fast", "metrics": {"whole_sliced": [150.0, 140.0, 160.0]}},
+            {"method": "paper", "label": "paper's", "metrics": {"repeated": [0.0, 0.0, 0.05]}},
+            {"method": "default", "label": "default", "metrics": {"repeated": [0.0, 0.0, 0.05]}},
         ],
-        "differences": {
-            "default": {"whole_sliced": [-15.0, -20.0, -10.0]},
-            "fast": {"whole_sliced": [50.0, 45.0, 55.0]},
-        },
+        "differences": differences,
     }
-    for row in table["rows"]:
-        row["metrics"]["repeated"] = [0.0, 0.0, 0.05]
-    text = findings.findings({"tables": [table]})
-    assert "- default: whole: sliced W better, though the two intervals overlap." in text
-    assert "- fast: whole: sliced W worse, with intervals that do not overlap." in text
+    judged = {"whole_sliced": {"valid": True}, "patch_sliced": {"valid": False}}
+    found = {"tables": [table], "native_bias": [0.0, 0.0, 0.0], "validity": {"sizes": {"4x": judged}}}
+    text = findings.findings(found)
+    assert "**Our default against paper's at 4x**: better in whole: sliced W." in text
+    assert "Shown apart: patch: sliced W." in text
+    judged["patch_sliced"]["valid"] = True
+    assert "better in whole: sliced W; worse in patch: sliced W." in findings.findings(found)
+
+
+def test_a_higher_share_of_captions_is_better() -> None:
+    found = findings.compared(
+        {"agreement": [3.0, 1.0, 5.0], "excess": [0.0, -1.0, 1.0]}, ["agreement", "excess"]
+    )
+    assert found == {"better": ["agreement"], "worse": [], "open": ["excess"]}
