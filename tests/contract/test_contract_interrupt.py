@@ -19,7 +19,7 @@ def in_first_pass(told: dict) -> bool:
 
 
 def in_second_pass(told: dict) -> bool:
-    return str(told["textinfo"]).endswith("sampling") and told["state"]["sampling_step"] >= 1
+    return str(told["textinfo"]).endswith("drawing detail") and told["state"]["sampling_step"] >= 1
 
 
 def run_and_interrupt(webui: Webui, when: Callable[[dict], bool]) -> Answer:
