@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -99,11 +100,14 @@ class Loop:
         """Learn a few steps with each batch, and keep the one that pays."""
 
         def seconds_of(batch: int) -> float:
-            begun = time.monotonic()
-            for step, share in zip(range(1 + TRIAL), shares):
+            begun, steps = time.monotonic(), 0
+            for share in islice(shares, 1 + TRIAL):
                 self._learn(plan, share, loss_of(batch))
-                if step == 0:  # it warms up
+                steps += 1
+                if steps == 1:  # it warms up
                     begun = self._now()
+            if steps <= TRIAL:  # the time is over
+                return math.inf
             return max((self._now() - begun) / TRIAL, 1e-6)
 
         self.batch, found = fitted(

@@ -153,3 +153,9 @@ def test_a_run_fits_its_batch_with_steps_that_count(tmp_path):
     assert asked[:8] == [2, 2, 2, 2, 4, 4, 4, 4]
     assert loop.step == len(asked)
     assert torch.load(tmp_path / "net.pt")["batch"] == loop.batch == asked[-1]
+
+
+def test_a_batch_that_the_time_ends_in_is_not_taken(tmp_path):
+    loop = a_loop(tmp_path / "net.pt")
+    loop.train(Plan(30.0, (2, 4, 8), lambda share, step: 0.1), lambda batch: error_of(loop.model))
+    assert loop.batch == 2
