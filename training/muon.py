@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
+from training.precision import bfloat16_pays
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
@@ -17,7 +19,9 @@ def orthogonalise(updates: torch.Tensor) -> torch.Tensor:
     """Newton-Schulz iteration towards U V^T of the SVD of each of `updates` `[n, rows, columns]`."""
     a, b, c = NEWTON_SCHULZ
     tall = updates.shape[1] > updates.shape[2]
-    x = (updates.mT if tall else updates).bfloat16()
+    x = updates.mT if tall else updates
+    if bfloat16_pays(updates.device.type):  # it needs few digits
+        x = x.bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(ITERATIONS):
         square = x @ x.mT
