@@ -142,7 +142,7 @@ def test_verdict_needs_an_interval_without_zero():
 def test_orderings_follow_the_papers_better_row():
     table = next(table for table in TABLES if table.paper)
     low, high = (distance.Sample(v, np.full(200, v) + np.linspace(0, 0.1, 200)) for v in (1.0, 2.0))
-    rows = {"paper": {"whole_frechet": low}, "npa": {"whole_frechet": high}}
+    rows = {"paper": {"whole_sliced": low}, "npa": {"whole_sliced": high}}
     (found,) = orderings(rows, table)
     assert (found["better"], found["worse"]) == (LABELS["paper"], LABELS["npa"])
     assert found["paper"] == pytest.approx(61.87 - 64.17)

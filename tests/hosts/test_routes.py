@@ -71,8 +71,9 @@ def test_the_endpoints_are_added_once_and_documented(booted: SimpleNamespace) ->
     for _ in range(2):
         routes.register(None, app)
     paths = [route.path for route in app.routes if route.path.startswith(routes.PREFIX)]
+    pictures = ("page/last/{tab}", "page/picture/{tab}/{run}/{number}/{step}")
     assert sorted(paths) == [
-        f"{routes.PREFIX}/{name}" for name in ("estimate", "page/estimate", "schema", "version")
+        f"{routes.PREFIX}/{name}" for name in ("estimate", "page/estimate", *pictures, "schema", "version")
     ]
     described = TestClient(app).get("/openapi.json").json()["paths"][ESTIMATE]["post"]["requestBody"]
     properties = described["content"]["application/json"]["schema"]["properties"]
