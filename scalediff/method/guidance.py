@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from scalediff.method.frequency import low_pass
 
 PREDICTIONS = ("eps", "v", "flow")
 Number = TypeVar("Number", float, Tensor)
+Guidance = Callable[[Tensor, Any], Tensor]
+"""guidance(x0 [B, C, H, W], sigma: a number, a scalar tensor or [B]) -> the guided x0."""
 
 
 def gamma(sigma: Number, sigma_start: float, prediction: str) -> Number:

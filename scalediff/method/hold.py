@@ -8,22 +8,19 @@ with the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NOTHING, SUBJECT, GROUND = HOLDS = ("Nothing", "Subject", "Ground")
+from scalediff.method.guidance import Guidance
+
 HELD_FOR = 200  # timesteps: tau 700 is held to 500
 LOWEST = 100  # a subject is never held further down
 # Level of the ground and of the subject among the differences, and where the mask rises between the two
 GROUND_LEVEL, SUBJECT_LEVEL = 0.25, 0.99
 RISE_START, RISE_WIDTH = 0.2, 0.3
-
-Guidance = Callable[[Tensor, Any], Tensor]
-"""guidance(x0, sigma) -> x0, as `guidance.StructureGuidance`."""
 
 
 def held_until(tau: int) -> int:

@@ -11,7 +11,7 @@ LONGEST_PROMPT = 4000
 PRESETS = ("Auto", "Faithful", "Balanced", "Detail", "Fast", "Panorama", "Custom")
 AUTO, FAITHFUL, BALANCED, DETAIL, FAST, PANORAMA, CUSTOM = PRESETS
 BASE, STAGE = CONDITIONINGS = ("Base", "Stage")
-HOLDS = ("Nothing", "Subject", "Ground")  # as in method.hold, which needs torch: the page has none
+NOTHING, SUBJECT, GROUND = HOLDS = ("Nothing", "Subject", "Ground")
 TILING_AUTO, TILING_ON, TILING_OFF = TILINGS = ("Auto", "On", "Off")
 
 _FACTOR = {
@@ -317,7 +317,7 @@ PARAMS: tuple[Param, ...] = (
         label="Hold",
         infotext_key="ScaleDiff hold",
         kind=str,
-        default=HOLDS[0],
+        default=NOTHING,
         choices=HOLDS,
         modes=(STAGED,),
         group=LOOK,

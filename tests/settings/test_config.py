@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scalediff.method import hold
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import MOST_ENTRIES, Param
-from scalediff.settings.table import HOLDS, PARAMS
+from scalediff.settings.table import PARAMS
 
 # What A1111 accepts as a key of its infotext
 SIDES = st.integers(64, 32768)
@@ -92,10 +91,6 @@ def test_labels_and_keys_are_public_names() -> None:
         assert type(param.default) is param.kind
         assert param.help.endswith(".")
         assert param.parse(param.default) == param.default
-
-
-def test_what_can_be_held_is_named_as_the_method_names_it() -> None:
-    assert hold.HOLDS == HOLDS
 
 
 def test_frozen() -> None:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from scalediff.hosts.patcher.host import PatcherHost
 from scalediff.hosts.patcher.models import PatcherModel
+from scalediff.models.families import PATCHED_KERNEL
 
-KERNEL = ("ldm_patched.ldm.modules.attention", "optimized_attention")
 # What a model predicts, by the classes that its model_sampling is put together from; first match counts.
 PREDICTIONS = (("CONST", "flow"), ("EDM", "edm"), ("X0", "x0"), ("V_PREDICTION", "v"), ("EPS", "eps"))
 
@@ -32,7 +32,7 @@ class LdmPatchedHost(PatcherHost):
     @classmethod
     def kernel(cls) -> tuple[ModuleType, str]:
         """`optimized_attention`, which the UNet's module defines."""
-        return importlib.import_module(KERNEL[0]), KERNEL[1]
+        return importlib.import_module(PATCHED_KERNEL[0]), PATCHED_KERNEL[1]
 
     @classmethod
     def noise_schedule(cls, sd_model: Any) -> Any:

@@ -97,6 +97,7 @@ def with_wrapper(unet: Any, window: JointWindow, family: Family, found: Found) -
     """
     clone = unet.clone()
     network = clone.model.diffusion_model
+    layers = family.layers_of(network)
     previous = clone.model_options.get("model_function_wrapper")
     attention = window.with_table if family.form == "table" else window.with_heads
     functions = [(*found.attention, attention)]
@@ -107,7 +108,7 @@ def with_wrapper(unet: Any, window: JointWindow, family: Family, found: Found) -
         layout = token_layout(network, family, arguments["input"], arguments["c"]["c_crossattn"])
 
         def run(*args: Any, **kwargs: Any) -> Tensor:
-            with Replacing(functions), window.model_call(layout, family.layers_of(network)):
+            with Replacing(functions), window.model_call(layout, layers):
                 return apply_model(*args, **kwargs)
 
         if previous is not None:

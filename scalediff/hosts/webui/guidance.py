@@ -5,7 +5,7 @@ which may be replaced: x0 for the k-diffusion samplers, eps for the timestep sam
 timestep (Automatic1111 modules/sd_samplers_cfg_denoiser.py:211 and 306). Forge and its kin show x0 for all.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,8 +16,7 @@ from torch import Tensor
 
 from scalediff.hosts.webui.latents import USUAL, LatentForm
 from scalediff.hosts.webui.rows import BatchRows
-
-Guidance = Callable[[Tensor, Tensor], Tensor]  # x0 [B, C, H, W] and sigma [B] to the guided x0
+from scalediff.method.guidance import Guidance
 
 
 def log_alphas(alphas_cumprod: Tensor) -> Tensor:

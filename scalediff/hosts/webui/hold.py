@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from scalediff.hosts.webui.conditioning import conditioning_of, texts_of
-from scalediff.hosts.webui.guidance import Guidance
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.look import look_at_base
 from scalediff.hosts.webui.notes import tell
 from scalediff.method.cascade import Stage
-from scalediff.method.hold import GROUND, NOTHING, HeldGuidance, held_until, subject_mask
+from scalediff.method.guidance import Guidance
+from scalediff.method.hold import HeldGuidance, held_until, subject_mask
+from scalediff.settings.table import GROUND, NOTHING
 
 log = logging.getLogger("scalediff")
 

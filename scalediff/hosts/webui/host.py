@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scalediff.hosts.webui import vae
 from scalediff.hosts.webui.conditioning import Conditioning
 from scalediff.hosts.webui.control import hints_of_size
-from scalediff.hosts.webui.guidance import Guidance, GuidanceCallbacks
+from scalediff.hosts.webui.guidance import GuidanceCallbacks
 from scalediff.hosts.webui.job_record import DECODE, SAMPLE, working
 from scalediff.hosts.webui.keep import keep
 from scalediff.hosts.webui.latents import LatentForm, pictures_of
@@ -39,6 +39,7 @@ from scalediff.hosts.webui.times import follow, measure
 from scalediff.method import seeding
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import Cells, PixelSize, patch_length
+from scalediff.method.guidance import Guidance
 from scalediff.method.schedule import step_levels, without_last
 from scalediff.models.feature_reuse import FeatureReuse, deep_blocks
 from scalediff.models.inspection import ModelMap, layer_window
@@ -244,9 +245,8 @@ class WebUIHost(ABC):
                 self.p.sd_model, self.form.outside(latent), target_device=latent.device, check_for_nans=True
             )
         rgb = pictures_of(torch.stack(list(decoded)))
-        keep(
-            self.p, rgb, self.plan, self._stage - 1
-        )  # what a stage starts from is the result of the one before
+        # what a stage starts from is the result of the one before
+        keep(self.p, rgb, self.plan, self._stage - 1)
         if self._stage > 0:
             save_stage(self.p, rgb, self.plan, self.plan.stages[self._stage - 1])
         return rgb

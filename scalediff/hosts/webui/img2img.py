@@ -40,7 +40,8 @@ from scalediff.settings.sizes import base_size, own_scale
 def install(p: Any, record: JobRecord) -> None:
     """Replace `p.sample`, where there is no reason `why_not`."""
     random_state = torch.random.get_rng_state()
-    if _base(p, record) == _own_size(p, record):
+    base, own, _ = _sizes(p, record)
+    if base == own:
         record.mark_unused("fit_init")
 
     def sample(
@@ -87,23 +88,20 @@ def install(p: Any, record: JobRecord) -> None:
 def plan_of(p: Any, record: JobRecord) -> StagePlan:
     """The plan from the first init image's own size to the tab's size."""
     target = (p.width, p.height)
-    return make_plan(_base(p, record), target, record.config, **passes.steps_of(p), cell=_cell(p, record))
+    base, _, cell = _sizes(p, record)
+    return make_plan(base, target, record.config, **passes.steps_of(p), cell=cell)
 
 
-def _cell(p: Any, record: JobRecord) -> int:
-    """Pixels along a side of a latent cell of the loaded model."""
-    return record.adapter.inspect(p.sd_model).cell
+def _sizes(p: Any, record: JobRecord) -> tuple[PixelSize, PixelSize, int]:
+    """Where the stages start, the size of the first init image as much of it as is used, and pixels per latent cell.
 
-
-def _base(p: Any, record: JobRecord) -> PixelSize:
-    """Where the stages start: the init image's own size, or the model's native one where that is asked for."""
-    own, found = _own_size(p, record), record.adapter.inspect(p.sd_model)
-    return shrunk_to_native(own, found.native_size, cell=found.cell) if record.config.fit_init else own
-
-
-def _own_size(p: Any, record: JobRecord) -> PixelSize:
-    """Size of the first init image, as much of it as is used."""
-    return base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode, cell=_cell(p, record))
+    They start at the own size, or at the model's native one where that is asked for.
+    """
+    found = record.adapter.inspect(p.sd_model)
+    own = base_size(p.init_images[0].size, (p.width, p.height), p.resize_mode, cell=found.cell)
+    if not record.config.fit_init:
+        return own, own, found.cell
+    return shrunk_to_native(own, found.native_size, cell=found.cell), own, found.cell
 
 
 def why_not(p: Any, record: JobRecord) -> str | None:

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 from modules import shared
 from torch import Tensor
 
-from scalediff.hosts.webui.guidance import Guidance
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.method.cascade import Stage
+from scalediff.method.guidance import Guidance
 
 
 def look_at_base(
