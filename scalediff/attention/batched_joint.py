@@ -59,10 +59,9 @@ def attend_joint_batched(
         kernel = FewerQueries(attend or F.scaled_dot_product_attention, most=portion.queries)
         turn = None if rotation is None else rotation.take(samples)
         for piece in portion.pieces(batch, heads):
-            joint = _Joint(
-                *(t[piece] for t in own), layout, text_length, None if turn is None else turn.take(*piece)
-            )
-            joint.fill(columns, kernel)
+            given = [t[piece] for t in own]
+            own_turn = None if turn is None else turn.take(*piece)
+            _Joint(*given, layout=layout, text=text_length, rotation=own_turn).fill(columns, kernel)
     return out
 
 
@@ -75,6 +74,7 @@ class _Joint:
         q: Tensor,
         k: Tensor,
         v: Tensor,
+        *,
         layout: WindowLayout,
         text: int,
         rotation: Rotation | None,
