@@ -48,9 +48,8 @@ def select(booted: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(booted.sd_models.model_data, "sd_model", None)
 
     def choose(path: Path) -> TestClient:
-        monkeypatch.setattr(
-            booted.sd_models, "select_checkpoint", lambda: SimpleNamespace(filename=str(path))
-        )
+        selected = SimpleNamespace(filename=str(path))
+        monkeypatch.setattr(booted.sd_models, "get_closet_checkpoint_match", lambda name: selected)
         app = FastAPI()
         booted.script_callbacks.app_started_callback(None, app)
         return TestClient(app)

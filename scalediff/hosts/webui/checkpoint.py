@@ -19,12 +19,16 @@ log = logging.getLogger("scalediff")
 
 def selected_family() -> Family | None:
     """The family of the checkpoint that is selected; None for a UNet, and where nothing can be told."""
-    from modules import sd_models
+    from modules import sd_models, shared
 
+    # `select_checkpoint` would print each time that it falls back to another
+    selected = sd_models.get_closet_checkpoint_match(shared.opts.sd_model_checkpoint)
+    if selected is None:
+        return None
+    path = Path(selected.filename)
     try:
-        path = Path(sd_models.select_checkpoint().filename)
         changed = path.stat().st_mtime_ns
-    except Exception as error:  # hosts without a checkpoint raise what they like
+    except OSError as error:
         log.debug("no checkpoint to look into: %s", error)
         return None
     return family_in(path, changed)
