@@ -1,4 +1,4 @@
-"""The roster as a Ray actor: whoever makes a job asks it for a WebUI, and it asks those that rest."""
+"""The roster as a Ray actor: makers ask it for a WebUI and hand in the picture; it asks the WebUIs that rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 import ray
 
 from fleet.answer import DeniedError, UnreachableError, WrongAnswerError
+from fleet.basket import Basket
 from fleet.credentials import Credentials
+from fleet.outcome import DONE, Outcome
 from fleet.roster import Entry, Roster
 from fleet.webui import Patience, WebUI
 
@@ -28,6 +30,7 @@ class Addresses:
         self.roster = Roster(list(webuis))
         self.give_up = give_up
         self.closed = False
+        self.basket = Basket()
         self._webuis = {a: WebUI(a, c, Patience(connect=CHECK_PATIENCE)) for a, c in webuis.items()}
         self._alone_since: float | None = None
         self._asking: set[asyncio.Task] = set()
@@ -56,8 +59,23 @@ class Addresses:
             await asyncio.sleep(PAUSE)
         return None
 
-    async def give_back(self, holder: str, done: bool) -> None:
-        self.roster.give_back(holder, done=done)
+    async def begin(self, holder: str, batch: str) -> set[str]:
+        """The jobs of the batch that the holder has handed in already."""
+        return self.basket.begin(holder, batch)
+
+    async def hand_in(self, holder: str, outcome: Outcome) -> None:
+        """What became of the holder's job, whose WebUI is free again."""
+        self.roster.give_back(holder, done=outcome.status == DONE)
+        self._ask_those_due()
+        await self.basket.put(holder, outcome)
+
+    async def collect(self, seconds: float) -> list[Outcome]:
+        """What was handed in, waiting so long for the first of it."""
+        return await self.basket.collect(seconds)
+
+    async def give_back(self, holder: str) -> None:
+        """The WebUI is free again, without a picture."""
+        self.roster.give_back(holder, done=False)
         self._ask_those_due()
 
     async def lost(self, holder: str, why: str, for_good: bool) -> None:
@@ -79,6 +97,7 @@ class Addresses:
     async def close(self) -> None:
         """No more jobs; those that run are stopped at their WebUIs."""
         self.closed = True
+        await self.basket.close()
         running = [(e.address, e.task) for e in self.roster.entries.values() if e.holder is not None]
         await asyncio.gather(*(self._webuis[address].interrupt(task) for address, task in running))
 

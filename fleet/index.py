@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
+from fleet.database import as_os_error
 from fleet.outcome import DONE
 from fleet.paths import OWN_FOLDER, written_whole
 
@@ -69,7 +70,8 @@ class Index:
         self.folder = folder
         own = folder / OWN_FOLDER
         own.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(own / "results.sqlite", timeout=0.2, isolation_level=None)
+        self._path = own / "results.sqlite"
+        self._file = sqlite3.connect(self._path, timeout=0.2, isolation_level=None)
         try:
             # not a journal of the "WAL" kind: output folders lie on network drives
             self._file.executescript(
@@ -78,45 +80,48 @@ class Index:
                 " width INTEGER, height INTEGER, seed INTEGER, webui TEXT, error TEXT, path TEXT, source TEXT,"
                 " finished INTEGER) WITHOUT ROWID; COMMIT;"
             )
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             self._file.close()
             if "locked" in str(error):
                 raise InUseError(f"another run is using {folder}") from None
-            raise OSError(f"{own}: {error}") from None
+            hint = "; without that file the pictures in the folder are found again"
+            raise OSError(f"{self._path}: {error}{hint if 'not a database' in str(error) else ''}") from None
 
     def put(self, result: Result) -> None:
         """OSError where the disk is full."""
         values = [_storable(value) for value in astuple(result)]
         marks = ", ".join("?" * len(values))
-        try:
+        with as_os_error(self._path):
             self._file.execute(f"INSERT OR REPLACE INTO results ({COLUMNS}) VALUES ({marks})", values)
-        except sqlite3.OperationalError as error:
-            raise OSError(f"the index cannot be written: {error}") from None
 
     def get(self, job: str) -> Result | None:
-        row = self._file.execute(f"SELECT {COLUMNS} FROM results WHERE job = ?", (job,)).fetchone()
+        with as_os_error(self._path):
+            row = self._file.execute(f"SELECT {COLUMNS} FROM results WHERE job = ?", (job,)).fetchone()
         return None if row is None else Result(*row)
 
     def counts(self) -> dict[str, int]:
         """Jobs by status."""
-        return dict(self._file.execute("SELECT status, COUNT(*) FROM results GROUP BY status"))
+        with as_os_error(self._path):
+            return dict(self._file.execute("SELECT status, COUNT(*) FROM results GROUP BY status"))
 
     def __iter__(self) -> Iterator[Result]:
         """All of them: failures first, then in the order of their paths."""
-        rows = self._file.execute(
-            f"SELECT {COLUMNS} FROM results ORDER BY status = '{DONE}', path, source, job"
-        )
-        while some := rows.fetchmany(AT_ONCE):
+        for some in self._read(f"ORDER BY status = '{DONE}', path, source, job"):
             yield from (Result(*row) for row in some)
 
     def write(self) -> Path:
         """Writes index.parquet anew, whole or not at all; its path."""
         path = self.folder / FILE
-        rows = self._file.execute(f"SELECT {COLUMNS} FROM results ORDER BY job")
         with written_whole(path) as file, parquet.ParquetWriter(file, SCHEMA) as writer:
-            while some := rows.fetchmany(AT_ONCE):
+            for some in self._read("ORDER BY job"):
                 writer.write_table(_table(some))
         return path
+
+    def _read(self, order: str) -> Iterator[list[tuple[Any, ...]]]:
+        with as_os_error(self._path):
+            rows = self._file.execute(f"SELECT {COLUMNS} FROM results {order}")
+            while some := rows.fetchmany(AT_ONCE):
+                yield some
 
     def close(self) -> None:
         self._file.close()

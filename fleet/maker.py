@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import time
 import uuid
 from typing import Any
@@ -13,7 +12,7 @@ import ray
 
 from fleet.answer import DeniedError, Made, RefusedError, UnreachableError, WrongAnswerError
 from fleet.jobs import Job
-from fleet.outcome import DONE, FAILED, MISSING
+from fleet.outcome import DONE, FAILED, MISSING, Outcome
 from fleet.webui import TASK, Patience, WebUI
 
 CELLS = 16  # pixels: sides are cut to whole cells of the model, of 8 or 16
@@ -22,28 +21,33 @@ CHANGED = "the picture has changed since the list was made; run again"
 
 
 class Maker:
-    """Makes jobs one after the other, each at the WebUI that the roster gives it."""
+    """Makes jobs one after the other, each at the WebUI that the roster gives it until the outcome is handed in."""
 
     def __init__(self, addresses: Any, patience: Patience) -> None:
         self._addresses, self._patience = addresses, patience
         self._me = ray.get_runtime_context().get_actor_id() or uuid.uuid4().hex
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A row of `rows_of` as an `Outcome`: its file, and the rest as JSON. Never raises: faults are a job's own."""
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Makes the jobs of a batch and hands in what became of each. Never raises: faults are a job's own."""
+        rows = batch["jobs"]
+        through = ray.get(self._addresses.begin.remote(self._me, rows[0]["digest"]))
+        for row in rows:
+            if row["digest"] not in through:
+                outcome = self._outcome(row)
+                ray.get(self._addresses.hand_in.remote(self._me, outcome))
+                if outcome.status == MISSING:
+                    break
+        return {"jobs": len(rows)}
+
+    def _outcome(self, row: dict[str, Any]) -> Outcome:
         job = Job.from_text(row["job"])
         begun = time.monotonic()
         try:
             found = self._make(job, row["digest"], row["picture"])
         except Exception as error:
             found = {"status": FAILED, "error": f"{type(error).__name__}: {error}"[:500]}
-        file = found.pop("file", b"")
-        told = {
-            "job": row["digest"],
-            "source": job.source,
-            "stem": job.stem,
-            "seconds": time.monotonic() - begun,
-        }
-        return {"told": json.dumps({**told, **found}), "file": file}
+        seconds = found.pop("seconds", time.monotonic() - begun)
+        return Outcome(job=row["digest"], source=job.source, stem=job.stem, seconds=seconds, **found)
 
     def _make(self, job: Job, digest: str, picture: bytes) -> dict[str, Any]:
         if job.picture is not None and not _same(picture, job.picture.sha256):
@@ -63,24 +67,19 @@ class Maker:
                 )
                 _check_size(made, job)
             except RefusedError as error:
-                self._free(done=False)
                 return {"status": FAILED, "error": str(error), "webui": address}
             except WrongAnswerError as error:
-                self._free(done=False)
+                ray.get(self._addresses.give_back.remote(self._me))
                 troubles[address] = str(error)
             except UnreachableError as error:
                 ray.get(self._addresses.lost.remote(self._me, str(error), isinstance(error, DeniedError)))
                 troubles[address] = str(error)
             else:
-                self._free(done=True)
                 return _done(made, address, time.monotonic() - begun)
         return {"status": FAILED, "error": _last(troubles), "webui": list(troubles)[-1]}
 
     def _tell(self, fraction: float) -> None:
         self._addresses.report.remote(self._me, fraction)
-
-    def _free(self, *, done: bool) -> None:
-        ray.get(self._addresses.give_back.remote(self._me, done))
 
 
 def _request(job: Job, picture: bytes) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,8 @@ from fleet.roster import Entry
 from fleet.rows import BadRow
 from fleet.webui import Patience
 
-WRITE_SECONDS, WRITE_SHARE = (
-    30.0,
-    20,
-)  # index.parquet: the pause, and at least so many times what a writing takes
+WRITE_SECONDS, WRITE_SHARE = 30.0, 20  # index.parquet: the pause, and so many times what a writing takes
 CLOSE_SECONDS = 30  # for interrupting what runs
-# Ray keeps some kilobytes of each job until it is shut down: it is started anew after so many of each maker.
-JOBS_OF_A_LEG, SHORTEST_LEG = 1000, 5000
 
 Hears = Callable[[Result], None]
 
@@ -73,34 +67,12 @@ class Run:
         NobodyAnswersError at the beginning; later what is left over is said in the tally.
         """
         tally = Tally()
-        leg = max(SHORTEST_LEG, JOBS_OF_A_LEG * len(self.webuis))
-        with _stoppable() as stop:
-            for first in range(0, missing, leg):
-                try:
-                    self._leg(index, tally, slice(first, min(first + leg, missing)), watch, stop)
-                except NobodyAnswersError:
-                    if first == 0:
-                        raise
-                    tally.stopped = "no WebUI answers; run again when there is one"
-                if tally.stopped:
-                    break
-        return tally
-
-    def _leg(
-        self,
-        index: Index,
-        tally: Tally,
-        part: slice,
-        watch: Callable[[Any], AbstractContextManager[Hears]],
-        stop: Callable[[], None],
-    ) -> None:
-        """Makes a part of the plan with a Ray of its own, unless a cluster is joined."""
         with cluster.joined(self.ray_address, len(self.webuis)):
             roster = addresses.start(self.webuis, self.give_up)
             self._check(ray.get(roster.check_all.remote()))
             with watch(roster) as hears:
                 try:
-                    self._keep_all(index, roster, tally, part, hears)
+                    self._keep_all(index, roster, tally, missing, hears)
                 except KeyboardInterrupt:
                     tally.stopped, tally.interrupted = "interrupted", True
                 except OSError as error:
@@ -108,9 +80,9 @@ class Run:
                 except ray.exceptions.RayError as error:
                     tally.stopped = f"Ray ended the run ({type(error).__name__}); run again"
                 if tally.stopped:
-                    stop()
                     with suppress(ray.exceptions.RayError):
                         ray.get(roster.close.remote(), timeout=CLOSE_SECONDS)
+        return tally
 
     def _check(self, entries: list[Entry]) -> None:
         for entry in entries:
@@ -119,12 +91,13 @@ class Run:
         if not any(entry.alive for entry in entries):
             raise NobodyAnswersError("no WebUI takes jobs")
 
-    def _keep_all(self, index: Index, roster: Any, tally: Tally, part: slice, hears: Hears) -> None:
-        folder = self.folder and self.folder.resolve()
-        rows = functools.partial(stream.rows_of, plan_of(self.out), folder, part)
-        makers = min(len(self.webuis), part.stop - part.start)
+    def _keep_all(self, index: Index, roster: Any, tally: Tally, missing: int, hears: Hears) -> None:
+        makers = min(len(self.webuis), missing)
+        wanted = functools.partial(
+            stream.batches_of, plan_of(self.out), self.folder and self.folder.resolve(), missing, makers
+        )
         due = time.monotonic() + WRITE_SECONDS
-        for outcome in stream.outcomes(rows, makers, roster, self.patience):
+        for outcome in stream.outcomes(wanted, makers, roster, self.patience):
             if outcome.status == MISSING:
                 tally.stopped = f"{outcome.error}; run again when there is one"
                 return
@@ -160,23 +133,3 @@ class Run:
         )
         index.put(result)
         return result
-
-
-@contextmanager
-def _stoppable() -> Iterator[Callable[[], None]]:
-    """Ctrl-C and SIGTERM end the loop; once `stop` was called a second one ends at once, which leaves all whole too."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop() -> None:
-        for number in before:
-            signal.signal(number, signal.SIG_DFL)
-
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -20,6 +20,7 @@ from fleet.layout import Planned
 from fleet.progress import Watch, console
 from fleet.rows import BadRow
 from fleet.run import NobodyAnswersError, Run, Tally
+from fleet.signals import interruptible
 from fleet.webui import Patience
 from fleet.words import printable
 
@@ -31,8 +32,9 @@ def run(
     webuis: dict[str, Credentials | None],
 ) -> int:
     """Makes what is missing of `found`; the exit status."""
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    with console() as out, contextlib.ExitStack() as ending:
+    for folder in (arguments.out, *([arguments.report.parent] if arguments.report else [])):
+        folder.mkdir(parents=True, exist_ok=True)  # where this fails, nothing has been made in vain
+    with interruptible(), console() as out, contextlib.ExitStack() as ending:
         try:
             index = Index(arguments.out)
         except InUseError as error:

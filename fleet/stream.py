@@ -1,53 +1,58 @@
 """The stream of jobs through Ray Data: read model by model, made by a pool of actors, one for each WebUI.
 
-Ray does the scheduling, starts an actor again that died and gives it its job once more, and holds back the
-reading while all are busy, so that only a few jobs are in memory at any time.
+Ray does the scheduling, starts an actor again that died and gives it its batch once more, and holds back the
+reading while all are busy, so that only a few batches are in memory at any time. What becomes of a job does not wait
+for the end of its batch: makers hand it in at the roster's actor, where it is collected.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTask
+from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ExecutionResources, ReadTask
 from ray.data.block import BlockMetadata
 
 from fleet import plan
+from fleet.batches import batches
 from fleet.maker import Maker
 from fleet.outcome import Outcome
 from fleet.webui import Patience
 
 READ_CPUS = 0.5  # another number than the makers have, or Ray would read inside of one of them
-Rows = Callable[[], Iterator[dict[str, Any]]]
+AHEAD_BYTES = 64 << 20  # of batches that were read and wait for a maker
+COLLECT_SECONDS = 1.0  # between two looks whether Ray is through
+Batches = Callable[[], Iterator[list[dict[str, Any]]]]
 
 
 class Jobs(Datasource):
-    """The rows of a run as Ray Data reads them: one after the other, none before it is wanted."""
+    """The batches of a run as Ray Data reads them: one after the other, none before it is wanted."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, wanted: Batches) -> None:
         super().__init__()
-        self._rows = rows
+        self._wanted = wanted
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 
     def get_read_tasks(self, parallelism: int, *args: Any, **more: Any) -> list[ReadTask]:
-        rows = self._rows
+        wanted = self._wanted
 
         def read() -> Iterator[pa.Table]:
-            for row in rows():
-                yield pa.Table.from_pylist([row])
+            for batch in wanted():
+                yield pa.Table.from_pylist([{"jobs": batch}])
 
         return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None))]
 
 
-def rows_of(planned: Path, folder: Path | None, part: slice) -> Iterator[dict[str, Any]]:
-    """The jobs of a part of a plan, with the bytes of the pictures that they enlarge, which lie below `folder`."""
-    for digest, job in plan.read(planned, part):
+def rows_of(planned: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
+    """The jobs of a plan, with the bytes of the pictures that they enlarge, which lie below `folder`."""
+    for digest, job in plan.read(planned):
         picture = b""
         if job.picture is not None and folder is not None:
             try:
@@ -57,22 +62,53 @@ def rows_of(planned: Path, folder: Path | None, part: slice) -> Iterator[dict[st
         yield {"digest": digest, "job": job.as_text(), "picture": picture}
 
 
-def outcomes(rows: Rows, makers: int, addresses: Any, patience: Patience) -> Iterator[Outcome]:
+def batches_of(planned: Path, folder: Path | None, count: int, makers: int) -> Iterator[list[dict[str, Any]]]:
+    """The `count` jobs of a plan in batches for so many makers."""
+    return batches(rows_of(planned, folder), count, makers)
+
+
+def outcomes(wanted: Batches, makers: int, addresses: Any, patience: Patience) -> Iterator[Outcome]:
     """Outcomes as they come. `makers`: how many jobs at once, one for each WebUI."""
+    made = _made(wanted, makers, addresses, patience)
+    ended, worked = threading.Event(), Future[None]()
+    threading.Thread(target=_work, args=(made, ended, worked), daemon=True).start()
+    try:
+        while True:
+            through = worked.done()
+            found = ray.get(addresses.collect.remote(COLLECT_SECONDS))
+            yield from found
+            if through and not found:
+                worked.result()
+                return
+    finally:
+        ended.set()
+
+
+def _made(wanted: Batches, makers: int, addresses: Any, patience: Patience) -> Dataset:
+    """What Ray Data is to do: a row is a batch."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = 1  # bytes: a block is a row, so that one job waits for no other
+    context.target_max_block_size = 1  # bytes: a block is a row, so that no batch waits for another
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=AHEAD_BYTES)
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}  # where the list and the pictures lie
     jobs = ray.data.read_datasource(
-        Jobs(rows), override_num_blocks=1, num_cpus=READ_CPUS, label_selector=here
+        Jobs(wanted), override_num_blocks=1, num_cpus=READ_CPUS, label_selector=here
     )
-    made: Dataset = jobs.map(
+    return jobs.map(
         Maker,
         fn_constructor_args=(addresses, patience),
         compute=ActorPoolStrategy(size=makers, max_tasks_in_flight_per_actor=1),
         num_cpus=0,
     )
-    batches = made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-    for table in cast(Iterable[pa.Table], batches):
-        for row in table.to_pylist():
-            yield Outcome(**json.loads(row["told"]), file=row["file"])
+
+
+def _work(made: Dataset, ended: threading.Event, worked: Future[None]) -> None:
+    """Lets Ray work through all batches, or until the run has `ended`. In a thread: Ray waits for each batch."""
+    try:
+        for _ in made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+            if ended.is_set():
+                break
+    except BaseException as error:
+        worked.set_exception(error)
+    else:
+        worked.set_result(None)

@@ -16,7 +16,7 @@ from benchmarks.fleet.simulated import Simulated, playing
 from fleet.index import Index, Result
 from fleet.jobs import Job
 from fleet.outcome import DONE
-from fleet.run import JOBS_OF_A_LEG, SHORTEST_LEG, Run
+from fleet.run import Run
 from fleet.webui import TASK, Patience, WebUI
 
 FIELDS = {"prompt": "a red flower", "width": 64, "height": 64, "steps": 1}
@@ -127,7 +127,7 @@ def memory(count: int, workers: int) -> dict[str, Any]:
     begun = time.monotonic()
 
     def look(watched: Watched) -> None:
-        if watched.made % max(1, count // 10) == 0:
+        if watched.made == count // 100 or watched.made % (count // 10) == 0:
             points.append({"made": watched.made, "seconds": time.monotonic() - begun, **_resident()})
             print(points[-1], flush=True)
 
@@ -137,7 +137,6 @@ def memory(count: int, workers: int) -> dict[str, Any]:
     return {
         "jobs": count,
         "workers": workers,
-        "leg": max(SHORTEST_LEG, JOBS_OF_A_LEG * workers),
         "points": points,
     }
 

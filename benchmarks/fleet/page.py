@@ -12,7 +12,7 @@ from benchmarks import wording
 FILE = "fleet.json"
 TITLE = "## Many WebUIs\n"
 OVERHEAD_GOAL, SHARE_GOAL = 0.03, 0.95
-FLAT = 1.3  # times the least memory at the ends of the legs
+FLAT = 1.3  # times the least memory
 
 
 def render(results: Path) -> str:
@@ -29,9 +29,17 @@ def render(results: Path) -> str:
     if "machine" in report:
         machine = report["machine"]
         parts.append(
-            f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, commit {machine['commit']}.\n"
+            f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, commit {machine['commit']}. "
+            f"Load of the machine in the minute before (processes that wanted one of its cores): {_loads(report)}.\n"
         )
     return "\n".join(parts)
+
+
+def _loads(report: dict[str, Any]) -> str:
+    loads = report.get("load", {})
+    return ", ".join(
+        f"{name} {loads[name]:.1f}" if name in loads else f"{name} not kept" for name in SECTIONS
+    )
 
 
 def _overhead(found: dict[str, Any]) -> str:
@@ -72,8 +80,7 @@ def _memory(found: dict[str, Any]) -> str:
     verdict = "flat" if most / least < FLAT else "not flat"
     return (
         f"**Memory.** {found['jobs']} jobs without waiting on {found['workers']} WebUIs; unshared MiB of the runner, "
-        "which holds the simulated WebUIs too, and of all of Ray's processes. Ray is started anew after every "
-        f"{found['leg']} jobs.\n\n"
+        "which holds the simulated WebUIs too, and of all of Ray's processes.\n\n"
         + wording.table(["pictures", "runner", "Ray"], rows)
         + f"\n\nThe most is {most / least:.2f} times the least: {verdict}.\n"
     )

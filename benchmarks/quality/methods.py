@@ -35,7 +35,6 @@ PAPER: dict[str, Any] = {
     "negative_share": 1.0,
     "feature_reuse": 1,
     "subject_gate": 0.0,
-    "hold": "Nothing",
     "keep_colours": False,
     "last_step_cut": 0,
 }
@@ -245,8 +244,6 @@ METHODS: tuple[Method, ...] = (
     _preset("Faithful"),
     _paper("gate", "subject gate 1", subject_gate=1.0),
     _grounds("prompt", "stage prompt without subject"),
-    _paper("free_hold", "tau 700, hold the subject", **FREE, hold="Subject"),
-    _paper("free_stages", "tau 700, then 600", **FREE, stage_tau="700 600"),
     _paper("free_gate", "tau 700, subject gate 1", **FREE, subject_gate=1.0),
     _grounds("free_prompt", "tau 700, stage prompt without subject", **FREE),
     Method(

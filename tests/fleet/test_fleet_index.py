@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from fleet.index import FILE, SCHEMA, Index, InUseError, Result
+from fleet.paths import OWN_FOLDER
 
 DONE = Result(
     "d1", "done", 1.5, 64, 32, 2**32 - 1, "http://a:1", None, "猫/x.png", "line 1", 1_700_000_000_000
@@ -51,6 +52,13 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         Index(tmp_path)
     index.close()
     Index(tmp_path).close()
+
+
+def test_a_file_that_is_no_index_is_named(tmp_path: Path) -> None:
+    (tmp_path / OWN_FOLDER).mkdir()
+    (tmp_path / OWN_FOLDER / "results.sqlite").write_bytes(b"x" * 5000)
+    with pytest.raises(OSError, match=r"results\.sqlite: file is not a database; without that file"):
+        Index(tmp_path)
 
 
 def test_results_survive_a_kill(tmp_path: Path) -> None:

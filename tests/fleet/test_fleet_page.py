@@ -36,6 +36,4 @@ def test_what_was_not_measured_is_named(tmp_path: Path) -> None:
 
 def test_growing_memory_is_called_so(tmp_path: Path) -> None:
     points = [{"made": made, "driver": made, "ray": 100} for made in (100, 200)]
-    assert ": not flat" in _rendered(
-        tmp_path, {"memory": {"jobs": 2, "workers": 1, "leg": 5, "points": points}}
-    )
+    assert ": not flat" in _rendered(tmp_path, {"memory": {"jobs": 2, "workers": 1, "points": points}})

@@ -105,7 +105,7 @@ def test_a_killed_maker_takes_no_second_webui_and_its_job_is_stopped() -> None:
         assert await addresses.take("maker", "t5", "", ()) == (webui.address, None)
         while not webui.interrupted:
             await asyncio.sleep(0.02)
-        await addresses.give_back("second", done=True)
+        await addresses.give_back("second")
         assert await again == (other.address, None)
 
     with playing(Simulated(), Simulated()) as fleet:
