@@ -87,7 +87,12 @@ def _add_common(add_to: argparse.ArgumentParser) -> None:
     )
     add("--checkpoint", default="", help="model; for upscale in place of the one that made the picture")
     add("--report", type=Path, metavar="FILE.html", help="table with thumbnails")
-    add("--ray-address", metavar="auto|HOST:PORT", help="a Ray cluster to join (default: this machine alone)")
+    add(
+        "--ray-address",
+        type=_cluster,
+        metavar="auto|HOST:PORT",
+        help="a Ray cluster to join (default: this machine alone)",
+    )
     add("--job-timeout", type=_seconds, default=3600.0, metavar="S", help="longest time for one picture")
     add("--silence", type=_seconds, default=120.0, metavar="S", help="a WebUI silent for so long is given up")
     add("--give-up", type=_seconds, default=600.0, metavar="S", help="end when no WebUI answered for so long")
@@ -104,6 +109,15 @@ def _checked(read: Any) -> Any:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
+
+
+def _cluster(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if text != "auto" and not (host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise argparse.ArgumentTypeError(
+            f"a Ray cluster's address must be auto or look like HOST:6379, got {shown(text)}"
+        )
+    return text
 
 
 def _count(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import ray
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("fleet", "scalediff")
 STORE_BYTES = 512 << 20  # of Ray's object store: pictures on their way
+AUTO, JOIN_SECONDS = "auto", 10.0
 CPUS = 2  # for the reading and the roster; makers wait for WebUIs and need next to none
 
 
@@ -30,17 +32,33 @@ def joined(address: str | None, makers: int = 2) -> Iterator[None]:
     if address is None:
         _start(makers)
     else:
-        packages = [str(ROOT / name) for name in PACKAGES]  # the other machines need not have them
+        _join(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """ConnectionError in one sentence. Ray alone would try for minutes where nobody listens."""
+    if address != AUTO:
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), JOIN_SECONDS).close()
+        except OSError as error:
+            raise ConnectionError(f"no Ray cluster at {address} ({error.strerror or error})") from None
+    packages = [str(ROOT / name) for name in PACKAGES]  # the other machines need not have them
+    try:
         ray.init(
             address=address,
             runtime_env={"py_modules": packages},
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise ConnectionError(
+            f"{error}; a cluster that was started with a token is joined with RAY_AUTH_MODE=token, see docs/fleet.md"
+        ) from None
 
 
 def _start(makers: int, tries: int = 4) -> None:
