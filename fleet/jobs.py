@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -40,7 +42,7 @@ class Job:
     picture: Picture | None = None
     size: tuple[int, int] | None = None  # (width, height) in pixels where it is known before
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """The name of the job: SHA-256 of all that makes its picture and of its file's name, as hexadecimal digits."""
         said = {"route": self.route, "request": self.request, "name": self.name}
@@ -64,7 +66,8 @@ class Job:
         return bool(first.get("enabled", True) if isinstance(first, dict) else first)
 
     def as_text(self) -> str:
-        return json.dumps(asdict(self), allow_nan=False)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return json.dumps({**values, "picture": self.picture and asdict(self.picture)}, allow_nan=False)
 
     @classmethod
     def from_text(cls, text: str) -> Job:

@@ -66,7 +66,7 @@ class Pocket:
         self.process.terminate()
         try:
             self.process.wait(timeout=STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self.process.kill()
             self.process.wait()
 

@@ -92,7 +92,12 @@ def _no_constant(text: str) -> Any:
 def _csv_rows(path: Path) -> Iterator[Row | BadRow]:
     # Bytes that are not UTF-8 become half characters, which the check of the field finds and names.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
+        first = file.readline(LONGEST_LINE)
+        if "\0" in first:
+            yield BadRow("line 1", "is not UTF-8; save the list as CSV in UTF-8")
+            return
+        file.seek(0)
+        reader = csv.reader(file, strict=True, delimiter=_delimiter(first))
         head: list[str] | None = None
         while True:
             line = reader.line_num + 1
@@ -105,7 +110,7 @@ def _csv_rows(path: Path) -> Iterator[Row | BadRow]:
                 continue
             if head is None:
                 head = [cell.strip() for cell in cells]
-                twice = {name for name in head if head.count(name) > 1}
+                twice = {name for name in head if name and head.count(name) > 1}
                 if twice:
                     yield BadRow("line 1", f"column {sorted(twice)[0]!r} stands there twice")
                     return
@@ -113,9 +118,18 @@ def _csv_rows(path: Path) -> Iterator[Row | BadRow]:
                 yield _csv_row(line, head, cells)
 
 
+def _delimiter(head: str) -> str:
+    """What stands between the columns: spreadsheets write semicolons or tabs where a comma is the decimal point.
+
+    Names of columns hold none of the three.
+    """
+    return next((mark for mark in ",;\t" if mark in head), ",")
+
+
 def _csv_row(line: int, head: list[str], cells: list[str]) -> Row | BadRow:
-    if len(cells) > len(head):
-        return BadRow(
-            f"line {line}", f"{len(cells)} cells under {len(head)} columns; is a comma not in quotes?"
-        )
-    return Row(line, {name: cell for name, cell in zip(head, cells) if cell.strip()})
+    values = {number: cell for number, cell in enumerate(cells) if cell.strip()}
+    nameless = next((number for number in values if number >= len(head) or not head[number]), None)
+    if nameless is not None:
+        names = sum(map(bool, head))
+        return BadRow(f"line {line}", f"{len(cells)} cells under {names} columns; is a comma not in quotes?")
+    return Row(line, {head[number]: cell for number, cell in values.items()})

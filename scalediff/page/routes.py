@@ -101,10 +101,7 @@ def estimate_body(body: bytes) -> dict[str, Any]:
         request = json.loads(body or b"{}")
     except (ValueError, RecursionError):
         raise ValueError("the request must be a JSON object, and this is no JSON") from None
-    from scalediff.hosts.webui.checkpoint import selected_family
-
-    model = loaded_model()
-    return preview.preview_job(request, model, selected_family() if model is None else None)
+    return preview.preview_job(request, loaded_model())
 
 
 def loaded_model() -> preview.HostModel | None:

@@ -96,6 +96,22 @@ def test_terminals_are_not_obeyed() -> None:
     assert printable("猫 🌸") == "猫 🌸"
 
 
+def test_where_nothing_can_be_written_is_said_before_anything_runs(
+    capsys: pytest.CaptureFixture[str], jobs_file: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    path, out = str(jobs_file()), str(tmp_path / "out")
+    page = tmp_path / "new" / "report.html"
+    assert _says(capsys, "generate", path, "--out", out, "--report", str(page))[0] == DONE  # of an empty list
+    assert page.is_file()
+    for more in (
+        ("--out", str(tmp_path / "file")),
+        ("--out", out, "--report", str(tmp_path / "file" / "r.html")),
+    ):
+        status, told = _says(capsys, "generate", path, *more)
+        assert (status, len(told.splitlines())) == (FAILED, 1), told
+
+
 def test_mistakes_need_no_ray(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, jobs_file: Any
 ) -> None:

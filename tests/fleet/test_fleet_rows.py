@@ -55,11 +55,23 @@ def test_csv_with_quotes_empty_cells_and_line_numbers(tmp_path: Path) -> None:
     ]
 
 
+def test_csv_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    """A byte order mark, semicolons or tabs, empty columns at the end, line ends of two characters."""
+    rows = [Row(2, {"prompt": "a, b", "scalediff.tau": "0,5"}), Row(4, {"prompt": 'two\r\nlines; "q"'})]
+    lines = ("prompt;scalediff.tau;;", "a, b;0,5;;", "", '"two\r\nlines; ""q""";;;', "")
+    data = "\r\n".join(lines)
+    assert _read(tmp_path / "a.csv", b"\xef\xbb\xbf" + data.encode()) == rows
+    tabs = "prompt\tsteps\na; b\t5\n"
+    assert _read(tmp_path / "b.csv", tabs.encode()) == [Row(2, {"prompt": "a; b", "steps": "5"})]
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
         (b"a,b\n1,2,3\n4,5\n", "line 2: 3 cells under 2 columns"),
+        (b"a,\n1,2\n", "line 2: 2 cells under 1 columns"),
         (b"a,a\n1,2\n", "line 1: column 'a' stands there twice"),
+        ("a,b\n1,2\n".encode("utf-16"), "line 1: is not UTF-8"),
         (b'a,b\n"1"x,2\n4,5\n', "line 2: no CSV"),
     ],
 )
