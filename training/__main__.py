@@ -13,6 +13,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--minutes", type=float, default=150, help="wall time of all, earlier runs included")
     parser.add_argument("--out", type=Path, default=Path("outputs/training"), help="folder of the checkpoint")
+    parser.add_argument(
+        "--from", dest="start", type=Path, metavar="CHECKPOINT", help="go on from this model, in its latents"
+    )
+    parser.add_argument("--only", choices=("vae", "unet"), help="train one network, as --state has the other")
     parser.add_argument("--resume", action="store_true", help="go on from what a killed run left in --state")
     parser.add_argument(
         "--state", type=Path, help="folder of pictures and snapshots, large (default: OUT/state)"
@@ -23,10 +27,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(given)
     if args.minutes <= 0:
         parser.error(f"--minutes is {args.minutes:g}; it must be more than 0")
+    if args.start is not None and not args.start.is_file():
+        parser.error(f"--from is {args.start}; it must be a .safetensors file with its .yaml beside it")
     if args.device == "cuda" and (args.ranks or 1) != 1:
         parser.error(f"--ranks is {args.ranks}; on a GPU one process trains")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     args.state = args.state or args.out / "state"
+    if args.only == "unet" and args.start is None and not (args.state / "vae.pt").exists():
+        parser.error(f"--only is unet, but {args.state} has no autoencoder: train it first, or use --from")
     args.workers = args.workers or (cores if args.device == "cuda" else 1)
     args.ranks = args.ranks or (1 if args.device == "cuda" else min(2, cores))
     return args
@@ -39,9 +47,13 @@ def main() -> None:
         train,
     )  # the processes that draw come through this file, and need no networks
 
-    if args.state.exists() and not args.resume:
+    if args.only and not args.resume:
+        (args.state / f"{args.only}.pt").unlink(missing_ok=True)
+    elif args.state.exists() and not args.resume:
         shutil.rmtree(args.state)
-    train(Job(args.device, args.minutes, args.out, args.state, args.workers, args.ranks, args.steps))
+    asked = vars(args)
+    asked.pop("resume")
+    train(Job(**asked))
 
 
 if __name__ == "__main__":

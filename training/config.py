@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
+TARGET = "pocket_webui.model.diffusion.LatentDiffusion"
 LATENT_CHANNELS = 16
+BLOCKS = 1  # residual blocks at each level of the autoencoder, one more in the decoder
 
 
 def pocket_config(scale_factor: float = 1.0, channels: int = LATENT_CHANNELS) -> dict:
     """The yaml beside the checkpoint: native 128 x 128 px, latents of 1/8, self-attention at two levels as in SDXL."""
     return {
         "model": {
-            "target": "pocket_webui.model.diffusion.LatentDiffusion",
+            "target": TARGET,
             "params": {
                 "linear_start": 0.00085,
                 "linear_end": 0.0120,
@@ -73,8 +77,20 @@ def trained_config(scale_factor: float = 1.0) -> dict[str, Any]:
     autoencoder has a residual block at every level and twice the width where eight pixels meet in a cell: one of
     64 channels without blocks keeps 0.6 of the finest band's energy, whatever its loss.
     """
-    config = pocket_config(scale_factor)
-    params = config["model"]["params"]
-    params.update(parameterization="v", zero_terminal_snr=True)
-    params["first_stage_config"]["params"]["ddconfig"].update(num_res_blocks=1, ch_mult=[1, 1, 1, 2])
+    config = continued(pocket_config(scale_factor)["model"]["params"])
+    config["model"]["params"]["first_stage_config"]["params"]["ddconfig"].update(ch_mult=[1, 1, 1, 2])
     return config
+
+
+def continued(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What `--from` makes of a model with this description: its own widths, v, zero terminal SNR, `BLOCKS`."""
+    own = copy.deepcopy(dict(params))
+    own.update(parameterization="v", zero_terminal_snr=True)
+    ddconfig = own["first_stage_config"]["params"]["ddconfig"]
+    ddconfig["num_res_blocks"] = max(BLOCKS, ddconfig["num_res_blocks"])
+    return described(own)
+
+
+def described(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The yaml of a model with these parameters."""
+    return {"model": {"target": TARGET, "params": dict(params)}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -18,7 +19,11 @@ PREFIXES = {"unet": UNET, "text": "cond_stage_model."}
 
 
 def write(
-    vae: Mapping[str, torch.Tensor], denoiser: Mapping[str, torch.Tensor], scale: float, out: Path
+    vae: Mapping[str, torch.Tensor],
+    denoiser: Mapping[str, torch.Tensor],
+    params: Mapping[str, Any],
+    scale: float,
+    out: Path,
 ) -> Path:
     """Write `pocket.safetensors` and `pocket.yaml` into `out`, each put in place whole; the checkpoint's path."""
     tensors = {f"first_stage_model.{name}": value for name, value in vae.items()}
@@ -29,7 +34,7 @@ def write(
     path, beside = out / "pocket.safetensors", out / "pocket.part"
     save_file(packed(tensors, _in_eight_bits), str(beside), metadata={"format": "pt"})
     beside.replace(path)
-    OmegaConf.save(OmegaConf.create(config.trained_config(round(scale, 6))), beside)
+    OmegaConf.save(OmegaConf.create(config.described({**params, "scale_factor": round(scale, 6)})), beside)
     beside.replace(path.with_suffix(".yaml"))
     return path
 

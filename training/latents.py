@@ -25,12 +25,14 @@ class Latents:
         device: torch.device | str,
         rank: int = 0,
         ranks: int = 1,
+        scale: float | None = None,
     ) -> None:
+        """`scale`: of a UNet that knows these latents already; by default they get a deviation of one."""
         self.model, self.pictures, self.device = model, pictures, device
         self.rank, self.ranks = rank, ranks
         pictures.wait(FIRST)
         first = self._encoded(list(range(min(FIRST, pictures.ready))))[0]
-        self.scale = 1 / float(first.float().std())
+        self.scale = scale or 1 / float(first.float().std())
         capacity = len(pictures.pixels) // ranks
         self.mean = torch.empty((capacity, *first.shape[1:]), dtype=torch.half, device=device)
         self.deviation = torch.empty_like(self.mean)

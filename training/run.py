@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from training import export, unet, vae
+from training import config, export, unet, vae
 from training.budget import BATCHES, UNET_SHARE, VAE_SHARE
 from training.latents import FIRST, Latents
 from training.loop import Loop, Plan
@@ -18,6 +19,7 @@ from training.parallel import launch
 from training.pictures import Pictures
 from training.report import judged, true_scenes
 from training.samples import drawn, reconstructed, sheet
+from training.start import Start
 from world.captions import wide_captions
 
 DRAWN_A_SECOND = 60  # by one process of a processor of today
@@ -25,11 +27,15 @@ MOST_PICTURES = {"cuda": 400_000, "cpu": 16_384}  # 20 GB and 0.8 GB of disk
 JUDGED = {"cuda": 256, "cpu": 64}
 SHEET_SECONDS = {"cuda": 60, "cpu": 600}
 SHOWN = 8  # pictures of a sheet
+WARM_PACE = 0.5  # of the rates, for networks that were trained before
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the command line asks for. `steps` of each network at the most, None for as many as the minutes hold."""
+    """What the command line asks for. `steps` of each network at the most, None for as many as the minutes hold.
+
+    `start` is a checkpoint to go on from, `only` the one network ("vae", "unet") that is trained.
+    """
 
     device: str
     minutes: float
@@ -38,14 +44,23 @@ class Job:
     workers: int
     ranks: int
     steps: int | None = None
+    start: Path | None = None
+    only: str | None = None
 
     @property
     def pictures(self) -> int:
         drawable = int(self.minutes * 60 * DRAWN_A_SECOND * self.workers)
         return max(4 * FIRST, min(drawable, MOST_PICTURES[self.device]))
 
+    def trains(self, network: str) -> bool:
+        return self.only in (None, network)
+
     def plan(self, share: float, rate_at) -> Plan:
-        return Plan(60 * self.minutes * share, BATCHES[self.device], rate_at, self.steps)
+        """`share` of the minutes for this network where both are trained; slower rates for one that knows much."""
+        share = share if self.only is None else VAE_SHARE + UNET_SHARE
+        pace = 1.0 if self.start is None else WARM_PACE
+        slower = lambda spent, step: pace * rate_at(spent, step)  # noqa: E731
+        return Plan(60 * self.minutes * share, BATCHES[self.device], slower, self.steps)
 
 
 def train(job: Job) -> None:
@@ -60,21 +75,28 @@ def _rank(rank: int, ranks: int, job: Job, begun: float) -> None:
     torch.backends.cudnn.benchmark = True
     pictures = Pictures(job.state, job.pictures)
     pictures.wait(FIRST)
-    coder = vae.loop(job.state, job.device, rank, ranks)
+    start = None if job.start is None else Start(job.start)
+    params = config.trained_config()["model"]["params"] if start is None else start.params
+    autoencoder = vae.build(params, job.device) if start is None else start.autoencoder(job.device)
+    coder = vae.loop(autoencoder, job.state, rank, ranks)
     coder.log = job.out / "log.jsonl"
     look = _Sheets(job)
-    coder.train(
-        job.plan(VAE_SHARE, vae.rate_at), vae.losses(coder, pictures, job.device), lambda: look.vae(coder)
-    )
+    if job.trains("vae"):
+        plan = job.plan(VAE_SHARE, vae.rate_at)
+        coder.train(plan, vae.losses(coder, pictures, job.device), lambda: look.vae(coder))
+    if not job.trains("unet"):
+        return
     _take_average(coder)
-    autoencoder = coder.model.eval().requires_grad_(False)
-    latents = Latents(autoencoder, pictures, job.device, rank, ranks)  # type: ignore[arg-type]
-    denoiser = unet.loop(job.state, job.device, rank, ranks)
+    autoencoder.eval().requires_grad_(False)
+    scale = None if start is None else start.scale
+    latents = Latents(autoencoder, pictures, job.device, rank, ranks, scale)
+    begin = None if start is None else partial(start.begin, latents=latents, ranks=ranks)
+    denoiser = unet.loop(unet.build(params, job.device), job.state, rank, ranks, begin)
     denoiser.log = coder.log
 
     def save() -> None:
-        export.write(coder.averaged or {}, denoiser.averaged or {}, latents.scale, job.out)
-        look.unet(denoiser, autoencoder, latents.scale)
+        export.write(coder.averaged or {}, denoiser.averaged or {}, params, latents.scale, job.out)
+        look.unet(denoiser, autoencoder, params, latents.scale)
 
     denoiser.train(job.plan(UNET_SHARE, unet.rate_at), unet.losses(denoiser, latents, job.device), save)
     if rank == 0:
@@ -118,10 +140,10 @@ class _Sheets:
             made = reconstructed(loop.model, true)  # type: ignore[arg-type]
             sheet([true, made], self.folder / f"vae_{loop.step:06d}.jpg")
 
-    def unet(self, loop: Loop, autoencoder, scale: float) -> None:
+    def unet(self, loop: Loop, autoencoder, params, scale: float) -> None:
         """Samples of the averaged weights."""
         if self._due():
-            model = unet.Denoiser().to(next(loop.model.parameters()).device)
+            model = unet.Denoiser(params).to(next(loop.model.parameters()).device)
             model.load_state_dict(loop.averaged or {}, strict=False)
             captions = [wide_captions()[(67 * k + 5) % 256] for k in range(2 * SHOWN)]
             made = drawn(model, autoencoder, scale, captions, cfg=2.0)

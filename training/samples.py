@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pocket_webui.model.text import slot_rows
 from training.precision import mixed
-from training.schedule import alphas_cumprod
 from training.unet import Denoiser
 from training.vae import Autoencoder, as_input
 from world.captions import Caption
@@ -47,7 +46,7 @@ def drawn(
 @torch.no_grad()
 def denoised(model: Denoiser, x: Tensor, rows: Tensor, cfg: float) -> Tensor:
     """DDIM from pure noise `x` [B, C, h, w] in 20 steps, guided away from empty captions."""
-    abar = alphas_cumprod().to(x.device)
+    abar = model.alphas_cumprod
     times = torch.linspace(len(abar) - 1, 0, STEPS + 1).round().long().tolist()
     for t, below in pairwise(times):
         both = torch.cat([rows, torch.zeros_like(rows)])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from pocket_webui.model.diffusion import scaled_linear_alphas_cumprod, without_terminal_signal
-from training import config
 
 LARGEST_WEIGHT = 5.0  # gamma of min-SNR
 
 
-def alphas_cumprod() -> Tensor:
-    """float32 `[1000]`, as the pocket host computes it from the same yaml."""
-    params = config.trained_config()["model"]["params"]
+def alphas_cumprod(params: Mapping[str, Any]) -> Tensor:
+    """float32 `[1000]`, as the pocket host computes it from the same parameters."""
     ends = params["linear_start"], params["linear_end"], params["timesteps"]
     return without_terminal_signal(scaled_linear_alphas_cumprod(*ends))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,6 @@ from ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from pocket_webui.model.text import PocketTextEmbedder
-from training import config
 from training.latents import Latents
 from training.loop import Loop
 from training.muon import Muon
@@ -23,14 +24,17 @@ FLAT_SHARE = 0.4
 
 
 class Denoiser(nn.Module):
-    """UNet and text table together, so that one state dict and one optimiser see both."""
+    """UNet and text table together, so that one state dict and one optimiser see both; with their schedule [T]."""
 
-    def __init__(self) -> None:
+    alphas_cumprod: Tensor
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        """Of a model with these parameters, as its yaml has them."""
         super().__init__()
-        params = config.trained_config()["model"]["params"]
         self.unet = UNetModel(**params["unet_config"]["params"])
         self.latent = (params["channels"], params["image_size"], params["image_size"])
         self.text = PocketTextEmbedder(**params["cond_stage_config"]["params"])
+        self.register_buffer("alphas_cumprod", alphas_cumprod(params), persistent=False)
 
     def forward(self, x: Tensor, t: Tensor, rows: Tensor) -> Tensor:
         return self.unet(x, t, context=self.text.embed(rows))
@@ -64,9 +68,9 @@ def rate_at(share: float, step: int) -> float:
     )
 
 
-def loss_of(model: Denoiser, x0: Tensor, rows: Tensor, abar: Tensor, generator: torch.Generator) -> Tensor:
-    """Weighted squared error of the velocity at stratified timesteps; `abar` [1000] on the latents' device."""
-    size, device = len(x0), x0.device
+def loss_of(model: Denoiser, x0: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Weighted squared error of the velocity at stratified timesteps."""
+    size, device, abar = len(x0), x0.device, model.alphas_cumprod
     strata = (torch.arange(size) + torch.rand(size)) / size
     t = (strata * len(abar)).long().clamp(max=len(abar) - 1).to(device)
     at = abar[t].view(-1, 1, 1, 1)
@@ -77,11 +81,18 @@ def loss_of(model: Denoiser, x0: Tensor, rows: Tensor, abar: Tensor, generator: 
     return (weight(at) * (predicted.float() - velocity) ** 2).mean()
 
 
-def loop(folder: Path, device: torch.device | str, rank: int, ranks: int) -> Loop:
-    """UNet and text table as far as `folder` holds them, ready to go on."""
+def build(params: Mapping[str, Any], device: torch.device | str = "cpu") -> Denoiser:
     torch.manual_seed(0)
-    model = Denoiser().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Denoiser(params).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def loop(
+    model: Denoiser, folder: Path, rank: int, ranks: int, begin: Callable[[Denoiser], None] | None = None
+) -> Loop:
+    """UNet and text table as far as `folder` holds them, ready to go on; `begin` sets those that it does not hold."""
     found = Loop(model, optimisers(model, rank, ranks), folder / "unet.pt", rank, ranks)
+    if begin is not None and not found.out.exists():
+        begin(model)
     found.resume()
     torch.manual_seed(1 + rank + 1000 * found.step)
     return found
@@ -89,12 +100,11 @@ def loop(folder: Path, device: torch.device | str, rank: int, ranks: int) -> Loo
 
 def losses(found: Loop, latents: Latents, device: torch.device | str):
     """The function that a `Loop` asks for the loss of a batch; it encodes a quarter of a batch more each time."""
-    abar = alphas_cumprod().to(device)
     generator = torch.Generator(device).manual_seed(1000 * (found.step + 1) + found.rank)
 
     def loss(size: int) -> Tensor:
         latents.encode(max(size // 4, 1) if latents.count >= size else size)
         x0, rows = latents.batch(size, generator)
-        return loss_of(found.model, x0, rows, abar, generator)  # type: ignore[arg-type]
+        return loss_of(found.model, x0, rows, generator)  # type: ignore[arg-type]
 
     return loss

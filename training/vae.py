@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +12,6 @@ from ldm.modules.diffusionmodules.model import Decoder, Encoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training import config
 from training.bands import bands
 from training.loop import Loop
 from training.muon import Muon
@@ -28,7 +29,7 @@ CROP, WHOLE_EVERY = 64, 4  # whole pictures now and then, so that mid attention 
 class Autoencoder(nn.Module):
     """The parts of ldm's AutoencoderKL under the same names, without its training framework."""
 
-    def __init__(self, params: dict):
+    def __init__(self, params: Mapping[str, Any]):
         super().__init__()
         dd, embed = params["ddconfig"], params["embed_dim"]
         self.encoder = Encoder(**dd)
@@ -50,8 +51,10 @@ class Autoencoder(nn.Module):
         return self.decode(z), mean, logvar
 
 
-def build(device: torch.device | str = "cpu") -> Autoencoder:
-    params = config.trained_config()["model"]["params"]["first_stage_config"]["params"]
+def build(params: Mapping[str, Any], device: torch.device | str = "cpu") -> Autoencoder:
+    """Of a model with these parameters, as its yaml has them."""
+    params = params["first_stage_config"]["params"]
+    torch.manual_seed(0)
     model = Autoencoder(params)
     quant, channels = model.quant_conv.state_dict(), params["embed_dim"]
     # Start with a narrow posterior: noise of unit variance would drown the signal for long.
@@ -102,20 +105,20 @@ def rate_at(share: float, step: int) -> float:
 
 
 def optimisers(model: Autoencoder, rank: int = 0, ranks: int = 1) -> list[torch.optim.Optimizer]:
-    """Muon for the inner kernels, Adam for the ends, norms and biases."""
+    """Muon for the inner kernels, Adam for the ends, norms and biases; nothing for what is frozen."""
     inner: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
         ends = "conv_in" in name or "conv_out" in name or "quant_conv" in name
         (inner if p.ndim >= 2 and not ends else rest).append(p)
     muon = Muon(inner, lr=PEAK_RATE, rank=rank, ranks=ranks)
     return [muon, torch.optim.Adam(rest, lr=PEAK_RATE, betas=(0.9, 0.98))]
 
 
-def loop(folder: Path, device: torch.device | str, rank: int, ranks: int) -> Loop:
+def loop(model: Autoencoder, folder: Path, rank: int, ranks: int) -> Loop:
     """The autoencoder as far as `folder` holds it, ready to go on."""
-    torch.manual_seed(0)
-    model = build(device)
     found = Loop(model, optimisers(model, rank, ranks), folder / "vae.pt", rank, ranks)
     found.resume()
     torch.manual_seed(1 + rank + 1000 * found.step)

@@ -49,7 +49,7 @@ def attend_windows_batched(
         columns, portion = _at_once(layout, (batch, heads, dim), q.element_size(), fused, room)
         kernel = FewerQueries(attend or F.scaled_dot_product_attention, most=portion.queries)
         for piece in portion.pieces(batch, heads):
-            for run in _column_runs(layout.columns, columns):
+            for run in equal_runs(layout.columns, columns):
                 _fill(*(t[piece] for t in own), layout=layout, columns=run, attend=kernel)
     return out
 
@@ -72,16 +72,16 @@ def _fill(
     for run in _row_runs(layout):
         rows = slice(run[0].start, run[-1].stop)
         step = (run[1].key_start - run[0].key_start) * wide if len(run) > 1 else 0
-        queries = _patches(q_map[:, :, rows], len(run), len(columns))
+        queries = patches_of_run(q_map[:, :, rows], len(run), len(columns))
         patch = queries.shape[-3] * queries.shape[-2]
         seen = (_windows(t, run[0].key_start * wide, step, len(run), high * wide) for t in (keys, values))
         result = attend(queries.reshape(keys.shape[0], len(run), patch, q.shape[3]), *seen)
         # reshape refuses a result of another size, which copy_ might broadcast
-        _patches(out_map[:, :, rows], len(run), len(columns)).copy_(result.reshape(queries.shape))
+        patches_of_run(out_map[:, :, rows], len(run), len(columns)).copy_(result.reshape(queries.shape))
         del result
 
 
-def _patches(part: Tensor, rows: int, columns: int) -> Tensor:
+def patches_of_run(part: Tensor, rows: int, columns: int) -> Tensor:
     """[columns, B, heads, rows, h, w, D], a view of `part` [B, heads, rows * h, columns * w, D]."""
     split = part.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))
     return split.permute(4, 0, 1, 2, 3, 5, 6)
@@ -114,16 +114,16 @@ def _row_runs(layout: WindowLayout) -> tuple[tuple[QuerySpan, ...], ...]:
 
 
 @lru_cache(maxsize=128)
-def _column_runs(spans: tuple[QuerySpan, ...], most: int) -> tuple[tuple[QuerySpan, ...], ...]:
-    """Neighbours with patches of one width, at most so many together and as evenly as can be."""
-    widths: list[list[QuerySpan]] = []
+def equal_runs(spans: tuple[QuerySpan, ...], most: int) -> tuple[tuple[QuerySpan, ...], ...]:
+    """Neighbours with patches of one length, at most so many together and as evenly as can be."""
+    lengths: list[list[QuerySpan]] = []
     for span in spans:
-        if widths and span.stop - span.start == widths[-1][0].stop - widths[-1][0].start:
-            widths[-1].append(span)
+        if lengths and span.stop - span.start == lengths[-1][0].stop - lengths[-1][0].start:
+            lengths[-1].append(span)
         else:
-            widths.append([span])
+            lengths.append([span])
     runs = []
-    for same in widths:
+    for same in lengths:
         each = -(-len(same) // -(-len(same) // most))
         runs += [tuple(same[first : first + each]) for first in range(0, len(same), each)]
     return tuple(runs)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scalediff.attention.batched_joint import attend_joint_batched, least_joint_bytes
 from scalediff.attention.log import log_once
 from scalediff.attention.memory import fill_within
 from scalediff.attention.rotary import rotation
@@ -59,16 +60,22 @@ def joint_neighborhood_attention(
     check_joint_shapes(q, k, v, grid, text_length=text_length)
     if text_rope is not None and rope is None:
         raise ValueError("text_rope says nothing without rope")
-    backend = backend_of(
-        q,
-        k,
-        v,
-        attend=attend,
-        exact=exact,
-        choice=choice,
-        with_text=True,
-        kernel_knows=not (callable(rope) or callable(text_rope)),  # a function of the host's is no table
-    )
+    turned = rope is not None
+
+    def fits() -> bool:
+        return room is None or room >= least_joint_bytes(
+            q, grid, window, offset, text_length=text_length, turned=turned, attend=attend
+        )
+
+    facts: dict[str, Any] = {
+        "attend": attend,
+        "choice": choice,
+        "with_text": True,
+        "memory_for_batched": fits,
+    }
+    # a function of the host's is no table
+    tables = not (callable(rope) or callable(text_rope))
+    backend = backend_of(q, k, v, exact=exact, kernel_knows=tables, **facts)
     if backend == "kernel":
         result = _by_our_kernel(
             q,
@@ -85,16 +92,25 @@ def joint_neighborhood_attention(
         )
         if result is not None:
             return result
-    layouts = layouts_of_samples(grid, window, offset, q.shape[0])
+        backend = backend_of(q, k, v, exact=exact, kernel_knows=False, **facts)
     turn = None
     if rope is not None:
         turn = rotation(
             rope, text_rope=text_rope, halves=halves, grid=grid, text_length=text_length, dim=q.shape[-1],
             device=q.device,
         )  # fmt: skip
+    if backend == "batched":
+        try:
+            return attend_joint_batched(
+                q, k, v, grid, window,
+                text_length=text_length, rotation=turn, offset=offset, attend=attend, room=room,
+            )  # fmt: skip
+        except torch.cuda.OutOfMemoryError:
+            log_once("memory does not suffice for many patches at once: joint attention runs patch by patch")
+        torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
     # laid out as [B, tokens, heads, D], so that flattening the heads afterwards is no copy
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
-    for layout, samples in layouts:
+    for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         fill_within(
             out[samples],
             q[samples],

@@ -8,6 +8,7 @@ have another way to attend.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -62,30 +63,86 @@ def attend_windows(
     ValueError where shapes and grid disagree, KernelUnavailable where the kernel cannot run. No gradients.
     """
     check_shapes(q, k, v, grid)
-    offsets = sample_offsets(offset, q.shape[0])
-    patches = patches_of((grid[0], grid[1]), (window[0], window[1]), offsets)
-    require(q)
+    if torch.is_grad_enabled():
+        require(q)
     q, k, v = dense_channels(q), dense_channels(k), dense_channels(v)
     batch, heads, tokens, dim = q.shape
+    offsets = sample_offsets(offset, batch)
+    plan = _plan(
+        q.shape, q.stride(), k.stride(), v.stride(), q.dtype, q.device,
+        (grid[0], grid[1]), (window[0], window[1]), offsets,
+    )  # fmt: skip
+    if plan.fitted is None:
+        require(q)
     out = torch.empty(batch, tokens, heads, dim, dtype=q.dtype, device=q.device).transpose(1, 2)
     if not out.numel():
         return out
     with one_failure(q), on_device(q):
+        plan.run(q, k, v, out, offsets_on(q.device, offsets) if len(offsets) > 1 else q)
+    return out
+
+
+@dataclass
+class _Plan:
+    """How windows of one kind of call are launched: a model asks for the same few in each of its layers and steps.
+
+    `numbers` and `constants` are what the kernel gets beside its tensors; `fitted` the blocks that its first launch
+    found to fit, as a grid and more constants.
+    """
+
+    patches: Patches
+    rows: int
+    numbers: tuple[float, ...]
+    constants: dict[str, Any]
+    fitted: tuple[tuple[int, int], dict[str, Any]] | None = None
+
+    def run(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, shifts: Tensor) -> None:
+        """One launch; `shifts` [B, 2] where samples have their own, else any tensor."""
         from scalediff.attention.window_kernel import windows
 
-        unit, strides = strides_of(q, k, v, out)
-        shifts = offsets_on(q.device, offsets) if len(offsets) > 1 else q
-        common = _common(patches, len(offsets) > 1, dim, unit, reaches_far(grid, patches.window, k, v))
+        if self.fitted is not None:
+            grid, constants = self.fitted
+            self.fitted = None  # until it has been launched once more
+            windows[grid](q, k, v, out, shifts, *self.numbers, **constants)
+            self.fitted = grid, constants
+            return
 
         def run(blocks: Blocks) -> None:
-            each = -(-patches.queries // blocks.queries)
-            windows[(patches.count * each, batch * heads)](
-                q, k, v, out, shifts, *strides, *grid, patches.first_row, patches.first_column, patches.columns,
-                *offsets[0], heads, dim**-0.5 * LOG2E, MB=each, **common, **_blocks(blocks),
-            )  # fmt: skip
+            each = -(-self.patches.queries // blocks.queries)
+            grid = self.patches.count * each, self.rows
+            constants = {"MB": each, **self.constants, **_blocks(blocks)}
+            windows[grid](q, k, v, out, shifts, *self.numbers, **constants)
+            self.fitted = grid, constants
 
-        run_in_blocks("windows", q, patches.queries, run)
-    return out
+        run_in_blocks("windows", q, self.patches.queries, run)
+
+
+@lru_cache(maxsize=8192)  # as `patches_of`
+def _plan(
+    shape: torch.Size,
+    q_steps: tuple[int, ...],
+    k_steps: tuple[int, ...],
+    v_steps: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    grid: Cells,
+    window: Cells,
+    offsets: tuple[Offset, ...],
+) -> _Plan:
+    """For q, k, v of one shape [B, heads, H*W, D] and these strides; ValueError as in `patches_of`.
+
+    `dtype` and `device` tell plans apart: which blocks fit depends on them.
+    """
+    batch, heads, tokens, dim = shape
+    patches = patches_of(grid, window, offsets)
+    out_steps = (tokens * heads * dim, dim, heads * dim, 1)
+    unit, strides = strides_of(q_steps, k_steps, v_steps, out_steps)
+    numbers = (
+        *strides, *grid, patches.first_row, patches.first_column, patches.columns, *offsets[0], heads,
+        dim**-0.5 * LOG2E,
+    )  # fmt: skip
+    far = reaches_far(grid, patches.window, k_steps, v_steps)
+    return _Plan(patches, batch * heads, numbers, _common(patches, len(offsets) > 1, dim, unit, far))
 
 
 def attend_joint(
@@ -177,7 +234,7 @@ def _turned(q: Tensor, k: Tensor, table: Tensor, *, halves: bool) -> tuple[Tenso
 
     batch, heads, tokens, dim = q.shape
     turned = [torch.empty(q.shape, dtype=q.dtype, device=q.device) for _ in range(2)]
-    unit, strides = strides_of(q, k)
+    unit, strides = strides_of(q.stride(), k.stride())
     words = (
         not halves
         and q.element_size() == 2
@@ -206,7 +263,7 @@ def _joint(
 
     batch, heads, _, dim = q.shape
     texts = torch.empty(batch, patches.count, heads, text, dim, dtype=q.dtype, device=q.device)
-    unit, strides = strides_of(q, k, v, out)
+    unit, strides = strides_of(*(x.stride() for x in (q, k, v, out)))
     steps = [0, 0, 0]
     if table is not None:
         steps = [table.stride(0), *(0 if table.shape[axis] == 1 else table.stride(axis) for axis in (1, 2))]
@@ -220,7 +277,9 @@ def _joint(
         *offsets[0],
         heads,
     )
-    common = _common(patches, len(offsets) > 1, dim, unit, reaches_far(grid, patches.window, k, v))
+    common = _common(
+        patches, len(offsets) > 1, dim, unit, reaches_far(grid, patches.window, k.stride(), v.stride())
+    )
     keys = patches.window[0] * patches.window[1]
 
     def run(blocks: Blocks) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -215,22 +215,22 @@ def dense_channels(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def strides_of(*tensors: Tensor) -> tuple[int, list[int]]:
-    """(A, the strides of the first three axes of each tensor in units of A elements).
+def strides_of(*steps: Sequence[int]) -> tuple[int, list[int]]:
+    """(A, the strides of the first three axes of tensors with these strides, in units of A elements).
 
     With A = 8 the kernel multiplies by a constant and the compiler sees that rows begin at multiples of 16 bytes:
     loads are 16 bytes wide. Without that heads of 40 channels took twice as long. Every model's strides allow it.
     """
-    strides = [step for x in tensors for step in x.stride()[:3]]
+    strides = [step for own in steps for step in own[:3]]
     if all(step % 8 == 0 for step in strides):
         return 8, [step // 8 for step in strides]
     return 1, strides
 
 
-def reaches_far(grid: tuple[int, int], window: tuple[int, int], *tensors: Tensor) -> bool:
-    """Whether a window of any of these tensors spans more elements than 32 bits count."""
+def reaches_far(grid: tuple[int, int], window: tuple[int, int], *steps: Sequence[int]) -> bool:
+    """Whether a window of any tensor with these strides spans more elements than 32 bits count."""
     tokens = window[0] * grid[1]
-    return any(tokens * x.stride(2) >= INT32 for x in tensors)
+    return any(tokens * own[2] >= INT32 for own in steps)
 
 
 def offsets_on(device: torch.device, offsets: tuple[Offset, ...]) -> Tensor:

@@ -171,7 +171,7 @@ def needs_with_text(
     layout: WindowLayout, dim: int, element: int, *, fused: bool, text: Text, all_heads: int, room: int
 ) -> Needs:
     """Of `strips.by_patches_with_text`, for a batch of `all_heads` heads in all samples together."""
-    (height, width), (high, wide) = layout.grid, layout.window
+    height, (high, wide) = layout.grid[0], layout.window
     token = dim * element
     rows, columns = layout.largest_patch
     queries, keys = text.length + rows * columns, text.length + high * wide
@@ -179,15 +179,25 @@ def needs_with_text(
     strips = (3 * text.length + height * (columns + 2 * wide)) * token
     # the text: turned twice, its mean, and the part of one window in it
     texts = text.length * (2 * token + 3 * dim * SCORE)
-    head, fixed = strips + texts + queries * token + kernel.head, 0
-    if text.turned:
-        image = height * width
-        head += 2 * image * token
-        fixed = 2 * SCORE * image * dim  # the table
-        # a chunk in fp32, and the two products that are added up
-        one, most = (3 * SCORE * min(text.chunk, n * image * dim) for n in (1, all_heads))
-        head, fixed = (head, fixed + most) if most <= room // 2 else (head + one, fixed)
-    return Needs(head, kernel.query + token, queries, fixed)
+    head = strips + texts + queries * token + kernel.head
+    turning = turning_needs(layout, dim, element, text=text, all_heads=all_heads, room=room)
+    return Needs(head + turning.head, kernel.query + token, queries, turning.fixed)
+
+
+def turning_needs(
+    layout: WindowLayout, dim: int, element: int, *, text: Text, all_heads: int, room: int
+) -> Needs:
+    """Of turning the image's q and k, which stay for as long as a head runs."""
+    if not text.turned:
+        return Needs(0, 0, 0)
+    image = layout.grid[0] * layout.grid[1]
+    head = 2 * image * dim * element
+    fixed = 2 * SCORE * image * dim  # the table
+    # a chunk in fp32, and the two products that are added up
+    one, most = (3 * SCORE * min(text.chunk, n * image * dim) for n in (1, all_heads))
+    if fixed + most <= room // 2:
+        return Needs(head, 0, 0, fixed + most)
+    return Needs(head + one, 0, 0, fixed)
 
 
 def kernel_needs(dim: int, *, fused: bool, queries: int, keys: int) -> Needs:

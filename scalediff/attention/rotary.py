@@ -32,6 +32,9 @@ class Rotation(Protocol):
     def at(self, x: Tensor, row: int, column: int) -> Tensor:
         """Text x [B, heads, n, D] as the window sees it whose corner is (row, column) of the grid."""
 
+    def at_corners(self, x: Tensor, corners: Sequence[Cells]) -> Tensor:
+        """`at` for many windows: [corners, B, heads, n, D]."""
+
     def take(self, samples: slice, heads: slice = ALL) -> Rotation:
         """The rotation of some samples of the batch and some of their heads."""
 
@@ -114,13 +117,18 @@ class _ByTable:
         return turned(x, self._entries, halves=self._halves)
 
     def at(self, x: Tensor, row: int, column: int) -> Tensor:
-        place = row * self._grid[1] + column
+        return self.at_corners(x, [(row, column)])[0]
+
+    def at_corners(self, x: Tensor, corners: Sequence[Cells]) -> Tensor:
+        places = [row * self._grid[1] + column for row, column in corners]
         self._entries = _ready(self._entries, x)
-        turn: Sequence[Tensor] = [entry[:, :, place : place + 1] for entry in self._entries]
+        turn: Sequence[Tensor] = [
+            torch.stack([entry[:, :, place : place + 1] for place in places]) for entry in self._entries
+        ]
         if self._text is not None:
             self._text = _ready(self._text, x)
             turn = product(turn, self._text).unbind()
-        return turned(x, turn, halves=self._halves)
+        return turned(x.expand(len(places), *x.shape), turn, halves=self._halves)
 
     def take(self, samples: slice, heads: slice = ALL) -> Rotation:
         given = [self._entries] if self._text is None else [self._entries, self._text]
@@ -162,6 +170,9 @@ class _ByCallable:
         corner = torch.tensor([[row, column]], device=x.device)
         return self._rotate(x, corner.expand(x.shape[2], 2)).to(x.dtype)
 
+    def at_corners(self, x: Tensor, corners: Sequence[Cells]) -> Tensor:
+        return torch.stack([self.at(x, *corner) for corner in corners])
+
     def take(self, samples: slice, heads: slice = ALL) -> Rotation:
         return self
 
@@ -172,18 +183,18 @@ def chunk_elements(x: Tensor) -> int:
 
 
 def turned(x: Tensor, entries: Sequence[Tensor], *, halves: bool) -> Tensor:
-    """Matrix times each pair of channels of x [B, heads, n, D], in fp32 at least, in x's dtype afterwards.
+    """Matrix times each pair of channels of x [..., n, D], in fp32 at least, in x's dtype afterwards.
 
-    `entries` (0, 0), (0, 1), (1, 0), (1, 1) of the matrices, each [B or 1, heads or 1, n or 1, D/2].
+    `entries` (0, 0), (0, 1), (1, 0), (1, 1) of the matrices, each [..., n or 1, D/2] with axes like x's or of 1.
     """
     work = torch.promote_types(x.dtype, torch.float32)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    step = max(1, chunk_elements(x) // max(1, math.prod(x.shape) // max(1, x.shape[2])))
-    for start in range(0, x.shape[2], step):
-        part = slice(start, start + step)
-        first, second = _pairs(x[:, :, part].to(work), halves=halves)
-        a, b, c, d = ((entry[:, :, part] if entry.shape[2] > 1 else entry).to(work) for entry in entries)
-        turned_first, turned_second = _pairs(out[:, :, part], halves=halves)
+    step = max(1, chunk_elements(x) // max(1, math.prod(x.shape) // max(1, x.shape[-2])))
+    for start in range(0, x.shape[-2], step):
+        part = (..., slice(start, start + step), ALL)
+        first, second = _pairs(x[part].to(work), halves=halves)
+        a, b, c, d = ((entry[part] if entry.shape[-2] > 1 else entry).to(work) for entry in entries)
+        turned_first, turned_second = _pairs(out[part], halves=halves)
         turned_first.copy_(a * first + b * second)
         turned_second.copy_(c * first + d * second)
     return out

@@ -3,7 +3,7 @@
 All ways compute the same thing (paper 3.2) and differ by rounding only:
 
 - "kernel": our own Triton kernel, one launch for a layer, nothing copied (`attention.kernel`)
-- "batched": all patches in few calls of the user's kernel (`attention.batched`)
+- "batched": all patches in few calls of the user's kernel (`attention.batched`, `attention.batched_joint`)
 - "patches": one call of the user's kernel for each patch (`strips.by_patches`)
 
 The rule, from the top; the first row that fits counts. Figures are times over the floor (windows that lie ready
@@ -14,19 +14,21 @@ in memory) on an H100 in fp16: SDXL's and SD 1.5's levels at 2048 and 4096 px, j
 | not CUDA   | any                | any                                              | patches | 1.0-1.1 (CPU)  |
 | any        | any                | the user asks for it, or gradients are wanted    | patches |                |
 | CUDA       | torch's, or exact  | fp16 or bf16, heads of 32 to 160 channels        | kernel  | 1.1-1.6        |
-| CUDA       | any                | image alone, heads of up to 256, memory for it   | batched | 1.5-4.1        |
+| CUDA       | any                | heads of up to 256, memory for it                | batched | 1.5-4.1        |
 | CUDA       | any                | any                                              | patches | 1.9-69         |
 
 "Exact" is a kernel of the host's that computes torch's numbers (xformers, flash attention), so that ours may
 stand in for it; an approximation (sage attention) is the user's wish and stays. Our kernel is left out where it
 says that it cannot run (`launch.available`): no Triton, an old card, a compiler that failed, or ROCm, which torch
-calls CUDA too and where nobody has measured it. "Batched" was measured with torch's kernel.
+calls CUDA too and where nobody has measured it. "Batched" was measured with torch's kernel and without text. With text
+it stands here for its few launches: one call per patch, each with the text turned anew, took 4.6 to 4.9.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Callable
 from functools import cache
 from types import BuiltinFunctionType, ModuleType
 from typing import Literal
@@ -56,14 +58,15 @@ def backend_of(
     attend: Attend | None,
     exact: bool = False,
     choice: BackendChoice = "auto",
-    memory_for_batched: bool = True,
+    memory_for_batched: Callable[[], bool] | None = None,
     with_text: bool = False,
     kernel_knows: bool = True,
 ) -> Backend:
     """The backend for this call, by the table above, and a line in the log for each kind of call on a GPU.
 
     q, k, v: [B, heads, tokens, D]. `attend` and `exact` as in `neighborhood_attention`, `choice` what the
-    user asks for. `memory_for_batched`: whether the least that it takes is there. `with_text`: joint attention.
+    user asks for. `memory_for_batched()`: whether the least that it takes is there, asked where it counts; None: it
+    is. `with_text`: joint attention.
     `kernel_knows`: false where our kernel lacks something that the call needs. Raises ValueError for another `choice`.
     """
     if choice not in ("auto", "host", "patches"):
@@ -77,7 +80,6 @@ def backend_of(
         q.dtype,
         q.shape[-1],
         ours_may_stand_in=may,
-        with_text=with_text,
         memory_for_batched=memory_for_batched,
         one_call_per_patch=choice == "patches" or gradients,
     )
@@ -90,8 +92,7 @@ def rule(
     dim: int,
     *,
     ours_may_stand_in: bool,
-    with_text: bool,
-    memory_for_batched: bool,
+    memory_for_batched: Callable[[], bool] | None,
     one_call_per_patch: bool,
 ) -> Backend:
     """The rows of the table for CUDA, for heads of `dim` channels of `dtype`."""
@@ -100,7 +101,7 @@ def rule(
     known = dtype in HALF and KERNEL_DIMS[0] <= dim <= KERNEL_DIMS[1]
     if ours_may_stand_in and known:
         return "kernel"
-    if not with_text and dim <= MOST_BATCHED_DIM and memory_for_batched:
+    if dim <= MOST_BATCHED_DIM and (memory_for_batched is None or memory_for_batched()):
         return "batched"
     return "patches"
 

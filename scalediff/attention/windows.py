@@ -53,7 +53,10 @@ def neighborhood_attention(
     Returns [B, heads, H*W, D] in q's dtype. Raises ValueError where shapes and grid disagree.
     """
     check_shapes(q, k, v, grid)
-    fits = room is None or q.device.type != "cuda" or room >= least_bytes(q, grid, window, offset, attend)
+
+    def fits() -> bool:
+        return room is None or room >= least_bytes(q, grid, window, offset, attend)
+
     facts: dict[str, Any] = {"attend": attend, "choice": choice, "memory_for_batched": fits}
     backend = backend_of(q, k, v, exact=exact, **facts)
     if backend == "kernel" and (kernel := own_kernel()) is not None:

@@ -6,6 +6,7 @@ The hosts' files named are Neo's where they begin with backend/.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from scalediff.models.family import IMAGE, AttentionAt, Blocks, Family, FamilyDefaults, Rotation
@@ -37,6 +38,7 @@ def _by_name(module: str) -> AttentionAt:
 
 
 FLUX_CLASSES = ("IntegratedFluxTransformer2DModel", "Flux")
+FLUX_WEIGHT = "double_blocks.0.img_attn.proj.weight"
 FLUX_BLOCKS = (Blocks("double_blocks.*", streams=2), Blocks("single_blocks.*"))
 FLUX_ATTENTION = (
     _own("backend.nn.flux"),
@@ -49,6 +51,7 @@ FLUX = Family(
     classes=FLUX_CLASSES,
     having={"patch_size": 2, "guidance_embed": True, "params.guidance_embed": True},
     channels=(16, 64),
+    weights=(FLUX_WEIGHT, "guidance_in.in_layer.weight"),
     blocks=FLUX_BLOCKS,
     attention=FLUX_ATTENTION,
     form="table",
@@ -60,6 +63,7 @@ SCHNELL = Family(
     classes=FLUX_CLASSES,
     having={"patch_size": 2},
     channels=(16, 64),
+    weights=(FLUX_WEIGHT,),
     blocks=FLUX_BLOCKS,
     attention=FLUX_ATTENTION,
     form="table",
@@ -72,6 +76,7 @@ KLEIN = Family(
     classes=FLUX_CLASSES,
     having={"patch_size": 1, "guidance_embed": False},
     channels=(128,),
+    weights=(FLUX_WEIGHT, "double_stream_modulation_img.lin.weight"),
     blocks=FLUX_BLOCKS,
     attention=FLUX_ATTENTION,
     form="table",
@@ -87,6 +92,7 @@ CHROMA = Family(
     name="chroma",
     title="Chroma",
     classes=("IntegratedChromaTransformer2DModel", "Chroma"),
+    weights=(FLUX_WEIGHT, "distilled_guidance_layer.in_proj.weight"),
     blocks=FLUX_BLOCKS,
     attention=(
         _own("backend.nn.chroma"),
@@ -100,6 +106,7 @@ SD3 = Family(
     name="sd3",
     title="Stable Diffusion 3",
     classes=("MMDiTX", "MMDiT", "OpenAISignatureMMDITWrapper"),
+    weights=("joint_blocks.0.x_block.attn.qkv.weight",),
     blocks=(Blocks("joint_blocks.*", streams=2),),
     attention=(
         AttentionAt(("backend.nn.mmditx", "attention"), None),
@@ -116,6 +123,7 @@ ANIMA = Family(
     title="Anima",
     classes=("Anima",),
     channels=(16,),
+    weights=("blocks.0.adaln_modulation_self_attn.1.weight",),
     blocks=(Blocks("blocks.*.self_attn", IMAGE),),
     attention=(_by_name("backend.nn.anima"),),
     form="heads",
@@ -130,6 +138,7 @@ LUMINA2 = Family(
     classes=("NextDiT",),
     having={"pad_tokens_multiple": None},
     channels=(16,),
+    weights=("cap_embedder.1.weight", "noise_refiner.0.attention.k_norm.weight"),
     blocks=(Blocks("noise_refiner.*", IMAGE), Blocks("layers.*")),
     attention=(_by_name("backend.nn.lumina"),),
     form="heads",
@@ -143,6 +152,7 @@ ZIMAGE = Family(
     title="Z-Image",
     classes=("NextDiT",),
     channels=(16,),
+    weights=(*LUMINA2.weights, "cap_pad_token"),
     blocks=LUMINA2.blocks,
     attention=LUMINA2.attention,
     form="heads",
@@ -157,6 +167,7 @@ QWEN = Family(
     title="Qwen-Image",
     classes=("QwenImageTransformer2DModel",),
     channels=(64,),
+    weights=("txt_norm.weight", "transformer_blocks.0.attn.add_q_proj.weight"),
     blocks=(Blocks("transformer_blocks.*", streams=2),),
     attention=(_by_name("backend.nn.qwen"),),
     form="heads",
@@ -171,6 +182,7 @@ KREA = Family(
     name="krea",
     title="Krea 2",
     classes=("SingleStreamDiT",),
+    weights=("txtfusion.projector.weight",),
     blocks=(Blocks("blocks.*"),),
     attention=(_by_name("backend.nn.krea"),),
     form="heads",
@@ -184,6 +196,7 @@ ERNIE = Family(
     name="ernie",
     title="ERNIE-Image",
     classes=("ErnieImageModel",),
+    weights=("layers.0.mlp.linear_fc2.weight",),
     blocks=(Blocks("layers.*"),),
     attention=(_by_name("backend.nn.ernie"),),
     form="heads",
@@ -203,6 +216,7 @@ WAN = Family(
     title="Wan",
     classes=("WanModel",),
     having={"in_dim": 16},
+    weights=("head.modulation", "patch_embedding.weight"),
     blocks=(Blocks("blocks.*.self_attn", IMAGE),),
     attention=(AttentionAt(("backend.nn.wan", "attention"), ("backend.nn.wan", "attention_function")),),
     form="heads",
@@ -228,6 +242,14 @@ REFUSED = {
 def family_of(network: Any) -> Family | None:
     """The entry of a transformer; None for a network that is not known."""
     return next((family for family in FAMILIES if family.matches(network)), None)
+
+
+def family_of_weights(names: Iterable[str]) -> Family | None:
+    """The entry of a checkpoint's transformer by the names of its tensors; None where none is known."""
+    known = set(names)
+    ends = {name.split(".", start)[-1] for name in known for start in range(name.count(".") + 1)}
+    matching = [family for family in FAMILIES if family.weights and ends.issuperset(family.weights)]
+    return max(matching, key=lambda family: len(family.weights), default=None)
 
 
 def defaults_of(name: str) -> FamilyDefaults:

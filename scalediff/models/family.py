@@ -78,7 +78,8 @@ class Family:
 
     The network: `classes` are names of its class in any host; `having` the values of attributes (dots allowed) that
     tell it from others of the class, where it has them: the first entry that matches counts. `channels` are the
-    in_channels that it may state; others are for editing.
+    in_channels that it may state; others are for editing. `weights` end the names of tensors by which its checkpoint
+    is told before it is loaded: the entry with the most that are all there counts.
 
     Its attention: `blocks` are the self-attention layers in order. `attention` lists where the function may be that
     they call; the first place that a host has is replaced. By `form` it is attention(q, k, v, pe), which turns q and
@@ -104,6 +105,7 @@ class Family:
     form: Literal["table", "heads"]
     defaults: FamilyDefaults
     having: Mapping[str, Any] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
     channels: tuple[int, ...] | None = None
     rotation: Rotation | None = None
     halves: bool = False

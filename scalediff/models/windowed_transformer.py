@@ -187,12 +187,12 @@ class JointWindow:
 
     def _windowed(self, q: Tensor, k: Tensor, v: Tensor, layer: Layer, table: Tensor | None) -> Tensor:
         """q, k, v [B, heads, tokens, D] in the model's order, and so is the result."""
-        layout, batch = self._call.layout, q.shape[0]
+        layout = self._call.layout
         assert layout is not None  # `_why_not_windowed` found one
-        offsets: Sequence[Offset] = [(0, 0)] * batch
+        offsets: Offset | Sequence[Offset] = (0, 0)
         if self._shift is not None:
             offsets = offsets_of_rows(
-                self._shift(layer.number), batch, grid=layout.grid, window=self._window, rows=self._rows
+                self._shift(layer.number), q.shape[0], grid=layout.grid, window=self._window, rows=self._rows
             )
         same: dict[str, Any] = {
             "grid": layout.grid,

@@ -125,7 +125,7 @@ class WindowedAttention(Replacing):
         *,
         grid: Cells,
         window: Cells,
-        offset: Sequence[Offset],
+        offset: Offset | Sequence[Offset],
     ) -> Tensor:
         """Project, attend in windows, project back; LoRA depends on projections being called as modules."""
         context_k, context_v = self._context_filter(x) if self._context_filter else (x, x)
@@ -147,13 +147,12 @@ class WindowedAttention(Replacing):
             )  # fmt: skip
         return _project_out(attn.to_out, out.transpose(1, 2).flatten(2).to(dtype))
 
-    def _offsets(self, index: int, x: Tensor, grid: Cells) -> Sequence[Offset]:
-        """(top, left) of each batch row, brought into 0..patch where the grid is narrower than the window."""
-        batch = x.shape[0]
+    def _offsets(self, index: int, x: Tensor, grid: Cells) -> Offset | Sequence[Offset]:
+        """(top, left) of all rows or of each, brought into 0..patch where the grid is narrower than the window."""
         if self._shift is None:
-            return [(0, 0)] * batch
+            return (0, 0)
         return offsets_of_rows(
-            list(self._shift(index)), batch, grid=grid, window=self._windows[index], rows=self._rows
+            list(self._shift(index)), x.shape[0], grid=grid, window=self._windows[index], rows=self._rows
         )
 
     def _count_fallback(self, reason: str, layer: AttentionLayer) -> None:

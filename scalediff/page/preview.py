@@ -13,6 +13,7 @@ from scalediff.cost.run import Run
 from scalediff.cost.times import StepTimes
 from scalediff.method.cascade import Stage, StagePlan
 from scalediff.method.geometry import CELL, cells_of
+from scalediff.models.family import Family
 from scalediff.models.inspection import ModelMap
 from scalediff.models.units import network_of
 from scalediff.page import line
@@ -34,6 +35,7 @@ from scalediff.settings.table import PARAMS
 from scalediff.vae.tiled import ChooseTile
 
 NO_MODEL = "the model is not loaded yet, so work and memory are not known"
+NO_FAMILY = "the model is not loaded yet: steps may change then, and work and memory are not known"
 SAME_SAMPLER = ("", "Use same sampler")  # what the hosts' pages send
 
 
@@ -64,9 +66,10 @@ class HostModel:
     hires_size: HiresArithmetic = sizes.hires_size
 
 
-def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
+def preview_job(body: Any, model: HostModel | None, family: Family | None = None) -> dict[str, Any]:
     """What is sent back for a request: stages, steps, and with a model the ratio to the first pass and the memory.
 
+    Without a model, `family` is what is known of the one that is selected; its presets and cells count.
     In Direct mode width and height are the canvas, there are no stages, and the ratio is that to the same pass
     with ordinary attention. `seconds` are those of the stages, or of that pass, null until this process has run
     the model once. `target` is the picture's size after the crop that both Resize fields ask for; the last stage
@@ -80,14 +83,15 @@ def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
     if model is not None:
         config = model.fit_settings(config, _stage_sampler(values))
     else:
-        config = presets.resolve(config, "")
+        config = presets.resolve(config, family.name if family else "")
+    cell = _cell(model, family)
     direct = config.mode == DIRECT
     if direct:
-        plan = _direct_plan(values, config, model)
+        plan = _direct_plan(values, config, model, cell)
         sizes = Sizes(plan.target, plan.target, plan.target)
     else:
-        plan, sizes = stage_plan(values, config, model)
-    found = _found(plan, values, config, model)
+        plan, sizes = stage_plan(values, config, model, cell)
+    found = _found(plan, values, config, model, NO_MODEL if family else NO_FAMILY)
     cost, note = found.cost, sizes.note or found.note
     asked = _asked(plan, sizes, values, found, model, direct=direct)
     card = model.card if model else UNKNOWN
@@ -114,13 +118,14 @@ def preview_job(body: Any, model: HostModel | None) -> dict[str, Any]:
 
 
 def stage_plan(
-    values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None = None
+    values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None = None, cell: int = CELL
 ) -> tuple[StagePlan, Sizes]:
     """The plan of a run in Stages mode, with steps as the second pass takes them, and the sizes it comes from.
 
+    `cell` is the side of the latent's cells in pixels.
+
     A base that is to be shrunk to the model's native size is. ValueError for more stages than are worth counting.
     """
-    cell = model.model_map.cell if model else CELL
     found = sizes_of(values, config, model.hires_size if model else sizes.hires_size, cell=cell)
     if found.note is None and shrinks(values, config) and model is not None and model.model_map.supported:
         native_size = model.model_map.native_size
@@ -137,9 +142,17 @@ def stage_plan(
     return plan, found
 
 
-def _direct_plan(values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None) -> StagePlan:
+def _cell(model: HostModel | None, family: Family | None) -> int:
+    """Pixels along a side of the latent's cells: the model's, or those of the family that is selected."""
+    if model is not None:
+        return model.model_map.cell
+    return family.cell if family is not None else CELL
+
+
+def _direct_plan(
+    values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None, cell: int
+) -> StagePlan:
     """The one pass of Direct mode over its canvas."""
-    cell = model.model_map.cell if model else CELL
     canvas = canvas_of(values, config, cell)
     native_size = model.model_map.native_size if model else cells_of(canvas, cell)
     return planning.direct_plan(native_size, canvas, steps=int(values["steps"]), cell=cell)
@@ -156,10 +169,11 @@ class _Found:
 
 
 def _found(
-    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None
+    plan: StagePlan, values: dict[str, Value], config: ScaleDiffConfig, model: HostModel | None, unloaded: str
 ) -> _Found:
+    """What is known of the work; `unloaded` is what to say without a model."""
     if model is None:
-        return _Found(note=NO_MODEL)
+        return _Found(note=unloaded)
     if not model.model_map.supported:
         return _Found(note=model.model_map.reason, refused=True)
     reason = model.why_not(plan, config, _stage_sampler(values))

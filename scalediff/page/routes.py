@@ -101,7 +101,10 @@ def estimate_body(body: bytes) -> dict[str, Any]:
         request = json.loads(body or b"{}")
     except (ValueError, RecursionError):
         raise ValueError("the request must be a JSON object, and this is no JSON") from None
-    return preview.preview_job(request, loaded_model())
+    from scalediff.hosts.webui.checkpoint import selected_family
+
+    model = loaded_model()
+    return preview.preview_job(request, model, selected_family() if model is None else None)
 
 
 def loaded_model() -> preview.HostModel | None:

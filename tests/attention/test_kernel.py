@@ -236,6 +236,7 @@ def test_a_kernel_that_fails_is_told_once_and_not_tried_again(
 ) -> None:
     monkeypatch.setattr(launch, "_failed", {})
     monkeypatch.setattr(launch, "_obstacle", lambda *kind: "")
+    kernel._plan.cache_clear()
     tried = []
 
     def fail(*args: object) -> None:
@@ -252,6 +253,36 @@ def test_a_kernel_that_fails_is_told_once_and_not_tried_again(
     assert len(caplog.messages) == 1
     assert not available(q.device, q.dtype, 8)
     assert available(q.device, torch.float16, 8)
+
+
+@needs_triton
+def test_a_call_of_a_known_kind_is_planned_once_and_fails_as_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from scalediff.attention import window_kernel
+
+    q, k, v = qkv((8, 8), heads=2)
+    first = attend_windows(q, k, v, (8, 8), (4, 4))
+    planned = kernel._plan.cache_info().misses
+    assert torch.equal(attend_windows(q, k, v, (8, 8), (4, 4)), first)
+    assert kernel._plan.cache_info().misses == planned
+    dense = [t.contiguous() for t in (q, k, v)]  # other strides are another kind
+    torch.testing.assert_close(attend_windows(*dense, (8, 8), (4, 4)), first)
+    assert kernel._plan.cache_info().misses == planned + 1
+    q.requires_grad_()
+    with pytest.raises(KernelUnavailable, match="gradients"):
+        attend_windows(q, k, v, (8, 8), (4, 4))
+
+    class Broken:
+        def __getitem__(self, grid: object):
+            raise RuntimeError("no device any more")
+
+    monkeypatch.setattr(launch, "_failed", {})
+    monkeypatch.setattr(window_kernel, "windows", Broken())
+    for _ in range(2):
+        with torch.no_grad(), pytest.raises(KernelUnavailable, match="no device any more"):
+            attend_windows(q, k, v, (8, 8), (4, 4))
+    kernel._plan.cache_clear()
 
 
 def test_triton_is_not_imported_with_the_package() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks import attention_core
+from benchmarks import attention_core, timing
 from benchmarks.attention_core import Level, measure, ratios, table
 from benchmarks.attention_methods import Problem, floor, gather, ours, slices, whole
 from benchmarks.live_bytes import LiveBytes
@@ -93,6 +93,15 @@ def test_measures_every_method_in_turn() -> None:
     assert line.startswith("| tiny | ")
     assert line.count("(") == 4
     assert result["shape"]["window"] == (8, 8)
+
+
+def test_what_is_handed_over_is_the_least_of_its_rounds(monkeypatch) -> None:
+    clock = iter([0.0, 30.0, 40.0, 50.0, 60.0, 80.0])
+    monkeypatch.setattr(timing, "now", lambda device: None)
+    monkeypatch.setattr(timing.time, "thread_time", lambda: next(clock))
+    done = []
+    assert timing.handed_over(lambda: done.append(1), "cpu", rounds=3, repeats=5) == 2.0
+    assert len(done) == 15
 
 
 def test_ratios_are_of_medians_with_the_middle_half_of_the_rounds() -> None:

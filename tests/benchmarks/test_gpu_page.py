@@ -36,8 +36,10 @@ def an_entry(**changes) -> dict:
         level("long", floor=1.0, ours=1.1, kernel=1.1, batched=2.0, patches=3.0, **{"global": 4.0}),
         level("short", floor=0.1, ours=0.13, kernel=0.13, batched=0.5, patches=3.0, **{"global": 0.4}),
         level("long, shifted", offset=(8, 8), floor=1.0, ours=1.9),
-        level("FLUX", text=256, floor=1.0, ours=1.3, **{"global": 4.0}),
+        level("FLUX", text=256, floor=1.0, ours=1.3, batched=2.0, **{"global": 4.0}),
     ]
+    attention[0]["handed_over"] = {"ours": 55e-6, "global": 20e-6}
+    attention[1]["handed_over"] = {"ours": 38e-6, "global": 20e-6}
     tiles = [
         {"half": half, "size": 2048, "tile": tile, "seconds": {}, "peak_bytes": peak}
         for half, tile, peak in (
@@ -86,7 +88,8 @@ def test_goals_are_judged_from_the_figures_alone() -> None:
         "1.30: reached",
         "0.28-0.33: reached",
         "1.30: reached",
-        "0.50-1.25: **missed** at 1 of 2",
+        "0.50-1.25: **missed** at 1 of 3",
+        "18-35: **missed** at 1 of 2",
         "1.02: reached",
         "1.33: reached",
         "not measured",

@@ -102,6 +102,11 @@ def test_img2img_with_and_without_a_mask(webui: Webui, panorama: dict[str, int],
         )  # A1111 draws the VAE's noise from where the request before left off
         ordinary = webui.img2img(stock.image, **request)
         made = webui.img2img(stock.image, **request, alwayson_scripts=scalediff(mode="Direct"))
+        if (
+            "as of a reference picture" in made.note
+        ):  # Neo shows FLUX.2 Klein the init picture beside the noise
+            assert difference(made.image, ordinary.image) == 0
+            continue
         assert made.note == ""
         assert set(made.ours) == OURS
         assert difference(made.image, ordinary.image) > DIFFERENT / 2

@@ -7,12 +7,15 @@ import torch
 from pocket_webui.model.diffusion import scaled_linear_alphas_cumprod, without_terminal_signal
 from pocket_webui.model.eight_bit import packed, unpacked
 from training.bands import bands
+from training.config import trained_config
 from training.muon import Muon, orthogonalise
 from training.pictures import CHUNK, Pictures, fill
 from training.schedule import alphas_cumprod, noised, weight
 from training.vae import loss_of
 from world.data import sample
 from world.scene import draw
+
+PARAMS = trained_config()["model"]["params"]
 
 
 def test_the_schedule_ends_without_signal_and_begins_as_stable_diffusions():
@@ -21,14 +24,14 @@ def test_the_schedule_ends_without_signal_and_begins_as_stable_diffusions():
     assert found[0] == pytest.approx(float(usual[0]), rel=1e-6)
     assert found[-1] < 1e-7
     assert bool((found.diff() < 0).all())
-    assert torch.equal(found, alphas_cumprod())
+    assert torch.equal(found, alphas_cumprod(PARAMS))
 
 
 def test_x0_and_noise_come_back_from_the_velocity():
     x0, noise, at = (
         torch.randn(3, 4, 2, 2),
         torch.randn(3, 4, 2, 2),
-        alphas_cumprod()[[0, 400, 999]].view(-1, 1, 1, 1),
+        alphas_cumprod(PARAMS)[[0, 400, 999]].view(-1, 1, 1, 1),
     )
     x, velocity = noised(x0, noise, at)
     torch.testing.assert_close(at.sqrt() * x - (1 - at).sqrt() * velocity, x0, atol=1e-5, rtol=1e-5)

@@ -7,7 +7,7 @@ ldm_patched/ldm/modules/attention.py).
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from scalediff.attention.rule import BackendChoice
 from scalediff.attention.windows import neighborhood_attention
 from scalediff.hosts.patcher.kernel import Place, chosen_attend, is_exact, late_kernel
-from scalediff.method.geometry import Cells, offsets_of_rows
+from scalediff.method.geometry import Cells, Offset, offsets_of_rows
 from scalediff.models.inspection import ModelMap, layer_window
 from scalediff.models.windowed_unet import Shift
 
@@ -99,10 +99,9 @@ class PatcherWindows:
         window = self._windows[index]
         if grid[0] <= window[0] and grid[1] <= window[1]:
             return self._kernel(q, k, v, heads)
-        batch = q.shape[0]
-        offset = [(0, 0)] * batch
+        offset: Offset | Sequence[Offset] = (0, 0)
         if self._shift is not None:
-            offset = offsets_of_rows(self._shift(index), batch, grid=grid, window=window)
+            offset = offsets_of_rows(self._shift(index), q.shape[0], grid=grid, window=window)
         q, k, v = (t.unflatten(2, (heads, -1)).transpose(1, 2) for t in (q, k, v))
         out = neighborhood_attention(
             q, k, v, grid, window, offset=offset, attend=chosen_attend(self._place), room=self._room,
