@@ -9,7 +9,7 @@ import torch
 from benchmarks.quality.run import _stages_kept
 
 
-def test_stages_are_kept_by_what_takes_the_place_of_save_stage() -> None:
+def test_stages_are_kept_by_what_takes_the_place_of_save_stage(booted) -> None:
     from scalediff.hosts.webui import host, pictures
 
     stages: list = []
