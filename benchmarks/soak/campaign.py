@@ -66,9 +66,13 @@ class Campaign:
             self.pocket.unload()
             self.memory.append({"process": self.process, "job": self.jobs, **state.memory()})
         self.pocket.use(setup)
-        self.pocket.modules.sd_models.reload_model_weights()  # a job may have left its refiner
+        self._first_model()
         if setup not in self.references:
             self.references[setup] = self._ordinary()
+
+    def _first_model(self) -> None:
+        """A job may have left its refiner, and the next one encodes its init image before it loads its own model."""
+        self.pocket.modules.sd_models.reload_model_weights()
 
     def go_on(self, report: dict[str, Any]) -> float:
         """Takes over what an earlier process has found; the seconds that it took."""
@@ -138,6 +142,7 @@ class Campaign:
 
     def _as_without_us(self, job: Job, processed: Any, randoms: dict[str, Any]) -> list[str]:
         """A refused or disabled job is the job without ScaleDiff, but for the note."""
+        self._first_model()
         p = self._job(job, None)
         state.seed_all(job.number)
         with disturbed(self.pocket, replace(job, disturbance=_kept(job)), p):
@@ -149,6 +154,7 @@ class Campaign:
 
     def _again(self, job: Job, processed: Any, randoms: dict[str, Any]) -> list[str]:
         """The same job undisturbed makes the same bits."""
+        self._first_model()
         p = self._job(job, job.values)
         state.seed_all(job.number)
         again = self.pocket.run(p)
@@ -169,6 +175,7 @@ class Campaign:
 
     def _ended(self, job: Job, p: Any) -> Any:
         """The result of a job, or the name of the exception that it ended with."""
+        self._first_model()
         state.seed_all(job.number)
         try:
             return self.pocket.run(p)
@@ -198,6 +205,7 @@ class Campaign:
 
     def _fails_without_us(self, job: Job, error: BaseException) -> bool:
         """Whether the host's own job ends in the same way."""
+        self._first_model()
         try:
             self.pocket.run(self._job(job, None))
         except BaseException as other:

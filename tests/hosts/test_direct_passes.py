@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from test_refused_jobs import assert_as_without_us
 
 import scalediff.models.windowed_unet
 from scalediff.page import xyz
@@ -194,6 +195,55 @@ def test_a_compiled_unet(host, monkeypatch):
     monkeypatch.setattr(sd_unet, "current_unet", engine)
     monkeypatch.setattr(sd_unet, "apply_unet", lambda option=None: None)
     assert "compiled UNet" in refused(host, DIRECT, width=128)
+
+
+def an_engine(host):
+    engine = SimpleNamespace(option=SimpleNamespace(label="TensorRT"), deactivate=lambda: None)
+    real = type(host.model.model.diffusion_model).forward
+    engine.forward = lambda *args, **kwargs: real(host.model.model.diffusion_model, *args, **kwargs)
+    return engine
+
+
+@pytest.mark.parametrize("kind", ["txt2img", "hires", "img2img"])
+@pytest.mark.parametrize("late", [True, False], ids=["switched on by the host", "known before"])
+def test_a_compiled_unet_takes_the_canvas_of_a_target_back(host, monkeypatch, kind, late):
+    """The canvas that only the target had set would be one global pass: the job is made at its own size."""
+    from modules import sd_unet
+
+    monkeypatch.setattr(sd_unet, "apply_unet", lambda option=None: None)
+    if late:
+        monkeypatch.setattr(sd_unet, "get_unet_option", lambda: None, raising=False)
+    else:
+        monkeypatch.setattr(sd_unet, "get_unet_option", lambda: an_engine(host), raising=False)
+    monkeypatch.setattr(sd_unet, "current_unet", an_engine(host))
+    values = {**DIRECT, "target": "3x"}
+    if kind == "img2img":
+        p = host.img2img(values, init_images=[picture()], width=64, height=64, steps=3)
+    else:
+        same = {"prompt": "a red ball", "hr_prompt": "a red ball", "hr_negative_prompt": "blurry"}
+        p = host.txt2img(values, steps=3, enable_hr=kind == "hires", negative_prompt="blurry", **same)
+    comment = assert_as_without_us(host, p)
+    assert "compiled UNet" in comment
+
+
+def test_interrupted_before_the_second_pass(host, monkeypatch):
+    real = scalediff.models.windowed_unet.neighborhood_attention
+
+    def pressed(*args, **kwargs):
+        host.shared.state.interrupted = True
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(scalediff.models.windowed_unet, "neighborhood_attention", pressed)
+    p = host.txt2img(DIRECT, width=128, height=64, steps=3, hr_upscaler="Latent")
+    try:
+        processed = host.run(p)
+    finally:
+        host.shared.state.interrupted = False
+    assert processed.pixels[0].shape == (64, 128, 3)
+    text = processed.infotexts[0]
+    assert "ScaleDiff mode: Direct" in text
+    assert "ScaleDiff was stopped before the second pass: the picture is 128x64." in text
+    assert "Hires" not in text
 
 
 def test_attention_that_cannot_be_windowed_is_said(host, monkeypatch):

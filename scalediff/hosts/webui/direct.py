@@ -2,18 +2,24 @@
 
 The windows are put on when the host calls its sampler and taken off when that returns: hosts with a patcher
 make the model's options anew right before, other scripts add theirs then, and a second pass may use another
-model.
+model. What speaks against the whole job then, such as an engine in the place of the network, speaks against a canvas
+that only our target had set, too: the host prepares its own size and samples that.
 """
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from modules import shared
+
+from scalediff.hosts.webui import outcome
 from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size
 from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.hosts.webui.latents import LatentForm
 from scalediff.hosts.webui.notes import refuse
 from scalediff.hosts.webui.replace import original, replace, restore
+from scalediff.hosts.webui.target import start_over
 from scalediff.hosts.webui.times import measure
 from scalediff.method.geometry import PixelSize
 from scalediff.settings import infotext
@@ -28,11 +34,14 @@ SAMPLER_METHODS = ("sample", "sample_img2img")
 def why_not(p: Any, record: JobRecord) -> str | None:
     """Why the job is not sampled in windows, as far as it is clear before it has begun."""
     # the size and the model of a second pass are not known yet
-    return None if _has_second_pass(p) else _why_not(p, record, (p.width, p.height))
+    if _has_second_pass(p):
+        return why_not_engine(begun=False)
+    return why_not_engine(begun=False) or _why_not(p, record, (p.width, p.height))
 
 
 def install(p: Any, record: JobRecord) -> None:
     """Keep merged tokens out of this job, where there is no reason `why_not`."""
+    record.random_state = torch.random.get_rng_state()
     replace(p, "get_token_merging_ratio", lambda for_hr=False: 0.0)
 
 
@@ -62,9 +71,13 @@ def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[
     """One call of the host's sampler for a latent of `shape`, (B, C, ..., h, w), in windows where they apply."""
     model_map = record.adapter.inspect(p.sd_model)
     canvas = (shape[-1] * model_map.cell, shape[-2] * model_map.cell)
-    reason = why_not_engine() or _why_not(p, record, canvas) or LatentForm.of(model_map).why_not(shape)
+    whole = why_not_engine() or _why_not_job(p, record)
+    reason = whole or _why_not(p, record, canvas) or LatentForm.of(model_map).why_not(shape)
     if reason is not None:
         _withdraw(p, reason)
+        alone = whole is not None or not _has_second_pass(p)
+        if alone and not getattr(p, "is_hr_pass", False) and start_over(p, record.random_state):
+            return _sampled_anew(p)
         return ordinary()
     plan = direct_plan(model_map.native_size, canvas, steps=p.steps, cell=model_map.cell)
     host = record.adapter(p, record.config, model_map, plan, sampler_name=p.sampler_name)
@@ -79,7 +92,27 @@ def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[
     else:  # without a reason: stopped before the first step
         found = "; ".join(sorted(host.fallbacks))
         _withdraw(p, f"no attention could be windowed ({found})" if found else "")
+    if shared.state.interrupted and _has_second_pass(p) and not p.is_hr_pass:
+        outcome.say_first_pass_alone(p, canvas)
     return result
+
+
+def _sampled_anew(p: Any) -> Any:
+    """The host's whole first pass of a job that has started over, inside of that with the canvas of our target.
+
+    All of it, because hosts and scripts prepare the model for a size on the way to the sampler.
+    """
+    second = p.__dict__.get("enable_hr")
+    try:
+        if second:
+            p.enable_hr = False  # the pass outside goes on with it
+        return p.sample(
+            conditioning=p.c, unconditional_conditioning=p.uc, seeds=p.seeds, subseeds=p.subseeds,
+            subseed_strength=p.subseed_strength, prompts=p.prompts,
+        )  # fmt: skip
+    finally:
+        if second:
+            p.enable_hr = second
 
 
 def _why_not(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
@@ -88,10 +121,15 @@ def _why_not(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
     native = model_map.native_size
     one_pass = direct_plan(native, canvas, steps=p.steps, cell=model_map.cell)
     return (
-        why_not_job(p, record.adapter, p.sampler_name, ())  # any steps: the host's own pass runs them
+        _why_not_job(p, record)
         or why_not_size(p, record.adapter, one_pass)
         or why_not_direct(native, one_pass, record.config)
     )
+
+
+def _why_not_job(p: Any, record: JobRecord) -> str | None:
+    """Whatever the canvas, and in any number of steps: the host's own pass runs them."""
+    return why_not_job(p, record.adapter, p.sampler_name, ())
 
 
 def _has_second_pass(p: Any) -> bool:

@@ -36,7 +36,8 @@ def open_gate(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
     reason = _open(host, record, latent)
     if reason:
         log.info("the subject gate stays open: %s", reason)
-        tell(host.p, f"ScaleDiff made the picture without the subject gate: {reason}.")
+        if not host.stopped():  # else it has not looked to the end
+            tell(host.p, f"ScaleDiff made the picture without the subject gate: {reason}.")
         for name in SETTINGS:
             record.mark_unused(name)
 

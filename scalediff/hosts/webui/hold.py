@@ -25,13 +25,15 @@ LOOK_TAU, LOOK_LAST, LOOK_STEPS = 700, 350, 4
 def hold_still(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
     """Find the subject in the base picture, `latent` [B, C, h, w], and hold it, or its ground, in the stages.
 
-    Where the prompt changes nothing the user is told, and the setting is taken out of the infotext.
+    Where the prompt changes nothing the user is told, and the setting is taken out of the infotext; as it is where the
+    user stopped the job meanwhile.
     """
     if record.config.hold == NOTHING:
         return
     mask = _mask(host, latent)
     if mask is None:
-        tell(host.p, "ScaleDiff held nothing: the prompt acts nowhere in particular.")
+        if not host.stopped():
+            tell(host.p, "ScaleDiff held nothing: the prompt acts nowhere in particular.")
         record.mark_unused("hold")
         return
     log.info("the subject covers %.0f %% of the picture", 100 * float(mask.mean()))
@@ -44,7 +46,10 @@ def hold_still(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
 
 
 def _mask(host: WebUIHost, latent: Tensor) -> Tensor | None:
-    """[B, 1, h, w]: from the x0 of the base picture with its prompts, and with empty ones, at the same noise."""
+    """[B, 1, h, w]: from the x0 of the base picture with its prompts, and with empty ones, at the same noise.
+
+    None where the prompt changes nothing, or the user stopped the job in one of the two.
+    """
     with_prompt = _predictions(host, latent)
     own = host.conditionings
     texts = texts_of(host.p, host.sampler_name)
@@ -54,6 +59,8 @@ def _mask(host: WebUIHost, latent: Tensor) -> Tensor | None:
         without = _predictions(host, latent)
     finally:
         host.conditionings = own
+    if host.stopped():
+        return None
     lowest = 0.999 * host.sigma(LOOK_LAST)
     looks = [
         (a - b, sigma)

@@ -38,7 +38,8 @@ class JobRecord:
     `adapter` is the host's class, whose objects run the passes. `entries` are the infotext keys and values that
     its pictures are to carry, `used` the names (`Param.attr`) of settings that a run has said to be used. `bar` is
     there once the host knows its sizes. `own_texts` are the prompts of the job, by their names on `p`, while those
-    of the stages are in their place. `kept` are its pictures on the way (`keep`), by number and name.
+    of the stages are in their place. `kept` are its pictures on the way (`keep`), by number and name. `random_state` is
+    torch's before the host prepared the job, where that may have to be done once more.
     """
 
     config: ScaleDiffConfig
@@ -48,6 +49,7 @@ class JobRecord:
     bar: ProgressBar | None = field(init=False, default=None)
     own_texts: dict[str, Any] = field(init=False, default_factory=dict)
     kept: dict[int, dict[str, Any]] = field(init=False, default_factory=dict)
+    random_state: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.entries = infotext.write(self.config)

@@ -41,6 +41,15 @@ def say_stopped(p: Any, plan: StagePlan, finished: int) -> None:
     tell(p, f"ScaleDiff was stopped {place}: the picture is {size[0]}x{size[1]}.")
 
 
+def say_first_pass_alone(p: Any, size: PixelSize) -> None:
+    """The user stopped the job in the host's first pass, of `size`: note, comment and infotext say so."""
+    parameters = p.extra_generation_params
+    gone = [TARGET, *keys_of_second_pass(parameters)]
+    setattr(p, ATTRIBUTE, {key: parameters.get(key) for key in gone})
+    _put_back(parameters, dict.fromkeys(gone))
+    tell(p, f"ScaleDiff was stopped before the second pass: the picture is {size[0]}x{size[1]}.")
+
+
 def keys_of_second_pass(parameters: dict[str, Any]) -> list[str]:
     """The host's keys among `parameters` that a job without a second pass does not have."""
     return [key for key in parameters if key.startswith(SECOND_PASS) or key == STRENGTH]

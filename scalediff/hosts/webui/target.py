@@ -112,10 +112,10 @@ def leave_second_pass(p: Any) -> bool:
 
 
 def start_over(p: Any, random_state: Tensor) -> bool:
-    """img2img is refused after the host has prepared it for the target: prepare it for the tab's own size.
+    """The job is refused after the host has prepared it for the target: prepare it for the tab's own size.
 
     Whether that was necessary; then `p.c` and `p.uc` are new, too. `random_state` is torch's from before: the host
-    draws from it when it encodes the init image.
+    draws from it when it encodes an init image.
     """
     if not {"width", "height"} & changes.take_back(p):
         return False
