@@ -48,7 +48,7 @@ def number(kind: Callable[[str], float], low: float, high: float) -> Callable[[s
             value = float("nan")
         if not low <= value <= high:
             noun = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} must be {noun} from {low:g} to {high:g}")
+            raise argparse.ArgumentTypeError(f"{text!r} must be {noun} from {low:.15g} to {high:.15g}")
         return value
 
     return parse

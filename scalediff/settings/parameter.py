@@ -67,7 +67,7 @@ class Param:
         if self.kind is str:
             return f"empty or a text of up to {self.longest} characters"
         noun = "a whole number" if self.kind is int else "a number"
-        return f"{noun} from {self.minimum:g} to {self.maximum:g}"
+        return f"{noun} from {self.minimum:.15g} to {self.maximum:.15g}"
 
     def parse(self, value: Any) -> Value:
         """An untyped value as this setting's type; ValueError names label, value and range."""

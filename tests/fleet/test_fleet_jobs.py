@@ -67,6 +67,7 @@ def test_other_scripts_stay_beside_ours() -> None:
         ({"promt": "x"}, "field 'promt' is not a field of a job; did you mean prompt?"),
         ({"prompt": "x", "steps": 0}, "steps must be a whole number from 1 to 1000, got 0"),
         ({"prompt": "x", "steps": "many"}, "steps must be a whole number from 1 to 1000, got 'many'"),
+        ({"prompt": "x", "seed": 2**32}, "seed must be a whole number from -1 to 4294967295, got 4294967296"),
         ({"prompt": "x", "batch_size": 2}, "batch_size must be a whole number from 1 to 1, got 2"),
         (
             {"prompt": "x", "scalediff": {"tau": 0}},

@@ -43,6 +43,7 @@ def test_size_is_a_side_or_width_by_height(text: str, expected: tuple[int, int])
         (["--hires", "many"], "must be a number"),
         (["--steps", "2.5"], "must be a whole number"),
         (["--tau", "1000"], "whole number from 1 to 999"),
+        (["--seed", "4294967296"], "whole number from -1 to 4294967295"),
         (["--structure-strength", "nan"], "number from 0 to 1"),
         (["--colour", "red"], "unrecognized arguments"),
     ],
