@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -29,14 +32,17 @@ def joined(address: str | None, makers: int = 2) -> Iterator[None]:
         return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray")
+    own = None
     if address is None:
-        _start(makers)
+        own = _start(makers)
     else:
         _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+        if own is not None and sys.exc_info()[0] is None:  # else its logs may tell why
+            shutil.rmtree(own, ignore_errors=True)
 
 
 def _join(address: str) -> None:
@@ -61,10 +67,10 @@ def _join(address: str) -> None:
         ) from None
 
 
-def _start(makers: int, tries: int = 4) -> None:
-    """Ray gives its own processes 30 s to start, which on a busy machine is not always enough."""
+def _start(makers: int, tries: int = 4) -> str:
+    """The folder of Ray's logs. Ray gives its processes 30 s to start, not always enough on a busy machine."""
     try:
-        ray.init(
+        started: Any = ray.init(
             num_cpus=CPUS + makers,  # so many processes it starts at once without a warning
             include_dashboard=False,
             object_store_memory=STORE_BYTES,
@@ -75,4 +81,5 @@ def _start(makers: int, tries: int = 4) -> None:
         ray.shutdown()
         if "timed out during startup" not in str(error) or tries == 1:
             raise
-        _start(makers, tries - 1)
+        return _start(makers, tries - 1)
+    return str(started.address_info["session_dir"])

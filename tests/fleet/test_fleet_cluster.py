@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,19 +26,26 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(("failures", "begun"), [(0, 1), (2, 3)])
-def test_a_busy_machine_is_asked_again(monkeypatch: pytest.MonkeyPatch, failures: int, begun: int) -> None:
+def test_a_busy_machine_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failures: int, begun: int
+) -> None:
     calls: list[dict[str, Any]] = []
+    logs = tmp_path / "session"
+    logs.mkdir()
 
-    def init(**options: Any) -> None:
+    def init(**options: Any) -> SimpleNamespace:
         calls.append(options)
         if len(calls) <= failures:
             raise Exception("The current node timed out during startup. ...")
+        return SimpleNamespace(address_info={"session_dir": str(logs)})
 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with cluster.joined(None, 5):
         assert len(calls) == begun
+        assert logs.is_dir()
+    assert not logs.exists()  # a run leaves nothing behind
     assert {call["num_cpus"] for call in calls} == {7}
     assert not any(call["include_dashboard"] for call in calls)
 
@@ -54,6 +62,16 @@ def test_other_errors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         cluster.joined("auto"),
     ):
         pass
+
+
+def test_ray_is_not_started_by_whoever_asks_after_its_end() -> None:
+    """Ray would start itself at the first question, such as that of a display's thread while a run ends."""
+    code = "import fleet.cluster, ray; ray.put(1)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "Ray has not been started yet" in ended.stderr
 
 
 def test_no_cluster_there_is_said_at_once() -> None:
