@@ -111,3 +111,18 @@ def test_stopped_while_looking(
     assert "held nothing" not in processed.comments
     assert "without the subject gate" not in processed.comments
     assert not {"ScaleDiff hold", "ScaleDiff subject gate"} & set(processed.infotexts[0].split(", "))
+
+
+def test_the_hosts_scripts_reloaded_while_looking(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from scalediff.hosts.webui import hold
+
+    real, calls = hold._predictions, []
+
+    def cut(*args: Any) -> Any:
+        calls.append(1)
+        return real(*args)[len(calls) == 1 :]  # the callbacks went with the scripts
+
+    monkeypatch.setattr(hold, "_predictions", cut)
+    processed = run(host, hold="Subject")
+    assert processed.pixels[0].shape == (128, 128, 3)
+    assert "held nothing" in processed.comments

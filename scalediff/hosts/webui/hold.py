@@ -33,7 +33,7 @@ def hold_still(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
     mask = _mask(host, latent)
     if mask is None:
         if not host.stopped():
-            tell(host.p, "ScaleDiff held nothing: the prompt acts nowhere in particular.")
+            tell(host.p, "ScaleDiff held nothing: no place was found where the prompt acts.")
         record.mark_unused("hold")
         return
     log.info("the subject covers %.0f %% of the picture", 100 * float(mask.mean()))
@@ -48,7 +48,8 @@ def hold_still(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
 def _mask(host: WebUIHost, latent: Tensor) -> Tensor | None:
     """[B, 1, h, w]: from the x0 of the base picture with its prompts, and with empty ones, at the same noise.
 
-    None where the prompt changes nothing, or the user stopped the job in one of the two.
+    None where the prompt changes nothing, the user stopped the job in one of the two, or the host took our callbacks
+    away meanwhile (Reload UI).
     """
     with_prompt = _predictions(host, latent)
     own = host.conditionings
@@ -59,7 +60,7 @@ def _mask(host: WebUIHost, latent: Tensor) -> Tensor | None:
         without = _predictions(host, latent)
     finally:
         host.conditionings = own
-    if host.stopped():
+    if host.stopped() or len(with_prompt) != len(without):
         return None
     lowest = 0.999 * host.sigma(LOOK_LAST)
     looks = [
