@@ -34,7 +34,6 @@ PAPER: dict[str, Any] = {
     "window_multiple": 1.0,
     "negative_share": 1.0,
     "feature_reuse": 1,
-    "subject_gate": 0.0,
     "keep_colours": False,
     "last_step_cut": 0,
 }
@@ -242,9 +241,7 @@ METHODS: tuple[Method, ...] = (
     _preset("Detail"),
     _preset("Balanced"),
     _preset("Faithful"),
-    _paper("gate", "subject gate 1", subject_gate=1.0),
     _grounds("prompt", "stage prompt without subject"),
-    _paper("free_gate", "tau 700, subject gate 1", **FREE, subject_gate=1.0),
     _grounds("free_prompt", "tau 700, stage prompt without subject", **FREE),
     Method(
         "free_close",

@@ -78,12 +78,12 @@ FREEDOM = Table(
     ("paper", "tau_700", *_FREE),
     reference="tau_700",
     note="Objects repeat here, so there is something to remove. A prompt for the stages is the host's Hires prompt, in "
-    "img2img a setting of ours; the window multiple is a setting; the subject gate is in the API and the X/Y/Z plot "
-    "alone, and the pooled canvas in this benchmark alone. None of them is on by default.",
+    "img2img a setting of ours; the window multiple is a setting; *Hold* is in the API and the X/Y/Z plot alone, and "
+    "the pooled canvas in this benchmark alone. None of them is on by default.",
 )
 CAREFUL = Table(
     "Against repetition, at the published tau",
-    ("paper", "gate", "prompt", "window_2"),
+    ("paper", "prompt", "window_2"),
     note="One change each to the paper's recipe, which hardly repeats anything here: what the options cost.",
 )
 CHEAPER = Table(
@@ -91,7 +91,7 @@ CHEAPER = Table(
     ("paper", "negative_0.5", "reuse_2", "steps_8_4", "steps_4_4", "savings", "cut_1", "fp32"),
     note="One change each to the paper's recipe.",
 )
-_ELSEWHERE = {*_SHOWN, *_FREE, "gate", "prompt", *CHEAPER.methods}
+_ELSEWHERE = {*_SHOWN, *_FREE, "prompt", *CHEAPER.methods}
 OPTIONS = Table(
     "Windows, random shift, cut-offs and tau of each stage",
     ("paper", *(method.key for method in METHODS if method.key not in _ELSEWHERE)),

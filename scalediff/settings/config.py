@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from scalediff.settings.parameter import shown
-from scalediff.settings.table import BY_PRESET, DEFAULTS, PARAMS
+from scalediff.settings.table import BY_PRESET, DEFAULTS, PARAMS, RETIRED
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,6 @@ class ScaleDiffConfig:
     vae_tiling: str = DEFAULTS["vae_tiling"]
     negative_share: float = DEFAULTS["negative_share"]
     feature_reuse: int = DEFAULTS["feature_reuse"]
-    subject_gate: float = DEFAULTS["subject_gate"]
-    gate_subject: str = DEFAULTS["gate_subject"]
     target: str = DEFAULTS["target"]
     keep_colours: bool = DEFAULTS["keep_colours"]
     last_step_cut: int = DEFAULTS["last_step_cut"]
@@ -56,6 +54,7 @@ class ScaleDiffConfig:
         allowed range, or the unknown name.
         """
         named = values if isinstance(values, Mapping) else _by_name(values)
+        named = {key: value for key, value in named.items() if key not in RETIRED}
         unknown = [key for key in named if key not in DEFAULTS]
         if unknown:
             names = ", ".join(shown(key) for key in unknown[:5])

@@ -247,32 +247,6 @@ PARAMS: tuple[Param, ...] = (
         help="Compute the coarse half of a UNet in every n-th step only and reuse it in between. 1: in every step.",
     ),
     Param(
-        attr="subject_gate",
-        label="Subject gate",
-        infotext_key="ScaleDiff subject gate",
-        kind=float,
-        default=0.0,
-        minimum=0.0,
-        maximum=1.0,
-        step=0.1,
-        tabs=(),
-        modes=(STAGED,),
-        group=LOOK,
-        help="Keep the subject's words away from where the first picture does not show it. 0: off.",
-    ),
-    Param(
-        attr="gate_subject",
-        label="Subject of the gate",
-        infotext_key="ScaleDiff gate subject",
-        kind=str,
-        default="",
-        tabs=(),
-        modes=(STAGED,),
-        group=LOOK,
-        help="The words of the prompt that name it, with commas between. Empty: the first phrase of the prompt, up to "
-        "a comma or a preposition.",
-    ),
-    Param(
         attr="target",
         label="Target size",
         infotext_key="ScaleDiff target",
@@ -340,5 +314,8 @@ PARAMS: tuple[Param, ...] = (
 
 BY_PRESET = tuple(param.attr for param in PARAMS if param.by_preset)
 NONE_BY_HAND = "none"  # in `by_hand`: the page leaves everything in BY_PRESET to the preset
+
+# Settings that there were once: a request, list or preset that still names one is read as if it did not.
+RETIRED = frozenset({"subject_gate", "gate_subject"})
 
 DEFAULTS: dict[str, Any] = {param.attr: param.default for param in PARAMS}

@@ -34,8 +34,6 @@ OTHER = {
     "vae_tiling": "on",
     "negative_share": 0.5,
     "feature_reuse": 2,
-    "subject_gate": 0.7,
-    "gate_subject": "red ball",
     "target": "4x",
     "keep_colours": "False",
     "last_step_cut": 2,

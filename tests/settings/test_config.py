@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scalediff.settings import infotext
 from scalediff.settings.config import ScaleDiffConfig
 from scalediff.settings.parameter import MOST_ENTRIES, Param
-from scalediff.settings.table import PARAMS
+from scalediff.settings.table import DEFAULTS, PARAMS, RETIRED
 
 # What A1111 accepts as a key of its infotext
 SIDES = st.integers(64, 32768)
@@ -72,8 +72,6 @@ def test_the_defaults_are_the_papers_but_for_the_colours() -> None:
         "vae_tiling": "Auto",
         "negative_share": 1.0,
         "feature_reuse": 1,
-        "subject_gate": 0.0,
-        "gate_subject": "",
         "target": "Auto",
         "keep_colours": True,
         "last_step_cut": 0,
@@ -170,7 +168,6 @@ def test_untyped_values(values: object, expected: dict) -> None:
         ({"stage_steps": "5 %"}, "or shares such as 50% .*'5 %'"),
         ({"stage_tau": 400}, "got 400"),
         ({"upscale_prompt": "a \ud83d"}, r"Prompt of the stages must be .*, got 'a .ud83d'"),
-        ({"gate_subject": "\udc00"}, "Subject of the gate must be"),
         ({"preset": "\ud800"}, "Preset must be one of"),
         ({"\ud800": 1}, "unknown ScaleDiff setting '.ud800'"),
         ({"stage_tau": [400]}, "got .400."),
@@ -245,3 +242,12 @@ def test_infotext_of_a_foreign_picture_is_off() -> None:
 def test_broken_infotext_is_refused() -> None:
     with pytest.raises(ValueError, match="from 1 to 999, got 'many'"):
         infotext.read({"ScaleDiff": "True", "ScaleDiff tau": "many"})
+
+
+def test_settings_that_are_no_more_are_passed_over() -> None:
+    """Old requests, presets and pictures name them; a value that never was allowed is none of our business either."""
+    old = {"enabled": True, "tau": 300, "subject_gate": 0.5, "gate_subject": "\ud800"}
+    assert ScaleDiffConfig.from_values(old) == ScaleDiffConfig.from_values({"enabled": True, "tau": 300})
+    assert RETIRED.isdisjoint(DEFAULTS)
+    picture = {"ScaleDiff": "True", "ScaleDiff tau": "300", "ScaleDiff subject gate": "0.5"}
+    assert infotext.read(picture).tau == 300

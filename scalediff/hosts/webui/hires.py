@@ -22,7 +22,6 @@ from scalediff.hosts.webui.checks import (
 )
 from scalediff.hosts.webui.conditioning import Conditioning, stage_conditionings
 from scalediff.hosts.webui.first_pass import picture_of, size_of
-from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.hold import hold_still
 from scalediff.hosts.webui.host import WebUIHost
 from scalediff.hosts.webui.job_record import JobRecord
@@ -182,7 +181,6 @@ def _stages(
         upscaler=p.hr_upscaler if p.latent_scale_mode is None else None,
     )
     latent, rgb = _on_device(host, samples, rgb)
-    open_gate(host, record, latent)
     hold_still(host, record, latent)
     return passes.run(p, record, host, latent, rgb)
 

@@ -7,7 +7,7 @@ what has to be prepared before the sampler is called.
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -89,8 +89,6 @@ class WebUIHost(ABC):
         self.callbacks = GuidanceCallbacks(
             p, self.rows, shows_eps=self.eps_from_timestep_samplers, form=self.form
         )
-        # what a stage does to the cross-attention of the model, set by `gate`
-        self.gated: Callable[[Stage], AbstractContextManager[None]] = lambda stage: nullcontext()
         # what a stage's guidance is wrapped in beside its reference, set by `hold`
         self.held: Callable[[Stage, Tensor, Guidance], Guidance] = lambda stage, reference, guidance: guidance
         self._text, self._stage = "", 0
@@ -291,7 +289,6 @@ class WebUIHost(ABC):
             # windows after the scripts: whatever those put on the attention lies below ours
             with (
                 self.windows(stage),
-                self.gated(stage),
                 self.savings(stage, sampler, values) as reuse,
                 self.callbacks.using(self.held(stage, reference, guidance)),
                 exact_schedule(sampler, p, values) as steps,

@@ -20,7 +20,6 @@ from scalediff.hosts.webui.checks import (
     why_not_size,
 )
 from scalediff.hosts.webui.conditioning import stage_conditionings
-from scalediff.hosts.webui.gate import open_gate
 from scalediff.hosts.webui.hold import hold_still
 from scalediff.hosts.webui.job_record import JobRecord
 from scalediff.hosts.webui.notes import refuse
@@ -150,7 +149,6 @@ def _enlarge(p: Any, record: JobRecord, conditioning: Any, unconditional: Any) -
         shared.device
     )
     latent = host.encode_images(rgb, -1)
-    open_gate(host, record, latent)
     hold_still(host, record, latent)
     result = passes.run(p, record, host, latent, rgb)
     devices.torch_gc()

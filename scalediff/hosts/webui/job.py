@@ -11,7 +11,7 @@
    `conditioning` of each stage, and hands a `host` adapter to `method.cascade.run` (`passes.run`).
 5. The cascade asks the adapter, stage by stage, to decode, enlarge, encode (`vae`, `pictures`) and denoise:
    the host's own sampler from an exact noise level (`sampling`), windows on the attention (`a1111`, `patcher`),
-   structure guidance in its callbacks (`guidance`), a `gate` on the text, hints of ControlNet's (`control`).
+   structure guidance in its callbacks (`guidance`), around which `hold` lies, hints of ControlNet's (`control`).
 6. `process_before_every_sampling`: in Direct mode windows go round the host's own pass; elsewhere it is timed.
 7. The finished latent is decoded (`vae.decode_final`), infotext says what took effect, or of which stage the picture
    is after an interrupt (`outcome`); `finish` gives `p` back.

@@ -1,8 +1,5 @@
 """The last steps of the base picture once more, to see where its subject is."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 from modules import shared
 from torch import Tensor
 
@@ -18,19 +15,16 @@ def look_at_base(
     tau: int,
     steps: int,
     guidance: Guidance,
-    inside: Callable[[Stage], AbstractContextManager[None]] | None = None,
 ) -> None:
     """Noise the base picture, `latent` [B, C, h, w], to sigma(tau) and denoise it in `steps`, shown to `guidance`.
 
-    It is sampled with what the first stage is sampled with. `inside` lies around the model, as `host.gated` does in a
-    stage. The result is thrown away.
+    It is sampled with what the first stage is sampled with. The result is thrown away.
     """
     shared.state.textinfo = "ScaleDiff: looking for the subject"
     height, width = latent.shape[-2:]
-    gated, held = host.gated, host.held
-    host.gated, host.held = inside or gated, (lambda stage, reference, guided: guided)
+    held, host.held = host.held, (lambda stage, reference, guided: guided)
     try:
         with host.installed():
             host.denoise(latent, Stage(0, host.plan.base, (height, width), tau, steps), guidance)
     finally:
-        host.gated, host.held = gated, held
+        host.held = held

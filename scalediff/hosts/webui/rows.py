@@ -58,14 +58,6 @@ class BatchRows:
         self._next += count
         self.calls += 1
 
-    def prompts_of_call(self, count: int) -> list[int | None]:
-        """As `images_of_call`, with None for rows of the negative prompt and where nobody announced the rows."""
-        first = self._next - count
-        if first < 0 or len(self._current) != count:
-            return [None] * count
-        prompts = len(self._rows) - self.batch
-        return [image if first + i < prompts else None for i, image in enumerate(self._current)]
-
     def images_of_call(self, count: int) -> list[int]:
         """The image of each of the `count` rows of the UNet call that runs now."""
         if len(self._current) == count:
