@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from webui_client import BASE, Answer, Webui, difference, scalediff, to_base64
 
-DIFFERENT = 0.5  # grey levels, as in test_contract_hires
+DIFFERENT = 0.05  # grey levels: a network of random weights attends evenly (0.2 with ERNIE)
+VISIBLE = 0.5  # another batch size rounds differently, by less
 OURS = {"ScaleDiff", "ScaleDiff mode"}
 
 
@@ -67,7 +68,7 @@ def test_each_image_of_a_batch_equals_its_seed_alone(webui: Webui, panorama: dic
     assert len(together.images) == 4
     for index in (0, 3):
         alone = webui.txt2img(**request, seed=together.info["all_seeds"][index])
-        assert difference(together.images[index], alone.image) < DIFFERENT
+        assert difference(together.images[index], alone.image) < VISIBLE
 
 
 def test_a_native_canvas_is_left_alone_with_a_note(webui: Webui) -> None:

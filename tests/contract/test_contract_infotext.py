@@ -89,6 +89,7 @@ def test_the_keys_of_both_passes_make_the_picture_again(webui: Webui) -> None:
     needed = ("hr_upscaler", "denoising_strength", *chosen)
     assert not [name for name in needed if name not in read]
     said = {name: value for name, value in read.items() if not str(value).startswith("Use same")}
+    said["cfg_scale"] = webui.defaults["cfg_scale"]  # Neo reads 1 wherever a Distilled CFG Scale stands
     forced = {"enable_hr": True, "hr_additional_modules": webui.hires_fields.get("hr_additional_modules")}
     again = webui.generate(
         "txt2img", {**said, **forced, "save_images": False, "alwayson_scripts": scalediff()}
