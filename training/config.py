@@ -82,12 +82,12 @@ def trained_config(scale_factor: float = 1.0) -> dict[str, Any]:
     return config
 
 
-def continued(params: Mapping[str, Any]) -> dict[str, Any]:
-    """What `--from` makes of a model with this description: its own widths, v, zero terminal SNR, `BLOCKS`."""
+def continued(params: Mapping[str, Any], *, blocks: int = BLOCKS) -> dict[str, Any]:
+    """What `--from` makes of a model with these parameters: its own widths, v, zero terminal SNR, at least `blocks`."""
     own = copy.deepcopy(dict(params))
     own.update(parameterization="v", zero_terminal_snr=True)
     ddconfig = own["first_stage_config"]["params"]["ddconfig"]
-    ddconfig["num_res_blocks"] = max(BLOCKS, ddconfig["num_res_blocks"])
+    ddconfig["num_res_blocks"] = max(blocks, ddconfig["num_res_blocks"])
     return described(own)
 
 

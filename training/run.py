@@ -75,7 +75,8 @@ def _rank(rank: int, ranks: int, job: Job, begun: float) -> None:
     torch.backends.cudnn.benchmark = True
     pictures = Pictures(job.state, job.pictures)
     pictures.wait(FIRST)
-    start = None if job.start is None else Start(job.start)
+    larger = job.trains("vae") or (job.state / "vae.pt").exists()  # else the autoencoder stays as it is
+    start = None if job.start is None else Start(job.start, larger=larger)
     params = config.trained_config()["model"]["params"] if start is None else start.params
     autoencoder = vae.build(params, job.device) if start is None else start.autoencoder(job.device)
     coder = vae.loop(autoencoder, job.state, rank, ranks)

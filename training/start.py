@@ -17,17 +17,17 @@ from training.vae import Autoencoder
 
 
 class Start:
-    """The checkpoint, and `params` of what is made of it: v-prediction, zero terminal SNR, a larger decoder."""
+    """The checkpoint, and `params` of what is made of it: v-prediction, zero terminal SNR, a larger decoder or not."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, *, larger: bool = True) -> None:
         """Raises what loading a checkpoint raises, where it or its yaml is missing or does not fit."""
         self.own = read_config(config_of(checkpoint))
         self.found = load_checkpoint(checkpoint)
-        self.params = config.continued(self.own)["model"]["params"]
+        self.params = config.continued(self.own, blocks=config.BLOCKS if larger else 0)["model"]["params"]
         self.scale = float(self.own["scale_factor"])
 
     def autoencoder(self, device: torch.device | str = "cpu") -> Autoencoder:
-        """The checkpoint's with the new blocks, computing what it did; the encoder, and so the latents, frozen.
+        """The checkpoint's with new blocks, if any, computing what it did; the encoder, and so the latents, frozen.
 
         A block of ldm's adds conv2(...) to its input: with that at zero a new one adds nothing.
         """

@@ -196,6 +196,29 @@ def test_one_network_after_the_other_from_a_checkpoint(checkpoint, tmp_path, few
     assert not torch.equal(new["decoder.conv_out.weight"], before["decoder.conv_out.weight"])
 
 
+def test_the_unet_alone_leaves_the_autoencoder_as_it_is(checkpoint, tmp_path, few):
+    run.train(
+        Job(
+            "cpu",
+            600.0,
+            tmp_path,
+            tmp_path / "state",
+            workers=1,
+            ranks=1,
+            steps=1,
+            start=checkpoint,
+            only="unet",
+        )
+    )
+    found, old = (
+        load_checkpoint(path).first_stage_model for path in (tmp_path / "pocket.safetensors", checkpoint)
+    )
+    assert len(found.decoder.up[0].block) == 1
+    assert found.state_dict().keys() == old.state_dict().keys()
+    for name, value in old.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+
+
 def test_wrong_arguments_are_named(capsys, tmp_path):
     for given, said in (
         (["--from", str(tmp_path / "none.safetensors")], "--from is"),
