@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.attention_levels import FULL_LEVELS, GPU_LEVELS, LEVELS, Level
 from benchmarks.attention_methods import METHODS, backend
 from benchmarks.live_bytes import peak_bytes
-from benchmarks.timing import default_device, machine, timed, write_json
+from benchmarks.timing import default_device, handed_over, machine, timed, write_json
 
 LEAST_ROUNDS, GLOBAL_ROUNDS = 3, 3
 AGAINST = ("floor", "gather", "slices", "global")
@@ -63,6 +63,7 @@ def measure(
                 raise
             failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     times, repeats = _in_turn(calls, seconds=seconds, device=device)
+    cuda = device.startswith("cuda")
     report = {
         "level": level.name,
         "shape": asdict(level),
@@ -71,6 +72,7 @@ def measure(
         "rounds": max(map(len, times.values()), default=0),
         "repeats": repeats,
         "seconds": times,
+        "handed_over": {name: handed_over(call, device) for name, call in calls.items()} if cuda else {},
         "extra_bytes": memory,
         "failed": failed,
     }

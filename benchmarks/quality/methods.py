@@ -34,6 +34,7 @@ PAPER: dict[str, Any] = {
     "window_multiple": 1.0,
     "negative_share": 1.0,
     "feature_reuse": 1,
+    "hold": "Nothing",
     "keep_colours": False,
     "last_step_cut": 0,
 }
@@ -242,6 +243,8 @@ METHODS: tuple[Method, ...] = (
     _preset("Balanced"),
     _preset("Faithful"),
     _grounds("prompt", "stage prompt without subject"),
+    _paper("free_hold", "tau 700, hold the subject", **FREE, hold="Subject"),
+    _paper("free_stages", "tau 700, then 600", **FREE, stage_tau="700 600"),
     _grounds("free_prompt", "tau 700, stage prompt without subject", **FREE),
     Method(
         "free_close",

@@ -162,7 +162,7 @@ def _stages_kept(stages: list[tuple[Image.Image, float]]) -> Iterator[None]:
     from scalediff.hosts.webui import host as webui
     from scalediff.hosts.webui.pictures import to_image
 
-    def keep(p: Any, rgb: torch.Tensor, finished: Any) -> None:
+    def keep(p: Any, rgb: torch.Tensor, plan: Any, finished: Any) -> None:
         stages.append((to_image(rgb[0]), time.process_time()))
 
     with _replaced(webui, "save_stage", keep):
