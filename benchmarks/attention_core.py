@@ -32,6 +32,7 @@ LEAST_ROUNDS, GLOBAL_ROUNDS = 3, 3
 AGAINST = ("floor", "gather", "slices", "global")
 # On a GPU: by each backend, and not twice by the plain loop
 GPU_AGAINST = ("floor", "kernel", "batched", "patches", "global", "gather")
+HANDED = ("ours", "global")  # of which is told what Python and the launches cost
 # GPU calls in a row that make up one time
 ENOUGH_SECONDS, MOST_REPEATS = 0.004, 40
 
@@ -72,7 +73,7 @@ def measure(
         "rounds": max(map(len, times.values()), default=0),
         "repeats": repeats,
         "seconds": times,
-        "handed_over": {name: handed_over(call, device) for name, call in calls.items()} if cuda else {},
+        "handed_over": {name: handed_over(calls[name], device) for name in HANDED if name in calls and cuda},
         "extra_bytes": memory,
         "failed": failed,
     }

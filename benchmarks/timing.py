@@ -71,7 +71,7 @@ def timed(call: Callable[[], Any], device: str, repeats: int = 1) -> float:
     return (now(device) - start) / repeats
 
 
-def handed_over(call: Callable[[], Any], device: str, *, rounds: int = 20, repeats: int = 5) -> float:
+def handed_over(call: Callable[[], Any], device: str, *, rounds: int = 6, repeats: int = 3) -> float:
     """Seconds of this processor until one call is under way: the least of `rounds`, each of a few in a row.
 
     On a GPU it ends before the work does, so it is what Python and the launches cost; on a CPU it is the work.
