@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from webui_client import BASE, TITLE, Answer, Webui, difference, scalediff
+from webui_client import BASE, PIXELS, TITLE, Answer, Webui, difference, scalediff
 
 from scalediff.settings.table import PARAMS
 
 DIFFERENT = 0.5  # grey levels: the least by which two pictures that should differ do so
 
 
-@pytest.mark.parametrize("upscaler", ["Latent", "Lanczos"])
+@pytest.mark.parametrize("upscaler", ["Latent", PIXELS])
 def test_twice_the_size_with_keys_in_the_infotext(webui: Webui, upscaler: str) -> None:
     made = webui.hires(hr_upscaler=upscaler, alwayson_scripts=scalediff())
     stock = webui.hires(hr_upscaler=upscaler)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from webui_client import BASE, Webui, scalediff
+from webui_client import BASE, PIXELS, Webui, scalediff
 
 SHAPES = {
     "wide 2x": {"width": BASE + 64, "height": BASE},
@@ -14,7 +14,7 @@ SHAPES = {
     "resize to width": {"hr_resize_x": 2 * BASE + 40},
     "resize with crop": {"hr_resize_x": 2 * BASE + 64, "hr_resize_y": 2 * BASE},
     "resize with odd crop": {"hr_resize_x": 2 * BASE + 24, "hr_resize_y": 2 * BASE - 40},
-    "pixel upscaler 1.5x": {"hr_scale": 1.5, "hr_upscaler": "Lanczos"},
+    "pixel upscaler 1.5x": {"hr_scale": 1.5, "hr_upscaler": PIXELS},
 }
 
 

@@ -18,6 +18,8 @@ NOTE = "ScaleDiff note"
 BASE = 128  # px: the pocket's native size, and small enough for a tiny model of another host on a CPU
 NO_FLOW = "does not work with flow models"  # how a sampler is refused
 TIMEOUT = 600
+PIXELS = "a pixel upscaler"
+PIXEL_UPSCALERS = ("Lanczos", "None")  # Forge Neo may have no other than "None", which resizes all the same
 
 DEFAULTS: dict[str, Any] = {
     "prompt": "a red circle on green grass",
@@ -106,7 +108,10 @@ class Webui:
         self.url = url
         self.needed = needed or {}
         self.defaults = {**DEFAULTS, **self.needed}
-        self.http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False)
+        # one connection a request: after an HTTP 500 hosts close theirs without a word
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self.http = httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False, limits=limits)
+        self.pixel_upscaler = next(name for name in PIXEL_UPSCALERS if name in self.names("upscalers"))
         chosen = {key: value for key, value in self.needed.items() if key in HIRES}
         self.hires_fields = {**HIRES, **self._demanded_by_forge(), **chosen}
 
@@ -135,7 +140,9 @@ class Webui:
         return self.generate("txt2img", {**self.defaults, **fields})
 
     def hires(self, **fields: Any) -> Answer:
-        """txt2img with Hires. fix on, to twice the size unless told otherwise."""
+        """txt2img with Hires. fix on, to twice the size unless told otherwise; PIXELS stands for what the host has."""
+        if fields.get("hr_upscaler") == PIXELS:
+            fields["hr_upscaler"] = self.pixel_upscaler
         return self.txt2img(**{**self.hires_fields, **fields})
 
     def img2img(self, init: np.ndarray, **fields: Any) -> Answer:
