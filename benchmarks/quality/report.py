@@ -7,12 +7,17 @@ from typing import Any
 from benchmarks.quality import validity_page
 from benchmarks.quality.cells import COLUMNS, cell, line, size
 from benchmarks.quality.findings import findings, orderings, valid
+from benchmarks.quality.run import checkpoint_digest
 
 INTRODUCTION = """# Quality on ground truth
 
 The pocket model draws a procedural world whose scenes can be rendered exactly at any size: the true distribution at 2x
 and 4x is known, and so is the number of objects: one. All methods enlarge the same native pictures ({native} px).
 Every number comes out of `benchmarks/results/quality.json`, which `make quality` writes.
+"""
+ANOTHER = """
+**All of this page belongs to an earlier checkpoint** (SHA-256 {of_results}...); the one that is committed now
+({committed}...) has yet to go through `make quality`. Nothing here mixes the two.
 """
 READING = """## How to read the tables
 
@@ -36,12 +41,21 @@ ALWAYS = ("repeated", "none", "drift", "agreement", "seconds")
 
 def render(summary: dict[str, Any], sheets: list[tuple[str, str]]) -> str:
     """Markdown of the whole page; `sheets` are (title, path relative to the page)."""
-    parts = [INTRODUCTION.format(**summary["job"]), findings(summary), validity_page.render(summary)]
+    parts = [INTRODUCTION.format(**summary["job"]), _other_checkpoint(summary)]
+    parts += [findings(summary), validity_page.render(summary)]
     parts += [_table(table, _deciding(summary, table)) for table in summary["tables"]]
     parts.append(_apart(summary))
     parts += [orderings(summary), _sheets(sheets), _detectors(summary)]
     parts += [READING.format(**summary["job"]), _state(summary)]
     return "\n".join(part for part in parts if part)
+
+
+def _other_checkpoint(summary: dict[str, Any]) -> str:
+    """A warning where the results belong to another checkpoint than the committed one; else nothing."""
+    committed, of_results = checkpoint_digest(), summary["checkpoint"]
+    if committed == of_results:
+        return ""
+    return ANOTHER.format(committed=committed, of_results=of_results)
 
 
 def _deciding(summary: dict[str, Any], table: dict[str, Any]) -> list[str]:

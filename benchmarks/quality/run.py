@@ -28,6 +28,7 @@ from world.captions import Caption, wide_captions
 LINES = "made.jsonl"
 FIRST_SEED = 1000
 REPOSITORY = Path(__file__).resolve().parents[2]
+CHECKPOINT = REPOSITORY / "pocket_webui" / "checkpoint" / "pocket.safetensors"
 _STATE: dict[str, Any] = {}  # of a worker process: its generator and the folder
 
 
@@ -46,9 +47,14 @@ def code_digest() -> str:
     """Short digest of the method's sources and of the checkpoint: what a finished picture belongs to."""
     found = hashlib.sha256()
     sources = sorted((REPOSITORY / "scalediff").rglob("*.py"))
-    for path in [*sources, REPOSITORY / "pocket_webui" / "checkpoint" / "pocket.safetensors"]:
+    for path in [*sources, CHECKPOINT]:
         found.update(path.read_bytes())
     return found.hexdigest()[:12]
+
+
+def checkpoint_digest() -> str:
+    """Of the committed checkpoint: short, as `sha256sum` begins."""
+    return hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest()[:12]
 
 
 def made(folder: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from benchmarks.quality.attributes import SLOTS
 from benchmarks.quality.attributes import truth as true_attributes
 from benchmarks.quality.distance import AXES, RESAMPLES, Sample, metrics, principal_axes, weights
 from benchmarks.quality.methods import CFG, FACTORS, METHODS, NATIVE, SAMPLER, STEPS
-from benchmarks.quality.run import made, picture_path, scene
+from benchmarks.quality.run import checkpoint_digest, made, picture_path, scene
 from benchmarks.quality.tables import LABELS, TABLES, Table
 
 RATES = ("repeated", "none")
@@ -48,6 +48,7 @@ def summarise(folder: Path, *, least: int, workers: int) -> dict[str, Any]:
             "resamples": RESAMPLES,
             "axes": AXES,
         },
+        "checkpoint": checkpoint_digest(),
         "code": sorted({line["code"] for line in lines}),
         "finished": {key: len(done.get(key, ())) for key in ("native", *(m.key for m in METHODS))},
         "picture_seconds": sum(max(line["seconds"].values()) for line in lines),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.quality import findings, report
+from benchmarks.quality.run import checkpoint_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,3 +98,14 @@ def test_a_higher_share_of_captions_is_better() -> None:
         {"agreement": [3.0, 1.0, 5.0], "excess": [0.0, -1.0, 1.0]}, ["agreement", "excess"]
     )
     assert found == {"better": ["agreement"], "worse": [], "open": ["excess"]}
+
+
+def test_results_of_another_checkpoint_are_said_to_be_that(summary: Any) -> None:
+    own = summary | {"checkpoint": checkpoint_digest()}
+    other = summary | {"checkpoint": "0123456789ab"}
+    assert "earlier checkpoint" not in report.render(own, [])
+    head = report.render(other, []).split("## Verdict")[0]
+    assert (
+        f"earlier checkpoint** (SHA-256 0123456789ab...); the one that is committed now\n({own['checkpoint']}"
+        in head
+    )
