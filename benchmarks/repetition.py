@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.quality.methods import SCHEDULER
 from pocket_webui.in_process import Generate, generator
 from world.captions import wide_captions
 from world.counter import count
@@ -26,7 +25,7 @@ NATIVE, FACTOR, STEPS = 128, 4, 20
 def requests(prompt: str, seed: int) -> dict[str, dict[str, Any]]:
     """The request body of each method."""
     native = {"prompt": prompt, "seed": seed, "steps": STEPS, "cfg_scale": 2.0, "sampler_name": "DPM++ 2M"}
-    native |= {"width": NATIVE, "height": NATIVE, "scheduler": SCHEDULER}
+    native |= {"width": NATIVE, "height": NATIVE, "scheduler": "Automatic"}
     hires = native | {
         "enable_hr": True,
         "hr_scale": FACTOR,

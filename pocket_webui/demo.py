@@ -58,10 +58,6 @@ def run(method: Method, prompt: str, seed: int, folder: Path) -> Outcome:
     """Make one picture in a new process; the seconds are the generation's, without loading."""
     path = folder / f"{method.name}.png"
     command = [sys.executable, "-m", "pocket_webui", "txt2img", "--prompt", prompt, "--seed", str(seed)]
-    command += [
-        "--scheduler",
-        "Uniform",
-    ]  # even in time: Karras spends most steps near the model's sigma of 4519
     command += [*method.options, "--out", str(path), "--overwrite"]
     print(f"{method.label}: {' '.join(command[1:])}", flush=True)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

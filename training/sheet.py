@@ -26,7 +26,7 @@ def main() -> None:
     for index in range(2 * COLUMNS):
         caption = wide_captions()[(index * 67 + 5) % 256]
         body = {"prompt": str(caption), "seed": index, "width": NATIVE, "height": NATIVE, "steps": 20}
-        sampler = {"cfg_scale": 2.0, "sampler_name": "DPM++ 2M", "scheduler": "Uniform"}
+        sampler = {"cfg_scale": 2.0, "sampler_name": "DPM++ 2M", "scheduler": "Automatic"}
         sampled = generate(body | sampler)
         truth = Image.fromarray((draw(caption, 90000 + index, whole(NATIVE)) * 255).astype(np.uint8))
         column, row = index % COLUMNS, index // COLUMNS

@@ -18,9 +18,6 @@ from benchmarks import unet_methods
 from world.captions import Caption
 
 NATIVE, STEPS, CFG, SAMPLER = 128, 20, 2.0, "DPM++ 2M"
-# Steps even in time. The sampler's own (Karras) are even in sigma^(1/7): of a schedule that ends without signal, at
-# sigma 4519, it spends two thirds of them where there is nothing but noise, and denoising 0.6 would begin there too.
-SCHEDULER = "Uniform"
 FACTORS = (2, 4)
 POOLED = 4  # tokens per side that stand for the whole canvas
 Scope = Callable[[], AbstractContextManager[None]]
@@ -196,7 +193,7 @@ def native_body(caption: Caption, seed: int) -> dict[str, Any]:
         "steps": STEPS,
         "cfg_scale": CFG,
         "sampler_name": SAMPLER,
-        "scheduler": SCHEDULER,
+        "scheduler": "Automatic",
         "width": NATIVE,
         "height": NATIVE,
     }
