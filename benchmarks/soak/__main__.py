@@ -25,6 +25,7 @@ def report(campaign: Campaign, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds),
         "counts": {name: dict(count.most_common()) for name, count in campaign.counts.items()},
         "violations": campaign.violations,
+        "mended": campaign.mended,
         "memory": campaign.memory,
         "machine": machine("cpu"),
     }

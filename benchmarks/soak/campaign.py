@@ -39,6 +39,7 @@ class Campaign:
     def __init__(self, pocket: Pocket, seed: int, say: Callable[[str], None] = print) -> None:
         self.pocket, self.seed, self.say = pocket, seed, say
         self.violations: list[dict[str, Any]] = []
+        self.mended: list[dict[str, Any]] = []  # written by hand: what violations there were, and are no more
         self.counts: dict[str, Counter[str]] = {
             name: Counter() for name in ("setups", "kinds", "disturbances", "outcomes", "errors")
         }
@@ -77,6 +78,7 @@ class Campaign:
     def go_on(self, report: dict[str, Any]) -> float:
         """Takes over what an earlier process has found; the seconds that it took."""
         self.jobs, self.violations, self.memory = report["jobs"], report["violations"], report["memory"]
+        self.mended = report.get("mended", [])
         for name, counts in report["counts"].items():
             self.counts[name].update(counts)
         self.process = 1 + max((int(sample["process"]) for sample in self.memory), default=0)

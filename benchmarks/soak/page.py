@@ -68,8 +68,16 @@ def render(report: dict[str, Any], clients: dict[str, Any] | None = None) -> str
 def _summary(report: dict[str, Any]) -> str:
     return (
         f"**{report['jobs']} jobs in {report['seconds']} seconds, {len(report['violations'])} with violations.**\n"
-        f"{_memory(report['memory'])}"
+        f"{_mended(report.get('mended', []))}{_memory(report['memory'])}"
     )
+
+
+def _mended(found: list[dict[str, Any]]) -> str:
+    """What jobs of this campaign had found before it went on with the code that passes them."""
+    if not found:
+        return ""
+    lines = [f"- {', '.join(map(str, one['jobs']))}: {one['what']}." for one in found]
+    return "\nFound on the way, mended, and run again by their numbers:\n\n" + "\n".join(lines) + "\n\n"
 
 
 def _memory(samples: list[dict[str, float]]) -> str:

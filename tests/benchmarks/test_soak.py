@@ -132,9 +132,11 @@ def test_a_campaign_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     first = Campaign(None, seed=3)  # type: ignore[arg-type]
     first.jobs, first.memory = 30, [{"process": 1, "job": 25}]
     first.counts["kinds"]["hires"] = 30
+    first.mended = [{"jobs": [7], "what": "something"}]
     kept = json.loads(json.dumps(report(first, 12.0)))
     second = Campaign(None, seed=3)  # type: ignore[arg-type]
     assert second.go_on(kept) == 12
+    assert second.mended == first.mended
     second.counts["kinds"]["hires"] += 5
     assert (second.jobs, second.process, second.counts["kinds"]["hires"]) == (30, 2, 35)
 
