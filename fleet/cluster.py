@@ -71,6 +71,7 @@ def _start(makers: int, tries: int = 4) -> str:
     """The folder of Ray's logs. Ray gives its processes 30 s to start, not always enough on a busy machine."""
     try:
         started: Any = ray.init(
+            address="local",  # not a cluster that happens to run here, nor that of RAY_ADDRESS
             num_cpus=CPUS + makers,  # so many processes it starts at once without a warning
             include_dashboard=False,
             object_store_memory=STORE_BYTES,

@@ -47,6 +47,7 @@ def test_a_busy_machine_is_asked_again(
         assert logs.is_dir()
     assert not logs.exists()  # a run leaves nothing behind
     assert {call["num_cpus"] for call in calls} == {7}
+    assert {call["address"] for call in calls} == {"local"}  # else Ray would join what runs on this machine
     assert not any(call["include_dashboard"] for call in calls)
 
 
