@@ -59,9 +59,14 @@ class Addresses:
             await asyncio.sleep(PAUSE)
         return None
 
-    async def begin(self, holder: str, batch: str) -> set[str]:
-        """The jobs of the batch that the holder has handed in already."""
-        return self.basket.begin(holder, batch)
+    async def begin(self, holder: str) -> set[str]:
+        """The jobs of the batch that were handed in already."""
+        return self.basket.begin(holder)
+
+    async def end(self, holder: str) -> None:
+        """All jobs of the batch were handed in."""
+        self.basket.end(holder)
+        self._wanted.pop(holder, None)
 
     async def hand_in(self, holder: str, outcome: Outcome) -> None:
         """What became of the holder's job, whose WebUI is free again."""

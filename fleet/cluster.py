@@ -30,7 +30,7 @@ def joined(address: str | None, makers: int = 2) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors reach us as exceptions
     warnings.filterwarnings("ignore", module="ray")
     own = None
     if address is None:

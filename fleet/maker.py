@@ -21,23 +21,38 @@ CHANGED = "the picture has changed since the list was made; run again"
 
 
 class Maker:
-    """Makes jobs one after the other, each at the WebUI that the roster gives it until the outcome is handed in."""
+    """Works through batches, of which an actor may have several at once, each in a thread of its own."""
 
     def __init__(self, addresses: Any, patience: Patience) -> None:
         self._addresses, self._patience = addresses, patience
-        self._me = ray.get_runtime_context().get_actor_id() or uuid.uuid4().hex
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Makes the jobs of a batch and hands in what became of each. Never raises: faults are a job's own."""
         rows = batch["jobs"]
-        through = ray.get(self._addresses.begin.remote(self._me, rows[0]["digest"]))
+        return {"jobs": _Batch(self._addresses, self._patience, rows[0]["digest"]).work(rows)}
+
+
+class _Batch:
+    """Makes jobs one after the other, each at the WebUI that the roster gives it until the outcome is handed in.
+
+    `me` is the same where Ray gives out a batch again because its actor died.
+    """
+
+    def __init__(self, addresses: Any, patience: Patience, me: str) -> None:
+        self._addresses, self._patience, self._me = addresses, patience, me
+
+    def work(self, rows: list[dict[str, Any]]) -> int:
+        """How many are through; all of them, unless the run ends."""
+        through = ray.get(self._addresses.begin.remote(self._me))
         for row in rows:
             if row["digest"] not in through:
                 outcome = self._outcome(row)
+                through.add(row["digest"])
                 ray.get(self._addresses.hand_in.remote(self._me, outcome))
                 if outcome.status == MISSING:
                     break
-        return {"jobs": len(rows)}
+        ray.get(self._addresses.end.remote(self._me))
+        return len(through)
 
     def _outcome(self, row: dict[str, Any]) -> Outcome:
         job = Job.from_text(row["job"])

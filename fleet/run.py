@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,12 @@ class Run:
         NobodyAnswersError at the beginning; later what is left over is said in the tally.
         """
         tally = Tally()
-        with cluster.joined(self.ray_address, len(self.webuis)):
+        with cluster.joined(self.ray_address, min(len(self.webuis), stream.MOST_ACTORS)):
             roster = addresses.start(self.webuis, self.give_up)
             self._check(ray.get(roster.check_all.remote()))
-            with watch(roster) as hears:
+            with watch(roster) as hears, closing(self._outcomes(roster, missing)) as outcomes:
                 try:
-                    self._keep_all(index, roster, tally, missing, hears)
+                    self._keep_all(index, outcomes, tally, hears)
                 except KeyboardInterrupt:
                     tally.stopped, tally.interrupted = "interrupted", True
                 except OSError as error:
@@ -91,13 +91,16 @@ class Run:
         if not any(entry.alive for entry in entries):
             raise NobodyAnswersError("no WebUI takes jobs")
 
-    def _keep_all(self, index: Index, roster: Any, tally: Tally, missing: int, hears: Hears) -> None:
+    def _outcomes(self, roster: Any, missing: int) -> Generator[Outcome, None, None]:
         makers = min(len(self.webuis), missing)
         wanted = functools.partial(
             stream.batches_of, plan_of(self.out), self.folder and self.folder.resolve(), missing, makers
         )
+        return stream.outcomes(wanted, makers, roster, self.patience)
+
+    def _keep_all(self, index: Index, outcomes: Iterator[Outcome], tally: Tally, hears: Hears) -> None:
         due = time.monotonic() + WRITE_SECONDS
-        for outcome in stream.outcomes(wanted, makers, roster, self.patience):
+        for outcome in outcomes:
             if outcome.status == MISSING:
                 tally.stopped = f"{outcome.error}; run again when there is one"
                 return

@@ -1,4 +1,5 @@
-"""The stream of jobs through Ray Data: read model by model, made by a pool of actors, one for each WebUI.
+"""The stream of jobs through Ray Data: read model by model, made by a pool of actors, one for each WebUI
+as long as these are few.
 
 Ray does the scheduling, starts an actor again that died and gives it its batch once more, and holds back the
 reading while all are busy, so that only a few batches are in memory at any time. What becomes of a job does not wait
@@ -8,7 +9,7 @@ for the end of its batch: makers hand it in at the roster's actor, where it is c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from fleet.webui import Patience
 
 READ_CPUS = 0.5  # another number than the makers have, or Ray would read inside of one of them
 AHEAD_BYTES = 64 << 20  # of batches that were read and wait for a maker
+MOST_ACTORS = 16  # processes of 100 MB that do nothing but wait; more WebUIs share them
 COLLECT_SECONDS = 1.0  # between two looks whether Ray is through
+END_SECONDS = 10.0  # for the makers to see that nobody wants more
 Batches = Callable[[], Iterator[list[dict[str, Any]]]]
 
 
@@ -67,11 +70,17 @@ def batches_of(planned: Path, folder: Path | None, count: int, makers: int) -> I
     return batches(rows_of(planned, folder), count, makers)
 
 
-def outcomes(wanted: Batches, makers: int, addresses: Any, patience: Patience) -> Iterator[Outcome]:
-    """Outcomes as they come. `makers`: how many jobs at once, one for each WebUI."""
+def outcomes(
+    wanted: Batches, makers: int, addresses: Any, patience: Patience
+) -> Generator[Outcome, None, None]:
+    """Outcomes as they come. `makers`: how many jobs at once, one for each WebUI.
+
+    Whoever does not want the rest closes the roster's actor first and then this: Ray ends before it is shut down.
+    """
     made = _made(wanted, makers, addresses, patience)
     ended, worked = threading.Event(), Future[None]()
-    threading.Thread(target=_work, args=(made, ended, worked), daemon=True).start()
+    thread = threading.Thread(target=_work, args=(made, ended, worked), daemon=True)
+    thread.start()
     try:
         while True:
             through = worked.done()
@@ -82,10 +91,13 @@ def outcomes(wanted: Batches, makers: int, addresses: Any, patience: Patience) -
                 return
     finally:
         ended.set()
+        thread.join(END_SECONDS)
 
 
 def _made(wanted: Batches, makers: int, addresses: Any, patience: Patience) -> Dataset:
     """What Ray Data is to do: a row is a batch."""
+    actors = min(makers, MOST_ACTORS)
+    calls = -(-makers // actors)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # bytes: a block is a row, so that no batch waits for another
@@ -97,7 +109,12 @@ def _made(wanted: Batches, makers: int, addresses: Any, patience: Patience) -> D
     return jobs.map(
         Maker,
         fn_constructor_args=(addresses, patience),
-        compute=ActorPoolStrategy(size=makers, max_tasks_in_flight_per_actor=1),
+        compute=ActorPoolStrategy(
+            size=actors,
+            max_tasks_in_flight_per_actor=calls,
+            max_concurrent_calls_per_actor=calls,
+            enable_true_multi_threading=True,
+        ),
         num_cpus=0,
     )
 

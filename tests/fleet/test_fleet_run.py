@@ -211,6 +211,7 @@ def test_rows_are_read_as_they_are_wanted(tmp_path: Path) -> None:
         assert [outcome.status for _, outcome in zip(range(30), made)] == ["done"] * 30
         ahead = counter.stat().st_size - 30
         ray.get(roster.close.remote())
+        made.close()
     assert ahead * WEIGHT < 2 * stream.AHEAD_BYTES
 
 

@@ -86,3 +86,4 @@ def test_ctrl_c_at_the_terminal(jobs_file: Any, tmp_path: Path) -> None:
     index = parquet.read_table(out / "index.parquet").to_pydict()
     assert index["status"] == ["done"] * len(list(out.glob("*.png")))
     assert "stopped: interrupted" in told
+    assert "Traceback" not in told  # nor does anything ask Ray after its end
