@@ -19,12 +19,12 @@ COLOURS, SHAPES = (
     ("red", "yellow", "blue", "green"),
     ("flower over blue clouds", "star over green bark", "circle on green grass"),
 )
-JOBS, KILL_AFTER, START_AFTER = 12, 3, 5  # pictures
+JOBS, KILL_AFTER, START_AFTER = 12, 3, 4  # pictures
 
 
 def rows() -> list[dict[str, object]]:
     """The jobs: a picture of 128 px each, enlarged to 256 px."""
-    common = {"width": 128, "height": 128, "steps": 6, "cfg_scale": 2, "sampler_name": "DPM++ 2M"}
+    common = {"width": 128, "height": 128, "steps": 10, "cfg_scale": 2, "sampler_name": "DPM++ 2M"}
     prompts = [f"a {colour} {shape}" for shape in SHAPES for colour in COLOURS]
     return [
         {**common, "prompt": prompt, "seed": seed, "name": prompt.replace(" ", "-")}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Run:
         with cluster.joined(self.ray_address, min(len(self.webuis), stream.MOST_ACTORS)):
             roster = addresses.start(self.webuis, self.give_up)
             self._check(ray.get(roster.check_all.remote()))
-            with watch(roster) as hears, closing(self._outcomes(roster, missing)) as outcomes:
+            with watch(roster) as hears, self._outcomes(roster, missing) as outcomes:
                 try:
                     self._keep_all(index, outcomes, tally, hears)
                 except KeyboardInterrupt:
@@ -91,7 +91,7 @@ class Run:
         if not any(entry.alive for entry in entries):
             raise NobodyAnswersError("no WebUI takes jobs")
 
-    def _outcomes(self, roster: Any, missing: int) -> Generator[Outcome, None, None]:
+    def _outcomes(self, roster: Any, missing: int) -> AbstractContextManager[Iterator[Outcome]]:
         makers = min(len(self.webuis), missing)
         wanted = functools.partial(
             stream.batches_of, plan_of(self.out), self.folder and self.folder.resolve(), missing, makers

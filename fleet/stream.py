@@ -9,8 +9,9 @@ for the end of its batch: makers hand it in at the roster's actor, where it is c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from fleet.webui import Patience
 READ_CPUS = 0.5  # another number than the makers have, or Ray would read inside of one of them
 AHEAD_BYTES = 64 << 20  # of batches that were read and wait for a maker
 MOST_ACTORS = 16  # processes of 100 MB that do nothing but wait; more WebUIs share them
-COLLECT_SECONDS = 1.0  # between two looks whether Ray is through
+COLLECT_SECONDS = 0.2  # between two looks whether Ray is through; Ctrl-C is heard then
 END_SECONDS = 10.0  # for the makers to see that nobody wants more
 Batches = Callable[[], Iterator[list[dict[str, Any]]]]
 
@@ -70,28 +71,31 @@ def batches_of(planned: Path, folder: Path | None, count: int, makers: int) -> I
     return batches(rows_of(planned, folder), count, makers)
 
 
-def outcomes(
-    wanted: Batches, makers: int, addresses: Any, patience: Patience
-) -> Generator[Outcome, None, None]:
+@contextmanager
+def outcomes(wanted: Batches, makers: int, addresses: Any, patience: Patience) -> Iterator[Iterator[Outcome]]:
     """Outcomes as they come. `makers`: how many jobs at once, one for each WebUI.
 
-    Whoever does not want the rest closes the roster's actor first and then this: Ray ends before it is shut down.
+    Whoever does not want the rest closes the roster's actor before the end of the `with`, which waits for Ray.
     """
     made = _made(wanted, makers, addresses, patience)
     ended, worked = threading.Event(), Future[None]()
     thread = threading.Thread(target=_work, args=(made, ended, worked), daemon=True)
     thread.start()
     try:
-        while True:
-            through = worked.done()
-            found = ray.get(addresses.collect.remote(COLLECT_SECONDS))
-            yield from found
-            if through and not found:
-                worked.result()
-                return
+        yield _collected(addresses, worked)
     finally:
         ended.set()
         thread.join(END_SECONDS)
+
+
+def _collected(addresses: Any, worked: Future[None]) -> Iterator[Outcome]:
+    while True:
+        through = worked.done()
+        found = ray.get(addresses.collect.remote(COLLECT_SECONDS))
+        yield from found
+        if through and not found:
+            worked.result()
+            return
 
 
 def _made(wanted: Batches, makers: int, addresses: Any, patience: Patience) -> Dataset:

@@ -70,7 +70,7 @@ def test_a_list_and_then_a_folder(
 def test_ctrl_c_at_the_terminal(jobs_file: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     path = jobs_file(*({**SMALL, "seed": seed} for seed in range(30)))
-    with playing(Simulated(seconds=1.0)) as fleet:
+    with playing(Simulated(seconds=2.0)) as fleet:
         (webui,) = fleet.webuis
         arguments = ("generate", str(path), "--out", str(out), "--webui", webui.address)
         run = subprocess.Popen(
