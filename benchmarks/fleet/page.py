@@ -69,7 +69,7 @@ def _scaling(rows: list[dict[str, Any]]) -> str:
     verdict = "reached" if worst >= SHARE_GOAL else "not reached"
     return (
         f"**Scaling.** Jobs of {seconds:g} s, after each WebUI has made its first picture. Ray's processes, one for "
-        f"each WebUI, start before that, on the cores of this machine.\n\n{table}\n\nGoal: at least "
+        f"each WebUI and at most 16, start before that, on the cores of this machine.\n\n{table}\n\nGoal: at least "
         f"{SHARE_GOAL:g} of ideal, {verdict}.\n"
     )
 
