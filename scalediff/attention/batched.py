@@ -71,7 +71,7 @@ def _fill(
     q_map, out_map = (t.unflatten(2, layout.grid)[:, :, :, begin:end] for t in (q, out))
     for run in _row_runs(layout):
         rows = slice(run[0].start, run[-1].stop)
-        step = (run[1].key_start - run[0].key_start) * wide if len(run) > 1 else 0
+        step = step_of(run) * wide
         queries = patches_of_run(q_map[:, :, rows], len(run), len(columns))
         patch = queries.shape[-3] * queries.shape[-2]
         seen = (_windows(t, run[0].key_start * wide, step, len(run), high * wide) for t in (keys, values))
@@ -106,6 +106,11 @@ def _windows(strips: Tensor, first: int, step: int, count: int, tokens: int) -> 
         (strip, step * token, token, channel),
         strips.storage_offset() + first * token,
     )
+
+
+def step_of(run: Sequence[QuerySpan]) -> int:
+    """Tokens of one axis between the windows of an even run."""
+    return run[1].key_start - run[0].key_start if len(run) > 1 else 0
 
 
 @lru_cache(maxsize=128)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scalediff.attention.batched import equal_runs, patches_of_run
+from scalediff.attention.batched import equal_runs, patches_of_run, step_of
 from scalediff.attention.memory import SCORE, Needs, Portion, Text, is_fused, kernel_needs, turning_needs
 from scalediff.attention.rotary import Rotation, chunk_elements
 from scalediff.attention.shapes import check_joint_shapes
@@ -151,7 +151,7 @@ def _copy_windows(dense: Tensor, on_grid: Tensor, window: Cells, rows: Run, colu
             top, left = row_run[0].key_start, column_run[0].key_start
             view = on_grid.as_strided(
                 (len(row_run), len(column_run), *on_grid.shape[:2], *window, on_grid.shape[-1]),
-                (_step(row_run) * high, _step(column_run) * wide, batch, head, high, wide, channel),
+                (step_of(row_run) * high, step_of(column_run) * wide, batch, head, high, wide, channel),
                 on_grid.storage_offset() + top * high + left * wide,
             )
             on_windows[down : down + len(row_run), right : right + len(column_run)].copy_(view)
@@ -165,10 +165,6 @@ def _even(spans: Run) -> tuple[tuple[int, Run], ...]:
         found.append((first, tuple(run)))
         first += len(run)
     return tuple(found)
-
-
-def _step(run: Run) -> int:
-    return run[1].key_start - run[0].key_start if len(run) > 1 else 0
 
 
 @lru_cache(maxsize=128)

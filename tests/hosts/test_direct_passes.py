@@ -139,7 +139,7 @@ def test_an_error_inside_attention_leaves_no_trace(host, monkeypatch, error):
     assert np.array_equal(host.run(p).pixels[0], before)
 
 
-def test_interrupted_keeps_what_was_made_in_windows(host, monkeypatch):
+def press_interrupt_in_attention(host, monkeypatch):
     real = scalediff.models.windowed_unet.neighborhood_attention
 
     def pressed(*args, **kwargs):
@@ -147,6 +147,10 @@ def test_interrupted_keeps_what_was_made_in_windows(host, monkeypatch):
         return real(*args, **kwargs)
 
     monkeypatch.setattr(scalediff.models.windowed_unet, "neighborhood_attention", pressed)
+
+
+def test_interrupted_keeps_what_was_made_in_windows(host, monkeypatch):
+    press_interrupt_in_attention(host, monkeypatch)
     processed = host.run(host.txt2img(DIRECT, **WIDE))
     assert processed.pixels[0].shape == (64, 256, 3)
     assert "ScaleDiff mode: Direct" in processed.infotexts[0]
@@ -186,22 +190,19 @@ def test_a_model_of_another_kind(host, monkeypatch):
     assert "Stable Diffusion 3" in refused(host, DIRECT, width=128)
 
 
-def test_a_compiled_unet(host, monkeypatch):
-    from modules import sd_unet
-
-    engine = SimpleNamespace(option=SimpleNamespace(label="TensorRT"), deactivate=lambda: None)
-    real = type(host.model.model.diffusion_model).forward
-    engine.forward = lambda *args, **kwargs: real(host.model.model.diffusion_model, *args, **kwargs)
-    monkeypatch.setattr(sd_unet, "current_unet", engine)
-    monkeypatch.setattr(sd_unet, "apply_unet", lambda option=None: None)
-    assert "compiled UNet" in refused(host, DIRECT, width=128)
-
-
 def an_engine(host):
     engine = SimpleNamespace(option=SimpleNamespace(label="TensorRT"), deactivate=lambda: None)
     real = type(host.model.model.diffusion_model).forward
     engine.forward = lambda *args, **kwargs: real(host.model.model.diffusion_model, *args, **kwargs)
     return engine
+
+
+def test_a_compiled_unet(host, monkeypatch):
+    from modules import sd_unet
+
+    monkeypatch.setattr(sd_unet, "current_unet", an_engine(host))
+    monkeypatch.setattr(sd_unet, "apply_unet", lambda option=None: None)
+    assert "compiled UNet" in refused(host, DIRECT, width=128)
 
 
 @pytest.mark.parametrize("kind", ["txt2img", "hires", "img2img"])
@@ -227,13 +228,7 @@ def test_a_compiled_unet_takes_the_canvas_of_a_target_back(host, monkeypatch, ki
 
 
 def test_interrupted_before_the_second_pass(host, monkeypatch):
-    real = scalediff.models.windowed_unet.neighborhood_attention
-
-    def pressed(*args, **kwargs):
-        host.shared.state.interrupted = True
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr(scalediff.models.windowed_unet, "neighborhood_attention", pressed)
+    press_interrupt_in_attention(host, monkeypatch)
     p = host.txt2img(DIRECT, width=128, height=64, steps=3, hr_upscaler="Latent")
     try:
         processed = host.run(p)

@@ -22,6 +22,7 @@ from scalediff.hosts.webui.replace import original, replace, restore
 from scalediff.hosts.webui.target import start_over
 from scalediff.hosts.webui.times import measure
 from scalediff.method.geometry import PixelSize
+from scalediff.models.inspection import ModelMap
 from scalediff.settings import infotext
 from scalediff.settings.infotext import ENABLE
 from scalediff.settings.planning import direct_plan, why_not_direct
@@ -34,9 +35,11 @@ SAMPLER_METHODS = ("sample", "sample_img2img")
 def why_not(p: Any, record: JobRecord) -> str | None:
     """Why the job is not sampled in windows, as far as it is clear before it has begun."""
     # the size and the model of a second pass are not known yet
-    if _has_second_pass(p):
-        return why_not_engine(begun=False)
-    return why_not_engine(begun=False) or _why_not(p, record, (p.width, p.height))
+    reason = why_not_engine(begun=False)
+    if reason is not None or _has_second_pass(p):
+        return reason
+    model_map = record.adapter.inspect(p.sd_model)
+    return _why_not_job(p, record) or _why_not_canvas(p, record, model_map, (p.width, p.height))
 
 
 def install(p: Any, record: JobRecord) -> None:
@@ -72,7 +75,7 @@ def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[
     model_map = record.adapter.inspect(p.sd_model)
     canvas = (shape[-1] * model_map.cell, shape[-2] * model_map.cell)
     whole = why_not_engine() or _why_not_job(p, record)
-    reason = whole or _why_not(p, record, canvas) or LatentForm.of(model_map).why_not(shape)
+    reason = whole or _why_not_canvas(p, record, model_map, canvas) or LatentForm.of(model_map).why_not(shape)
     if reason is not None:
         _withdraw(p, reason)
         alone = whole is not None or not _has_second_pass(p)
@@ -102,7 +105,7 @@ def _sampled_anew(p: Any) -> Any:
 
     All of it, because hosts and scripts prepare the model for a size on the way to the sampler.
     """
-    second = p.__dict__.get("enable_hr")
+    second = _has_second_pass(p)
     try:
         if second:
             p.enable_hr = False  # the pass outside goes on with it
@@ -112,19 +115,14 @@ def _sampled_anew(p: Any) -> Any:
         )  # fmt: skip
     finally:
         if second:
-            p.enable_hr = second
+            p.enable_hr = True
 
 
-def _why_not(p: Any, record: JobRecord, canvas: PixelSize) -> str | None:
+def _why_not_canvas(p: Any, record: JobRecord, model_map: ModelMap, canvas: PixelSize) -> str | None:
     """Why this canvas, (width, height) in pixels, is not sampled in windows by the model loaded now."""
-    model_map = record.adapter.inspect(p.sd_model)
     native = model_map.native_size
     one_pass = direct_plan(native, canvas, steps=p.steps, cell=model_map.cell)
-    return (
-        _why_not_job(p, record)
-        or why_not_size(p, record.adapter, one_pass)
-        or why_not_direct(native, one_pass, record.config)
-    )
+    return why_not_size(p, record.adapter, one_pass) or why_not_direct(native, one_pass, record.config)
 
 
 def _why_not_job(p: Any, record: JobRecord) -> str | None:

@@ -44,9 +44,7 @@ def say_stopped(p: Any, plan: StagePlan, finished: int) -> None:
 def say_first_pass_alone(p: Any, size: PixelSize) -> None:
     """The user stopped the job in the host's first pass, of `size`: note, comment and infotext say so."""
     parameters = p.extra_generation_params
-    gone = [TARGET, *keys_of_second_pass(parameters)]
-    setattr(p, ATTRIBUTE, {key: parameters.get(key) for key in gone})
-    _put_back(parameters, dict.fromkeys(gone))
+    _put_back(parameters, dict.fromkeys([TARGET, *keys_of_second_pass(parameters)]))
     tell(p, f"ScaleDiff was stopped before the second pass: the picture is {size[0]}x{size[1]}.")
 
 
