@@ -9,8 +9,9 @@ another order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -47,21 +48,85 @@ def attend_joint_batched(
     64 queries. Windows of all patches are about four times k and v. Returns [B, heads, text_length + H*W, D], a view
     of dense [B, tokens, heads, D]. For inference: no gradients.
     """
+
+    def placing(layout: WindowLayout, samples: slice) -> Placing:
+        return _OnCanvas(None if rotation is None else rotation.take(samples))
+
+    return attend_placed(
+        q, k, v, grid, window,
+        text_length=text_length, placing=placing, turned=rotation is not None, offset=offset, attend=attend, room=room,
+    )  # fmt: skip
+
+
+class Placing(Protocol):
+    """How the tokens of one layout are turned by the place where they stand. Nothing given is written to."""
+
+    def queries(self, x: Tensor) -> Tensor:
+        """The image's queries [B, heads, H*W, D], all of them."""
+
+    def keys(self, x: Tensor) -> Tensor:
+        """The image's keys [B, heads, H*W, D] before windows of them are taken."""
+
+    def text(self, x: Tensor, corners: Sequence[Cells]) -> Tensor:
+        """Text [B, heads, n, D] as the windows at these corners see it: [corners or 1, B, heads, n, D]."""
+
+    def put_keys(self, dense: Tensor, windows: Tensor) -> None:
+        """Windows of what `keys` gave, [..., B, heads, h, w, D], to `dense` of the same shape."""
+
+    def take(self, samples: slice, heads: slice) -> Placing:
+        """The same for some samples of the batch and some of their heads."""
+
+
+class _OnCanvas:
+    """Every token by its place on the whole canvas, the text by a window's corner (paper App. A); None: no turning."""
+
+    def __init__(self, rotation: Rotation | None) -> None:
+        self._rotation = rotation
+
+    def queries(self, x: Tensor) -> Tensor:
+        return x if self._rotation is None else self._rotation.image(x)
+
+    keys = queries
+
+    def text(self, x: Tensor, corners: Sequence[Cells]) -> Tensor:
+        return x[None] if self._rotation is None else self._rotation.at_corners(x, corners)
+
+    def put_keys(self, dense: Tensor, windows: Tensor) -> None:
+        dense.copy_(windows)
+
+    def take(self, samples: slice, heads: slice) -> Placing:
+        return self if self._rotation is None else _OnCanvas(self._rotation.take(samples, heads))
+
+
+def attend_placed(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: Cells,
+    window: Cells,
+    *,
+    text_length: int,
+    placing: Callable[[WindowLayout, slice], Placing],
+    turned: bool,
+    offset: Offset | Sequence[Offset],
+    attend: Attend | None,
+    room: int | None,
+) -> Tensor:
+    """`attend_joint_batched` for any `placing(layout, samples)`; `turned`: whether it turns anything."""
     check_joint_shapes(q, k, v, grid, text_length=text_length)
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         own = (out[samples], q[samples], k[samples], v[samples])
         batch, heads, _, dim = own[1].shape
-        text = Text(text_length, rotation is not None, chunk_elements(q))
+        text = Text(text_length, turned, chunk_elements(q))
         columns, portion = _at_once(
             layout, (batch, heads, dim), q.element_size(), text, fused=is_fused(q, attend), room=room
         )
         kernel = FewerQueries(attend or F.scaled_dot_product_attention, most=portion.queries)
-        turn = None if rotation is None else rotation.take(samples)
+        places = placing(layout, samples)
         for piece in portion.pieces(batch, heads):
             given = [t[piece] for t in own]
-            own_turn = None if turn is None else turn.take(*piece)
-            _Joint(*given, layout=layout, text=text_length, rotation=own_turn).fill(columns, kernel)
+            _Joint(*given, layout=layout, text=text_length, placing=places.take(*piece)).fill(columns, kernel)
     return out
 
 
@@ -77,14 +142,13 @@ class _Joint:
         *,
         layout: WindowLayout,
         text: int,
-        rotation: Rotation | None,
+        placing: Placing,
     ) -> None:
-        self._out, self._layout, self._text, self._rotation = out, layout, text, rotation
+        self._out, self._layout, self._text, self._placing = out, layout, text, placing
         self._texts = tuple(t[:, :, :text] for t in (q, k, v))
         image_q, image_k, image_v = (t[:, :, text:] for t in (q, k, v))
-        if rotation is not None:
-            image_q, image_k = rotation.image(image_q), rotation.image(image_k)
-        self._maps = tuple(t.unflatten(2, layout.grid) for t in (image_q, image_k, image_v))
+        given = (placing.queries(image_q), placing.keys(image_k), image_v)
+        self._maps = tuple(t.unflatten(2, layout.grid) for t in given)
 
     def fill(self, columns: int, attend: Attend) -> None:
         """Write the result, at most so many columns of patches at a time."""
@@ -99,21 +163,18 @@ class _Joint:
         """The patches of `rows` and `columns`, all equally large, in one call."""
         text_q, text_k, text_v = self._texts
         q_map, k_map, v_map = self._maps
+        placing = self._placing
         corners = [(row.key_start, column.key_start) for row in rows for column in columns]
         sizes = len(rows), len(columns)
-        queries = self._behind(self._at(text_q, corners), _patches(q_map, rows, columns), sizes)
-        keys, values = (self._behind(text, None, sizes) for text in (self._at(text_k, corners), text_v[None]))
-        for dense, on_grid in ((keys, k_map), (values, v_map)):
-            _copy_windows(dense[..., self._text :, :], on_grid, self._layout.window, rows, columns)
+        queries = self._behind(placing.text(text_q, corners), _patches(q_map, rows, columns), sizes)
+        keys, values = (self._behind(t, None, sizes) for t in (placing.text(text_k, corners), text_v[None]))
+        for dense, on_grid, put in ((keys, k_map, placing.put_keys), (values, v_map, Tensor.copy_)):
+            _put_windows(dense[..., self._text :, :], on_grid, self._layout.window, rows, columns, put)
         result = attend(*(t.flatten(0, 2) for t in (queries, keys, values)))
         result = result.reshape(queries.shape)  # refuses another size, which copy_ might broadcast
         target = _patches(self._out[:, :, self._text :].unflatten(2, self._layout.grid), rows, columns)
         target.copy_(result[..., self._text :, :].unflatten(-2, target.shape[-3:-1]))
         self._add(mean, result[..., : self._text, :], rows, columns)
-
-    def _at(self, text: Tensor, corners: Sequence[Cells]) -> Tensor:
-        """Text [B, heads, n, D] as each window sees it, [corners or 1, B, heads, n, D]."""
-        return text[None] if self._rotation is None else self._rotation.at_corners(text, corners)
 
     def _behind(self, texts: Tensor, patches: Tensor | None, sizes: Cells) -> Tensor:
         """Dense [rows, columns, B, heads, text + n, D]: `texts`, then `patches`, or room for windows."""
@@ -142,8 +203,15 @@ def _patches(on_grid: Tensor, rows: Run, columns: Run) -> Tensor:
     return patches_of_run(part, len(rows), len(columns)).permute(3, 0, 1, 2, 4, 5, 6)
 
 
-def _copy_windows(dense: Tensor, on_grid: Tensor, window: Cells, rows: Run, columns: Run) -> None:
-    """Copy the windows of these patches from [B, heads, H, W, D] to [rows, columns, B, heads, h*w, D]."""
+def _put_windows(
+    dense: Tensor,
+    on_grid: Tensor,
+    window: Cells,
+    rows: Run,
+    columns: Run,
+    put: Callable[[Tensor, Tensor], object],
+) -> None:
+    """`put` the windows of these patches from [B, heads, H, W, D] to [rows, columns, B, heads, h*w, D]."""
     on_windows = dense.unflatten(-2, window)
     batch, head, high, wide, channel = on_grid.stride()
     for down, row_run in _even(rows):
@@ -154,7 +222,7 @@ def _copy_windows(dense: Tensor, on_grid: Tensor, window: Cells, rows: Run, colu
                 (step_of(row_run) * high, step_of(column_run) * wide, batch, head, high, wide, channel),
                 on_grid.storage_offset() + top * high + left * wide,
             )
-            on_windows[down : down + len(row_run), right : right + len(column_run)].copy_(view)
+            put(on_windows[down : down + len(row_run), right : right + len(column_run)], view)
 
 
 @lru_cache(maxsize=256)

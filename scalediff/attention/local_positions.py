@@ -9,13 +9,17 @@ for the same distance between both).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scalediff.attention.batched_joint import attend_placed, least_joint_bytes
+from scalediff.attention.log import log_once
 from scalediff.attention.memory import is_fused, kernel_needs
-from scalediff.attention.rotary import turned
+from scalediff.attention.rotary import ALL, turned
+from scalediff.attention.rule import BackendChoice, backend_of
 from scalediff.attention.shapes import check_joint_shapes
 from scalediff.attention.strips import Attend, FewerQueries
 from scalediff.method.geometry import Cells, Offset, QuerySpan, WindowLayout, layouts_of_samples
@@ -38,23 +42,46 @@ def attend_locally(
     offset: Offset | Sequence[Offset] = (0, 0),
     attend: Attend | None = None,
     room: int | None = None,
+    exact: bool = False,
+    choice: BackendChoice = "auto",
 ) -> Tensor:
     """`joint_neighborhood_attention` in which each window's tokens are turned by their place in the window.
 
     q, k, v: [B, heads, text_length + H*W, D], text first, not turned yet. `table` holds matrices
     [B or 1, 1, text_length + H*W, D/2, 2, 2] of the whole canvas; its first h rows and w columns turn every window.
-    `room` bounds how many heads run at once. One call of `attend` for each patch. Returns [B, heads, text_length +
-    H*W, D]. Raises ValueError where shapes disagree. For inference: no gradients.
+    `room`, `exact`, `choice` and what happens where a GPU's memory does not suffice as there; our own kernel turns
+    keys before it takes windows of them and cannot do this. Returns [B, heads, text_length + H*W, D]. Raises
+    ValueError where shapes disagree. For inference: no gradients.
     """
     check_joint_shapes(q, k, v, grid, text_length=text_length)
     wanted = (q.shape[2], q.shape[3] // 2, 2, 2)
     if table.ndim != 6 or table.shape[2:] != wanted or table.shape[0] not in (1, q.shape[0]):
         raise ValueError(f"table must be [{q.shape[0]}, 1, *{wanted}], got {tuple(table.shape)}")
     table = table.to(q.device, torch.promote_types(table.dtype, torch.float32))
+    entries = tuple(table[..., i, j] for i in (0, 1) for j in (0, 1))
+
+    def fits() -> bool:
+        return room is None or room >= least_joint_bytes(
+            q, grid, window, offset, text_length=text_length, turned=True, attend=attend
+        )
+
+    backend = backend_of(
+        q, k, v,
+        attend=attend, exact=exact, choice=choice, memory_for_batched=fits, with_text=True, kernel_knows=False,
+    )  # fmt: skip
+    if backend == "batched":
+        try:
+            return attend_placed(
+                q, k, v, grid, window,
+                text_length=text_length, placing=partial(_InWindow.of_layout, entries, text_length, halves),
+                turned=True, offset=offset, attend=attend, room=room,
+            )  # fmt: skip
+        except torch.cuda.OutOfMemoryError:
+            log_once("memory does not suffice for many patches at once: joint attention runs patch by patch")
+        torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
     out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
-        own_table = table if table.shape[0] == 1 else table[samples]
-        windows = _Windows(layout, own_table, text_length, halves=halves)
+        windows = _Windows(layout, _of(entries, samples), text_length, halves=halves)
         heads = _heads_at_once(q[samples], layout, text_length, attend, room)
         for first in range(0, q.shape[1], heads):
             piece = (samples, slice(first, first + heads))
@@ -62,13 +89,78 @@ def attend_locally(
     return out
 
 
+def _of(entries: Sequence[Tensor], samples: slice) -> Sequence[Tensor]:
+    """The entries of some samples; all share one table where there is but one."""
+    return [entry if entry.shape[0] == 1 else entry[samples] for entry in entries]
+
+
+class _InWindow:
+    """`batched_joint.Placing` by the place in the window; entries [B or 1, 1, n, D/2], n tokens of each kind."""
+
+    def __init__(
+        self,
+        of_text: Sequence[Tensor],
+        of_queries: Sequence[Tensor],
+        of_window: Sequence[Tensor],
+        halves: bool,
+    ) -> None:
+        self._of_text, self._of_queries, self._of_window = of_text, of_queries, of_window
+        self._halves = halves
+
+    @classmethod
+    def of_layout(
+        cls, entries: Sequence[Tensor], text: int, halves: bool, layout: WindowLayout, samples: slice
+    ) -> _InWindow:
+        """Of a table's `entries` for text and canvas: a patch's queries stand where its window's keys do."""
+        own = _of(entries, samples)
+        rows, columns = _places(layout, own[0].device)
+        on_grid = [entry[:, :, text:].unflatten(2, layout.grid) for entry in own]
+        high, wide = layout.window
+        return cls(
+            [entry[:, :, :text] for entry in own],
+            [entry[:, :, rows][:, :, :, columns].flatten(2, 3) for entry in on_grid],
+            [entry[:, :, :high, :wide].flatten(2, 3) for entry in on_grid],
+            halves,
+        )
+
+    def queries(self, x: Tensor) -> Tensor:
+        return turned(x, self._of_queries, halves=self._halves)
+
+    def keys(self, x: Tensor) -> Tensor:
+        return x
+
+    def text(self, x: Tensor, corners: Sequence[Cells]) -> Tensor:
+        return turned(x, self._of_text, halves=self._halves)[None]
+
+    def put_keys(self, dense: Tensor, windows: Tensor) -> None:
+        dense.copy_(windows)
+        tokens = dense.flatten(-3, -2)  # a view: rows of a window follow each other
+        turned(tokens, self._of_window, halves=self._halves, out=tokens)
+
+    def take(self, samples: slice, heads: slice = ALL) -> _InWindow:
+        text, queries, window = (
+            _of(part, samples) for part in (self._of_text, self._of_queries, self._of_window)
+        )
+        return _InWindow(text, queries, window, self._halves)
+
+
+@lru_cache(maxsize=64)
+def _places(layout: WindowLayout, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each row and each column of the canvas: which one of its patch's window it is."""
+    found = (
+        [place - span.key_start for span in spans for place in range(span.start, span.stop)]
+        for spans in (layout.rows, layout.columns)
+    )
+    rows, columns = (torch.tensor(places, device=device) for places in found)
+    return rows, columns
+
+
 class _Windows:
     """The places of one layout's windows: matrices of the text, and of the first window of the canvas."""
 
-    def __init__(self, layout: WindowLayout, table: Tensor, text: int, *, halves: bool) -> None:
+    def __init__(self, layout: WindowLayout, entries: Sequence[Tensor], text: int, *, halves: bool) -> None:
         self._layout, self._text, self._halves = layout, text, halves
         (high, wide), grid = layout.window, layout.grid
-        entries = [table[..., i, j] for i in (0, 1) for j in (0, 1)]
         self._of_text = [entry[:, :, :text] for entry in entries]
         self._of_window = [entry[:, :, text:].unflatten(2, grid)[:, :, :high, :wide] for entry in entries]
 

@@ -182,21 +182,22 @@ def chunk_elements(x: Tensor) -> int:
     return CHUNK_ELEMENTS_CPU if x.device.type == "cpu" else CHUNK_ELEMENTS
 
 
-def turned(x: Tensor, entries: Sequence[Tensor], *, halves: bool) -> Tensor:
+def turned(x: Tensor, entries: Sequence[Tensor], *, halves: bool, out: Tensor | None = None) -> Tensor:
     """Matrix times each pair of channels of x [..., n, D], in fp32 at least, in x's dtype afterwards.
 
     `entries` (0, 0), (0, 1), (1, 0), (1, 1) of the matrices, each [..., n or 1, D/2] with axes like x's or of 1.
+    Written to `out` if given, which may be x.
     """
     work = torch.promote_types(x.dtype, torch.float32)
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
     step = max(1, chunk_elements(x) // max(1, math.prod(x.shape) // max(1, x.shape[-2])))
     for start in range(0, x.shape[-2], step):
         part = (..., slice(start, start + step), ALL)
         first, second = _pairs(x[part].to(work), halves=halves)
         a, b, c, d = ((entry[part] if entry.shape[-2] > 1 else entry).to(work) for entry in entries)
-        turned_first, turned_second = _pairs(out[part], halves=halves)
-        turned_first.copy_(a * first + b * second)
-        turned_second.copy_(c * first + d * second)
+        pair = (a * first + b * second, c * first + d * second)  # both, before either is written
+        for place, values in zip(_pairs(out[part], halves=halves), pair):
+            place.copy_(values)
     return out
 
 

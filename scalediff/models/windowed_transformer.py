@@ -210,7 +210,7 @@ class JointWindow:
         rope, text_rope = self._tables(table, layer.tokens, others, q)
         same |= {"text_length": others, "halves": self._halves}
         if self._absolute and rope is not None:
-            out = attend_locally(q, k, v, table=rope, **same)
+            out = attend_locally(q, k, v, table=rope, **same, **ways)
         else:
             out = joint_neighborhood_attention(q, k, v, rope=rope, text_rope=text_rope, **same, **ways)
         return layout.put_back(out, layer.tokens, 2)
