@@ -288,6 +288,18 @@ def test_img2img_keeps_the_users_denoising_strength(host, counts, strength):
     assert np.array_equal(again.pixels[0], ordinary.pixels[0])
 
 
+@pytest.mark.parametrize("target", ["2x", "Auto"])
+def test_img2img_of_a_strength_that_leaves_no_step(host, counts, target):
+    """DDIM rounds 2 steps at 0.3 to none: only a target's size takes effect, and the page is told."""
+    fields = {"init_images": [picture()], "width": 128, "height": 128, "steps": 2, "denoising_strength": 0.3}
+    p = host.img2img({**DIRECT, "target": target}, sampler_name="DDIM", **fields)
+    processed = host.run(p)
+    assert sum(calls for _, calls in counts()) == 0
+    assert processed.pixels[0].shape == (128, 128, 3)
+    assert any("leaves no step to sample" in comment for comment in p.comments)
+    assert ("ScaleDiff: True" in processed.infotexts[0]) == (target == "2x")
+
+
 def test_img2img_in_batches(host, counts):
     fields = {"init_images": [picture(128, 128)], "steps": 3, "batch_size": 2, "n_iter": 2}
     assert len(host.run(host.img2img(DIRECT, **fields)).pixels) == 4

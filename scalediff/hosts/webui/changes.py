@@ -20,6 +20,11 @@ def remember(p: Any, *names: str) -> None:
             _remember(p, name, ANY)
 
 
+def changed(p: Any, name: str) -> bool:
+    """Whether the value that `p.name` has is ours."""
+    return name in p.__dict__.get(ATTRIBUTE, {})
+
+
 def take_back(p: Any) -> set[str]:
     """Put the old values back, but where somebody has set another since; names of what is as before again.
 

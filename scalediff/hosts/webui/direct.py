@@ -14,6 +14,7 @@ import torch
 from modules import shared
 
 from scalediff.hosts.webui import outcome
+from scalediff.hosts.webui.changes import changed
 from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size
 from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.hosts.webui.latents import LatentForm
@@ -92,9 +93,10 @@ def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[
         result = ordinary()
     if host.windowed_calls:
         record.write_infotext(p.extra_generation_params)
-    else:  # without a reason: stopped before the first step
-        found = "; ".join(sorted(host.fallbacks))
-        _withdraw(p, f"no attention could be windowed ({found})" if found else "")
+    elif host.fallbacks:
+        _withdraw(p, f"no attention could be windowed ({'; '.join(sorted(host.fallbacks))})")
+    else:
+        _say_nothing_sampled(p)
     if shared.state.interrupted and _has_second_pass(p) and not p.is_hr_pass:
         outcome.say_first_pass_alone(p, canvas)
     return result
@@ -143,6 +145,17 @@ def _withdraw(p: Any, reason: str) -> None:
         log.info("the second pass is the ordinary one: %s", reason)
     elif reason and (second or not _has_second_pass(p)):
         refuse(p, reason)
+
+
+def _say_nothing_sampled(p: Any) -> None:
+    """Not one step ran: stopped before the first, or a strength so low that the sampler rounds it to none."""
+    stopped = shared.state.interrupted or shared.state.skipped
+    if stopped or not changed(p, "width"):  # else the size is what took effect
+        _withdraw(p, "")
+    if not stopped:
+        p.comment(
+            "ScaleDiff: so low a denoising strength leaves no step to sample, the picture is only resized."
+        )
 
 
 def _tell_of_refiner(p: Any) -> None:
