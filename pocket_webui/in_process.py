@@ -25,9 +25,9 @@ def start(checkpoint: Path | None = None, precision: str = "fp32", vae_precision
     return Api({tab: booted.script_args(runner) for tab, runner in runners.items()})
 
 
-def generator() -> Generate:
+def generator(checkpoint: Path | None = None) -> Generate:
     """A function from the body of a txt2img request to its first picture; it prints no progress bars."""
-    api = start()
+    api = start(checkpoint)
     from modules import shared
 
     from pocket_webui.server.requests import Txt2ImgRequest

@@ -16,6 +16,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--from", dest="start", type=Path, metavar="CHECKPOINT", help="go on from this model, in its latents"
     )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="whole scenes over plain grounds: a model that repeats in the ground",
+    )
     parser.add_argument("--only", choices=("vae", "unet"), help="train one network, as --state has the other")
     parser.add_argument("--resume", action="store_true", help="go on from what a killed run left in --state")
     parser.add_argument(

@@ -9,7 +9,6 @@ from pocket_webui.model.text import slot_rows
 from training.pictures import Pictures
 from training.precision import mixed
 from training.vae import Autoencoder, as_input
-from world.data import sample
 
 FIRST = 32  # pictures that the scale is taken from
 PIECE = 256  # pictures that go through the encoder at once
@@ -46,7 +45,7 @@ class Latents:
             end = min(start + PIECE, self.count + count, there)
             numbers = [self.rank + self.ranks * k for k in range(start, end)]
             self.mean[start:end], self.deviation[start:end] = self._encoded(numbers)
-            self.rows[start:end] = torch.tensor([slot_rows(str(sample(k)[0])) for k in numbers])
+            self.rows[start:end] = torch.tensor([slot_rows(str(self.pictures.shown(k)[0])) for k in numbers])
         self.count = max(self.count, min(self.count + count, there))
 
     @torch.no_grad()

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from world.captions import Caption
 from world.data import NATIVE, sample
 from world.scene import draw
+from world.texture import View
 
 CHUNK = 16  # pictures that a process draws before it says so
 LOOK_SECONDS, PATIENCE_SECONDS = 0.1, 120
@@ -22,13 +24,21 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 class Pictures:
     """Numbers 0.. of the training set, as far as they are drawn: a file in `folder` that outlives a killed run."""
 
-    def __init__(self, folder: Path, capacity: int) -> None:
-        """Room for `capacity` pictures, rounded up to whole chunks; what an earlier run drew there is kept."""
+    def __init__(self, folder: Path, capacity: int, *, plain: bool = False) -> None:
+        """Room for `capacity` pictures, rounded up to whole chunks; what an earlier run drew there is kept.
+
+        `plain`: whole scenes over a ground of one colour, no close-ups.
+        """
+        self.plain = plain
         chunks = -(-capacity // CHUNK)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.pixels = _opened(folder / "pictures.npy", (chunks * CHUNK, NATIVE, NATIVE, 3))
         self.done = _opened(folder / "drawn.npy", (chunks,))
+
+    def shown(self, index: int) -> tuple[Caption, View]:
+        """What picture `index` shows."""
+        return sample(index, close_ups=not self.plain)
 
     @property
     def ready(self) -> int:
@@ -57,7 +67,7 @@ class Pictures:
         started: list[multiprocessing.process.BaseProcess] = []
         try:
             for worker in range(workers):
-                args = (self.folder, len(self.pixels), worker, workers)
+                args = (self.folder, len(self.pixels), worker, workers, self.plain)
                 started.append(context.Process(target=fill, args=args, daemon=True))
                 started[-1].start()
             yield
@@ -68,17 +78,18 @@ class Pictures:
                 process.join()
 
 
-def fill(folder: Path, capacity: int, worker: int, workers: int) -> None:
+def fill(folder: Path, capacity: int, worker: int, workers: int, plain: bool = False) -> None:
     """Draw every `workers`-th missing chunk; ends with the process that started it."""
     os.nice(5)
-    pictures, parent = Pictures(folder, capacity), os.getppid()
+    pictures, parent = Pictures(folder, capacity, plain=plain), os.getppid()
     for chunk in range(worker, len(pictures.done), workers):
         if os.getppid() != parent:  # killed without a chance to end us
             return
         if not pictures.done[chunk]:
             for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
-                caption, view = sample(index)
-                pictures.pixels[index] = (draw(caption, index, view) * 255 + 0.5).astype(np.uint8)
+                caption, view = pictures.shown(index)
+                drawn = draw(caption, index, view, plain=plain)
+                pictures.pixels[index] = (drawn * 255 + 0.5).astype(np.uint8)
             pictures.done[chunk] = 1
 
 

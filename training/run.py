@@ -34,7 +34,8 @@ WARM_PACE = 0.5  # of the rates, for networks that were trained before
 class Job:
     """What the command line asks for. `steps` of each network at the most, None for as many as the minutes hold.
 
-    `start` is a checkpoint to go on from, `only` the one network ("vae", "unet") that is trained.
+    `start` is a checkpoint to go on from, `only` the one network ("vae", "unet") that is trained, `plain` as in
+    `Pictures`.
     """
 
     device: str
@@ -46,6 +47,7 @@ class Job:
     steps: int | None = None
     start: Path | None = None
     only: str | None = None
+    plain: bool = False
 
     @property
     def pictures(self) -> int:
@@ -65,7 +67,7 @@ class Job:
 
 def train(job: Job) -> None:
     """Leaves checkpoint, `report.json`, `log.jsonl` and `sheets/` in the job's folder. Goes on from its state."""
-    with Pictures(job.state, job.pictures).drawn_by(job.workers):
+    with Pictures(job.state, job.pictures, plain=job.plain).drawn_by(job.workers):
         launch(_rank, job, time.monotonic(), ranks=job.ranks)
 
 
@@ -73,7 +75,7 @@ def _rank(rank: int, ranks: int, job: Job, begun: float) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    pictures = Pictures(job.state, job.pictures)
+    pictures = Pictures(job.state, job.pictures, plain=job.plain)
     pictures.wait(FIRST)
     larger = job.trains("vae") or (job.state / "vae.pt").exists()  # else the autoencoder stays as it is
     start = None if job.start is None else Start(job.start, larger=larger)

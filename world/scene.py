@@ -26,15 +26,21 @@ STRETCH = {"clouds": (1.0, 1.0), "waves": (3.0, 1.0), "bark": (1.0, 3.0), "web":
 CORE_RADIUS = 0.30
 
 
-def draw(caption: Caption, seed: int, view: View) -> np.ndarray:
-    """The scene (caption, seed) seen through `view`: float32 RGB `[pixels, pixels, 3]` in 0..1."""
+def draw(caption: Caption, seed: int, view: View, *, plain: bool = False) -> np.ndarray:
+    """The scene (caption, seed) seen through `view`: float32 RGB `[pixels, pixels, 3]` in 0..1.
+
+    `plain`: its ground is one colour, the middle one of its ramp.
+    """
     rng = np.random.default_rng([seed, 20251])
     centre = 0.5 + rng.uniform(-0.08, 0.08, 2)
     radius = rng.uniform(0.27, 0.36)
     turn, light = rng.uniform(0, 2 * np.pi, 2)
     ground_noise = fbm(rng, view, STRETCH[caption.ground])
     body_noise = fbm(rng, view)
-    ground = _ground(caption, ground_noise)
+    if plain:
+        ground = ramp(GROUND[caption.ground_colour], np.zeros_like(ground_noise))
+    else:
+        ground = _ground(caption, ground_noise)
 
     dx = ((view.x - centre[0]) / radius)[None, :]
     dy = ((view.y - centre[1]) / radius)[:, None]

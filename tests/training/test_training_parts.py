@@ -12,8 +12,9 @@ from training.muon import Muon, orthogonalise
 from training.pictures import CHUNK, Pictures, fill
 from training.schedule import alphas_cumprod, noised, weight
 from training.vae import loss_of
+from world.counter import count
 from world.data import sample
-from world.scene import draw
+from world.scene import GROUND, draw
 
 PARAMS = trained_config()["model"]["params"]
 
@@ -117,6 +118,19 @@ def test_pictures_are_drawn_once_and_in_turn(tmp_path):
     caption, view = sample(CHUNK)
     expected = (draw(caption, CHUNK, view) * 255 + 0.5).astype(np.uint8)
     assert np.array_equal(Pictures(tmp_path, 2 * CHUNK).pixels[CHUNK], expected)
+
+
+def test_plain_pictures_are_whole_scenes_over_one_colour(tmp_path):
+    fill(tmp_path, CHUNK, 0, 1, True)
+    pictures = Pictures(tmp_path, CHUNK, plain=True)
+    for index in range(CHUNK):
+        caption, view = pictures.shown(index)
+        assert (caption.close, view.side) == (False, 1)
+        corner = pictures.pixels[index, :4, :4].reshape(-1, 3).astype(int)
+        middle = np.array(GROUND[caption.ground_colour][1]) * 255
+        assert np.ptp(corner, axis=0).max() <= 8
+        assert np.abs(corner - middle).max() < 60  # the object's shadow is all that darkens it
+        assert count(pictures.pixels[index]).objects == 1
 
 
 def test_waiting_for_pictures_that_nobody_draws_ends(tmp_path, monkeypatch):
