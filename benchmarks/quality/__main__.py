@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.quality import report, run, validity
 from benchmarks.quality.methods import METHODS, find
 from benchmarks.quality.sheets import write
-from benchmarks.quality.summary import summarise
+from benchmarks.quality.summary import summarise, with_table
 
 DOCS = run.REPOSITORY / "docs"
 RESULT = run.REPOSITORY / "benchmarks" / "results" / "quality.json"
@@ -29,6 +29,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=run.REPOSITORY / "outputs" / "quality")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of quality.md and images/")
     parser.add_argument("--json", type=Path, default=RESULT, help="the summary, written and rendered")
+    parser.add_argument(
+        "--add",
+        metavar="TITLE",
+        help="keep the JSON, but for this table; pictures of no other one are needed",
+    )
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--make-only", action="store_true", help="make pictures and stop")
     only.add_argument(
@@ -48,7 +53,14 @@ def main() -> None:
         run.make(args.out, methods, args.prompts, args.workers)
     if args.make_only:
         return
-    if not args.render_only:
+    if args.add:
+        found = summarise(args.out, least=args.least, workers=args.workers)
+        try:
+            kept = with_table(json.loads(args.json.read_text()), found, args.add)
+        except ValueError as error:
+            raise SystemExit(f"--add: {error}") from error
+        args.json.write_text(json.dumps(kept, indent=1) + "\n")
+    elif not args.render_only:
         summary = summarise(args.out, least=args.least, workers=args.workers)
         summary["validity"] = validity.judge(args.out, summary["tables"])
         summary["sheets"] = write(args.out, args.docs / "images")

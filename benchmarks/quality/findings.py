@@ -24,6 +24,7 @@ def findings(summary: dict[str, Any]) -> str:
     parts = [
         "## Verdict\n",
         *_repetition(summary),
+        *_hold(summary),
         *_deciding(summary),
         _limits(summary),
         "",
@@ -49,6 +50,24 @@ def _repetition(summary: dict[str, Any]) -> list[str]:
         )
         shares = ", ".join(f"{label} {100 * share:.1f} %" for share, label in reversed(rates))
         said.append(f"- **Repeated objects at {table['factor']}x** ({table['prompts']} prompts): {shares}.")
+    return said
+
+
+def _hold(summary: dict[str, Any]) -> list[str]:
+    """What holding the subject does where detail is freest."""
+    said = []
+    for table in summary["tables"]:
+        rows = {row["method"]: row["metrics"] for row in table["rows"]}
+        if table["title"] != "Hold, at tau 700" or not {"tau_700", "free_hold"} <= set(rows):
+            continue
+        free, held = rows["tau_700"], rows["free_hold"]
+        repeated = " to ".join(f"{100 * row['repeated'][0]:.1f} %" for row in (free, held))
+        cost = held["seconds"][0] / free["seconds"][0]
+        found = compared(table["differences"]["free_hold"], valid(summary, table["factor"]))
+        said.append(
+            f"- **Hold the subject, tau 700 at {table['factor']}x** ({table['prompts']} prompts): repeated {repeated}, "
+            f"{cost:.2f} times the time; {in_words(found)}."
+        )
     return said
 
 

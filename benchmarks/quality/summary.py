@@ -20,6 +20,7 @@ from benchmarks.quality.methods import CFG, FACTORS, METHODS, NATIVE, SAMPLER, S
 from benchmarks.quality.run import checkpoint_digest, made, picture_path, scene
 from benchmarks.quality.tables import LABELS, TABLES, Table
 
+TITLES = tuple(table.title for table in TABLES)
 RATES = ("repeated", "none")
 Rows = dict[str, dict[str, Sample]]
 Seconds = dict[tuple[str, int], dict[str, float]]
@@ -56,6 +57,28 @@ def summarise(folder: Path, *, least: int, workers: int) -> dict[str, Any]:
         "least": least,
         "mosaics": {str(factor): measuring.validate_counter(folder, factor) for factor in (1, *FACTORS)},
         "tables": tables,
+    }
+
+
+def with_table(kept: dict[str, Any], found: dict[str, Any], title: str) -> dict[str, Any]:
+    """`kept` with the tables `title` of `found` in the place of its own; ValueError where they do not go together."""
+    new = [table for table in found["tables"] if table["title"] == title]
+    if not new:
+        raise ValueError(f"no table {title!r} is finished; there are {', '.join(TITLES)}")
+    if kept["checkpoint"] != found["checkpoint"]:
+        raise ValueError(
+            f"the results belong to checkpoint {kept['checkpoint']}, not to {found['checkpoint']}"
+        )
+    order = {name: place for place, name in enumerate(TITLES)}
+    tables = [table for table in kept["tables"] if table["title"] != title] + new
+    return kept | {
+        "tables": sorted(tables, key=lambda table: order.get(table["title"], len(order))),
+        "code": sorted({*kept["code"], *found["code"]}),
+        "picture_seconds": kept["picture_seconds"] + found["picture_seconds"],
+        "finished": {
+            key: max(kept["finished"].get(key, 0), found["finished"].get(key, 0))
+            for key in {**kept["finished"], **found["finished"]}
+        },
     }
 
 

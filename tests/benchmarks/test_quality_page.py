@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.quality import findings, report
 from benchmarks.quality.run import checkpoint_digest
+from benchmarks.quality.summary import TITLES, with_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -98,6 +99,53 @@ def test_a_higher_share_of_captions_is_better() -> None:
         {"agreement": [3.0, 1.0, 5.0], "excess": [0.0, -1.0, 1.0]}, ["agreement", "excess"]
     )
     assert found == {"better": ["agreement"], "worse": [], "open": ["excess"]}
+
+
+def a_table(title: str, factor: int, repeated: dict[str, float]) -> dict[str, Any]:
+    """A table of `Hold`'s kind, reduced to what the verdict says of it."""
+    return {
+        "title": title,
+        "factor": factor,
+        "prompts": 256,
+        "rows": [
+            {
+                "method": key,
+                "label": key,
+                "metrics": {"repeated": [share, 0, 1], "seconds": [2 + share, 0, 9]},
+            }
+            for key, share in repeated.items()
+        ],
+        "differences": {"free_hold": {"excess": [-0.3, -0.4, -0.2], "patch_sliced": [5, 1, 9]}},
+    }
+
+
+def test_the_verdict_on_hold_is_of_its_table() -> None:
+    table = a_table("Hold, at tau 700", 4, {"tau_700": 0.5, "free_hold": 0.125})
+    valid = {"excess": {"valid": True}, "patch_sliced": {"valid": True}}
+    (said,) = findings._hold({"tables": [table], "validity": {"sizes": {"4x": valid}}})
+    assert "tau 700 at 4x** (256 prompts): repeated 50.0 % to 12.5 %, 0.85 times the time" in said
+    assert "better in excess objects; worse in patch: sliced W" in said
+
+
+def test_one_table_is_added_to_results_that_stay() -> None:
+    title = "Hold, at tau 700"
+    old, new = (a_table(title, 4, {"tau_700": share}) for share in (0.1, 0.2))
+    last = TITLES[-1]
+    kept = {"checkpoint": "a", "code": ["1"], "picture_seconds": 5.0, "finished": {"tau_700": 256, "fast": 7}}
+    found = {"checkpoint": "a", "code": ["2"], "picture_seconds": 2.0, "finished": {"tau_700": 64, "fast": 0}}
+    both = with_table(
+        {**kept, "tables": [a_table(last, 2, {}), old]},
+        {**found, "tables": [new, a_table(last, 4, {})]},
+        title,
+    )
+    assert [(table["title"], table["factor"]) for table in both["tables"]] == [(title, 4), (last, 2)]
+    assert both["tables"][0] is new
+    assert (both["code"], both["picture_seconds"]) == (["1", "2"], 7.0)
+    assert both["finished"] == {"tau_700": 256, "fast": 7}
+    with pytest.raises(ValueError, match="belong to checkpoint a"):
+        with_table({**kept, "tables": []}, {**found, "tables": [new], "checkpoint": "b"}, title)
+    with pytest.raises(ValueError, match="no table 'Hold, at tau 700' is finished"):
+        with_table({**kept, "tables": []}, {**found, "tables": []}, title)
 
 
 def test_results_of_another_checkpoint_are_said_to_be_that(summary: Any) -> None:
