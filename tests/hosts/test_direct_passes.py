@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import re
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -239,6 +240,32 @@ def test_interrupted_before_the_second_pass(host, monkeypatch):
     assert "ScaleDiff mode: Direct" in text
     assert "ScaleDiff was stopped before the second pass: the picture is 128x64." in text
     assert "Hires" not in text
+
+
+def test_interrupted_while_the_first_picture_is_decoded(host, monkeypatch):
+    """Between the sampler and the second pass: the host decodes there for a pixel upscaler."""
+    from modules import sd_samplers_common
+
+    real, seen = sd_samplers_common.decode_first_stage, []
+
+    def pressed(*args, **kwargs):
+        seen.append(host.shared.state.interrupted)
+        host.shared.state.interrupted = len(seen) == 3  # of the second picture's first pass
+        return real(*args, **kwargs)
+
+    for module in list(sys.modules.values()):
+        if getattr(module, "decode_first_stage", None) is real:
+            monkeypatch.setattr(module, "decode_first_stage", pressed)
+    p = host.txt2img(DIRECT, width=128, height=64, steps=3, hr_upscaler="Lanczos", n_iter=2)
+    try:
+        processed = host.run(p)
+    finally:
+        host.shared.state.interrupted = False
+    whole, first_alone = processed.pixels
+    assert (whole.shape, first_alone.shape) == ((128, 256, 3), (64, 128, 3))
+    assert "Hires upscale: 2" in processed.infotexts[0]
+    assert "stopped before the second pass: the picture is 128x64." in processed.infotexts[1]
+    assert "Hires" not in processed.infotexts[1]
 
 
 def test_attention_that_cannot_be_windowed_is_said(host, monkeypatch):

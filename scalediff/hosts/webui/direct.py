@@ -44,9 +44,18 @@ def why_not(p: Any, record: JobRecord) -> str | None:
 
 
 def install(p: Any, record: JobRecord) -> None:
-    """Keep merged tokens out of this job, where there is no reason `why_not`."""
+    """Keep merged tokens out of this job and see its second pass begin, where there is no reason `why_not`."""
     record.random_state = torch.random.get_rng_state()
     replace(p, "get_token_merging_ratio", lambda for_hr=False: 0.0)
+
+    def sample_hr_pass(samples: Any, *args: Any, **kwargs: Any) -> Any:
+        """The host's method, which gives `samples` back where the user has stopped the job by now."""
+        if shared.state.interrupted and ENABLE.infotext_key in p.extra_generation_params:
+            outcome.say_first_pass_alone(p, (p.width, p.height))
+        return original(p, "sample_hr_pass", sample_hr_pass)(samples, *args, **kwargs)
+
+    if _has_second_pass(p):
+        replace(p, "sample_hr_pass", sample_hr_pass)
 
 
 def before_sampling(p: Any, record: JobRecord) -> None:
@@ -97,8 +106,6 @@ def _pass(p: Any, record: JobRecord, shape: tuple[int, ...], ordinary: Callable[
         _withdraw(p, f"no attention could be windowed ({'; '.join(sorted(host.fallbacks))})")
     else:
         _say_nothing_sampled(p)
-    if shared.state.interrupted and _has_second_pass(p) and not p.is_hr_pass:
-        outcome.say_first_pass_alone(p, canvas)
     return result
 
 
