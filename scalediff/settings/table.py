@@ -175,8 +175,8 @@ PARAMS: tuple[Param, ...] = (
         tabs=("img2img",),
         modes=(STAGED,),
         group=LOOK,
-        help="In place of the prompt while enlarging, for example without the subject, against repeats. Empty: "
-        "the prompt. In txt2img the Hires prompt does this.",
+        help="In place of the prompt while enlarging, to say more of what is seen close by. Empty: the prompt. In "
+        "txt2img the Hires prompt does this.",
     ),
     Param(
         attr="size_conditioning",
@@ -295,9 +295,8 @@ PARAMS: tuple[Param, ...] = (
         choices=HOLDS,
         modes=(STAGED,),
         group=LOOK,
-        tabs=(),
-        help="With much new detail, objects may be drawn once more. Subject: what the prompt names stays as it is for "
-        "the first part of each stage. Ground: all around it does.",
+        help="Against objects that are drawn once more, with much new detail. Subject: what the prompt names stays as "
+        "it is for the first part of each stage. Ground: all around it does.",
     ),
     Param(
         attr="by_hand",

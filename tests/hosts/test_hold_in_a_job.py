@@ -43,6 +43,23 @@ def test_subject_and_ground_hold_different_places(host: Any, monkeypatch: pytest
     assert 0.02 < subject.mean() < 0.6
 
 
+def test_what_is_held_can_be_looked_at(host: Any) -> None:
+    """Beside the stages, for the page's Compare: the first picture, dark where it is free."""
+    from scalediff.hosts.webui import keep
+
+    run(host, hold="Subject")
+    steps = {
+        step.label: np.asarray(step.picture, dtype=float) for step in keep.last_run("txt2img").pictures[0]
+    }
+    first, shown = steps["First picture"], steps["What is held"]
+    assert list(steps)[:2] == ["First picture", "What is held"]
+    shares = shown.sum(2) / np.maximum(first.sum(2), 1)
+    assert shares[:4, :4].mean() == pytest.approx(keep.DIMMED, abs=0.05)
+    assert shares.max() > 0.9
+    run(host)
+    assert "What is held" not in [step.label for step in keep.last_run("txt2img").pictures[0]]
+
+
 def test_each_image_of_a_batch_equals_the_same_seed_alone(host: Any) -> None:
     both = run(host, hold="Subject", fields={"batch_size": 2})
     alone = run(host, hold="Subject", fields={"seed": 12})

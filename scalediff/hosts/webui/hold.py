@@ -28,6 +28,7 @@ def hold_still(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
     Where the prompt changes nothing the user is told, and the setting is taken out of the infotext; as it is where the
     user stopped the job meanwhile.
     """
+    record.held = None  # of an earlier batch
     if record.config.hold == NOTHING:
         return
     mask = _mask(host, latent)
@@ -38,6 +39,7 @@ def hold_still(host: WebUIHost, record: JobRecord, latent: Tensor) -> None:
         return
     log.info("the subject covers %.0f %% of the picture", 100 * float(mask.mean()))
     held = 1 - mask if record.config.hold == GROUND else mask
+    record.held = held
 
     def holding(stage: Stage, reference: Tensor, guidance: Guidance) -> Guidance:
         return HeldGuidance(guidance, held, reference, until=host.sigma(held_until(stage.tau)))

@@ -39,7 +39,8 @@ class JobRecord:
     its pictures are to carry, `used` the names (`Param.attr`) of settings that a run has said to be used. `bar` is
     there once the host knows its sizes. `own_texts` are the prompts of the job, by their names on `p`, while those
     of the stages are in their place. `kept` are its pictures on the way (`keep`), by number and name. `random_state` is
-    torch's before the host prepared the job, where that may have to be done once more.
+    torch's before the host prepared the job, where that may have to be done once more. `held`: what *Hold* keeps of the
+    batch's base pictures, [B, 1, h, w] in 0..1.
     """
 
     config: ScaleDiffConfig
@@ -50,6 +51,7 @@ class JobRecord:
     own_texts: dict[str, Any] = field(init=False, default_factory=dict)
     kept: dict[int, dict[str, Any]] = field(init=False, default_factory=dict)
     random_state: Any = field(init=False, default=None)
+    held: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.entries = infotext.write(self.config)

@@ -27,6 +27,8 @@ MOST_BYTES = (
 )  # of pictures as they lie in memory, 3 bytes a pixel: of larger runs the first are kept
 JPEG = {"format": "JPEG", "quality": 92}
 FIRST, FINAL = "First picture", "Final picture"
+HELD = "What is held"
+DIMMED = 0.25  # brightness of what is not
 BASE = -1  # in place of a stage's index
 
 _numbers = itertools.count(1)
@@ -97,6 +99,8 @@ def keep(p: Any, rgb: Tensor, plan: StagePlan, index: int) -> None:
         for number, picture in enumerate(pictures):
             steps = record.kept.setdefault(batch + number, {})
             steps[label] = picture  # a pass may be called more than once: the last one counts
+            if index == BASE and record.held is not None:
+                steps[HELD] = _dimmed(picture, record.held[number])
 
 
 def finish(p: Any, processed: Any) -> None:
@@ -119,6 +123,15 @@ def finish(p: Any, processed: Any) -> None:
     tab = "img2img" if isinstance(p, StableDiffusionProcessingImg2Img) else "txt2img"
     with _lock:
         _last[tab] = LastRun(next(_numbers), note, pictures)
+
+
+def _dimmed(picture: Image.Image, held: Tensor) -> Image.Image:
+    """The picture, dark where `held` [1, h, w] is 0."""
+    shares = DIMMED + (1 - DIMMED) * held[0].float().cpu()
+    mask = Image.fromarray((255 * shares).round().byte().numpy(), "L").resize(
+        picture.size, Image.Resampling.BILINEAR
+    )
+    return Image.composite(picture, Image.new("RGB", picture.size), mask)
 
 
 def _show(picture: Image.Image) -> None:
