@@ -147,8 +147,11 @@ class Campaign:
         self._first_model()
         p = self._job(job, None)
         state.seed_all(job.number)
-        with disturbed(self.pocket, replace(job, disturbance=_kept(job)), p):
-            plain = self.pocket.run(p)
+        try:
+            with disturbed(self.pocket, replace(job, disturbance=_kept(job)), p):
+                plain = self.pocket.run(p)
+        except Exception as error:
+            return [f"the job without ScaleDiff raises {error!r:.200}, the one with it did not"]
         problems = _compared(processed, plain, "the job without ScaleDiff")
         if state.random_states() != randoms:
             problems.append("random states are not those that the job without ScaleDiff leaves")
