@@ -20,7 +20,7 @@ from torch import Tensor
 from scalediff.attention.batched import equal_runs, patches_of_run, step_of
 from scalediff.attention.memory import SCORE, Needs, Portion, Text, is_fused, kernel_needs, turning_needs
 from scalediff.attention.rotary import Rotation, chunk_elements
-from scalediff.attention.shapes import check_joint_shapes
+from scalediff.attention.shapes import check_joint_shapes, tokens_before_heads
 from scalediff.attention.strips import Attend, FewerQueries, even_runs
 from scalediff.method.geometry import Cells, Offset, QuerySpan, WindowLayout, layouts_of_samples
 
@@ -114,7 +114,7 @@ def attend_placed(
 ) -> Tensor:
     """`attend_joint_batched` for any `placing(layout, samples)`; `turned`: whether it turns anything."""
     check_joint_shapes(q, k, v, grid, text_length=text_length)
-    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+    out = tokens_before_heads(q)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         own = (out[samples], q[samples], k[samples], v[samples])
         batch, heads, _, dim = own[1].shape

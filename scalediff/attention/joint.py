@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from scalediff.attention.batched_joint import attend_joint_batched, least_joint_bytes
-from scalediff.attention.log import log_once
-from scalediff.attention.memory import fill_within
+from scalediff.attention.memory import fill_within, where_it_fits
 from scalediff.attention.rotary import rotation
 from scalediff.attention.rule import BackendChoice, backend_of, own_kernel
-from scalediff.attention.shapes import check_joint_shapes
+from scalediff.attention.shapes import check_joint_shapes, tokens_before_heads
 from scalediff.attention.strips import Attend
 from scalediff.attention.tables import Rope
 from scalediff.method.geometry import Cells, Offset, layouts_of_samples
@@ -100,16 +98,16 @@ def joint_neighborhood_attention(
             device=q.device,
         )  # fmt: skip
     if backend == "batched":
-        try:
-            return attend_joint_batched(
+        batched = where_it_fits(
+            lambda: attend_joint_batched(
                 q, k, v, grid, window,
                 text_length=text_length, rotation=turn, offset=offset, attend=attend, room=room,
-            )  # fmt: skip
-        except torch.cuda.OutOfMemoryError:
-            log_once("memory does not suffice for many patches at once: joint attention runs patch by patch")
-        torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
-    # laid out as [B, tokens, heads, D], so that flattening the heads afterwards is no copy
-    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+            ),
+            "many patches at once: joint attention runs patch by patch",
+        )  # fmt: skip
+        if batched is not None:
+            return batched
+    out = tokens_before_heads(q)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         fill_within(
             out[samples],
@@ -132,15 +130,13 @@ def _by_our_kernel(
     kernel = own_kernel()
     if kernel is None:
         return None
-    for at_most in (room, 0):
-        try:
-            result: Tensor = kernel.attend_joint(q, k, v, *sizes, room=at_most, **more)
-            return result
-        except kernel.KernelUnavailable:  # it has logged why
-            return None
-        except torch.cuda.OutOfMemoryError:
-            if at_most == 0:
-                raise
-            log_once("memory does not suffice for all heads at once: joint attention runs head by head")
-        torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
-    return None
+
+    def attend(at_most: int | None) -> Tensor:
+        result: Tensor = kernel.attend_joint(q, k, v, *sizes, room=at_most, **more)
+        return result
+
+    try:
+        whole = where_it_fits(lambda: attend(room), "all heads at once: joint attention runs head by head")
+        return attend(0) if whole is None else whole
+    except kernel.KernelUnavailable:  # it has logged why
+        return None

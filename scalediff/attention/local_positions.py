@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scalediff.attention.batched_joint import attend_placed, least_joint_bytes
-from scalediff.attention.log import log_once
-from scalediff.attention.memory import is_fused, kernel_needs
+from scalediff.attention.memory import is_fused, kernel_needs, where_it_fits
 from scalediff.attention.rotary import ALL, turned
 from scalediff.attention.rule import BackendChoice, backend_of
-from scalediff.attention.shapes import check_joint_shapes
+from scalediff.attention.shapes import check_joint_shapes, tokens_before_heads
 from scalediff.attention.strips import Attend, FewerQueries
 from scalediff.method.geometry import Cells, Offset, QuerySpan, WindowLayout, layouts_of_samples
 
@@ -70,16 +69,17 @@ def attend_locally(
         attend=attend, exact=exact, choice=choice, memory_for_batched=fits, with_text=True, kernel_knows=False,
     )  # fmt: skip
     if backend == "batched":
-        try:
-            return attend_placed(
+        batched = where_it_fits(
+            lambda: attend_placed(
                 q, k, v, grid, window,
                 text_length=text_length, placing=partial(_InWindow.of_layout, entries, text_length, halves),
                 turned=True, offset=offset, attend=attend, room=room,
-            )  # fmt: skip
-        except torch.cuda.OutOfMemoryError:
-            log_once("memory does not suffice for many patches at once: joint attention runs patch by patch")
-        torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
-    out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
+            ),
+            "many patches at once: joint attention runs patch by patch",
+        )  # fmt: skip
+        if batched is not None:
+            return batched
+    out = tokens_before_heads(q)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         windows = _Windows(layout, _of(entries, samples), text_length, halves=halves)
         heads = _heads_at_once(q[samples], layout, text_length, attend, room)

@@ -36,6 +36,16 @@ PART_FOR_QUERIES = 8
 Piece = tuple[slice, slice]  # samples and heads
 
 
+def where_it_fits(run: Callable[[], Tensor], otherwise: str) -> Tensor | None:
+    """`run()`, or None and the line `otherwise` in the log where a GPU's memory does not suffice for it."""
+    try:
+        return run()
+    except torch.cuda.OutOfMemoryError:
+        log_once(f"memory does not suffice for {otherwise}")
+    torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
+    return None
+
+
 def fill_within(
     out: Tensor,
     q: Tensor,

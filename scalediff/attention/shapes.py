@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from scalediff.method.geometry import Cells
@@ -29,6 +30,11 @@ def check_joint_shapes(q: Tensor, k: Tensor, v: Tensor, grid: Cells, *, text_len
             f"text_length + H * W must be the {q.shape[2]} tokens, got text_length {text_length} and grid "
             f"{tuple(grid)} for {shapes_of(q, k, v)}; tokens after the image are not supported"
         )
+
+
+def tokens_before_heads(q: Tensor) -> Tensor:
+    """Room for a result like q [B, heads, n, D], a view of dense [B, n, heads, D]: to flatten its heads is no copy."""
+    return torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
 
 
 def shapes_of(q: Tensor, k: Tensor, v: Tensor) -> str:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from scalediff.attention.batched import attend_windows_batched, least_bytes
-from scalediff.attention.log import log_once
-from scalediff.attention.memory import fill_within
+from scalediff.attention.memory import fill_within, where_it_fits
 from scalediff.attention.rule import BackendChoice, backend_of, own_kernel
 from scalediff.attention.shapes import check_shapes
 from scalediff.attention.strips import Attend
@@ -66,11 +65,12 @@ def neighborhood_attention(
         except kernel.KernelUnavailable:  # it has logged why
             backend = backend_of(q, k, v, exact=exact, kernel_knows=False, **facts)
     if backend == "batched":
-        try:
-            return attend_windows_batched(q, k, v, grid, window, offset=offset, attend=attend, room=room)
-        except torch.cuda.OutOfMemoryError:
-            log_once("memory does not suffice for many patches at once: attention runs patch by patch")
-        torch.cuda.empty_cache()  # not in the except clause: the traceback keeps the failed call's tensors alive
+        batched = where_it_fits(
+            lambda: attend_windows_batched(q, k, v, grid, window, offset=offset, attend=attend, room=room),
+            "many patches at once: attention runs patch by patch",
+        )
+        if batched is not None:
+            return batched
     out = torch.empty_like(q)
     for layout, samples in layouts_of_samples(grid, window, offset, q.shape[0]):
         own = (out[samples], q[samples], k[samples], v[samples])

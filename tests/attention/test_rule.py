@@ -14,6 +14,7 @@ from torch import Tensor
 from scalediff.attention import launch, rule, windows
 from scalediff.attention.batched import attend_windows_batched, least_bytes
 from scalediff.attention.joint import joint_neighborhood_attention
+from scalediff.attention.log import log_once
 from scalediff.attention.rotary import axial_table
 from scalediff.attention.rule import backend_of, own_kernel
 from scalediff.attention.strips import by_patches
@@ -225,7 +226,7 @@ def test_where_memory_does_not_suffice_for_many_patches_they_run_one_by_one(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "scalediff")
-    windows.log_once.cache_clear()
+    log_once.cache_clear()
 
     def full(*args: Any, **more: Any) -> Tensor:
         raise torch.cuda.OutOfMemoryError("no room")
