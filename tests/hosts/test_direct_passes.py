@@ -230,7 +230,7 @@ def test_a_compiled_unet_takes_the_canvas_of_a_target_back(host, monkeypatch, ki
 
 def test_interrupted_before_the_second_pass(host, monkeypatch):
     press_interrupt_in_attention(host, monkeypatch)
-    p = host.txt2img(DIRECT, width=128, height=64, steps=3, hr_upscaler="Latent")
+    p = host.txt2img(DIRECT, width=134, height=64, steps=3, hr_upscaler="Latent")  # whole cells are made
     try:
         processed = host.run(p)
     finally:

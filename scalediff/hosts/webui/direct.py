@@ -16,6 +16,7 @@ from modules import shared
 from scalediff.hosts.webui import outcome
 from scalediff.hosts.webui.changes import changed
 from scalediff.hosts.webui.checks import why_not_engine, why_not_job, why_not_size
+from scalediff.hosts.webui.first_pass import picture_of, size_of
 from scalediff.hosts.webui.job_record import ATTRIBUTE, JobRecord
 from scalediff.hosts.webui.latents import LatentForm
 from scalediff.hosts.webui.notes import refuse
@@ -48,11 +49,12 @@ def install(p: Any, record: JobRecord) -> None:
     record.random_state = torch.random.get_rng_state()
     replace(p, "get_token_merging_ratio", lambda for_hr=False: 0.0)
 
-    def sample_hr_pass(samples: Any, *args: Any, **kwargs: Any) -> Any:
+    def sample_hr_pass(samples: Any, decoded_samples: Any, *args: Any, **kwargs: Any) -> Any:
         """The host's method, which gives `samples` back where the user has stopped the job by now."""
         if shared.state.interrupted and ENABLE.infotext_key in p.extra_generation_params:
-            outcome.say_first_pass_alone(p, (p.width, p.height))
-        return original(p, "sample_hr_pass", sample_hr_pass)(samples, *args, **kwargs)
+            form = LatentForm.of(record.adapter.inspect(p.sd_model))
+            outcome.say_first_pass_alone(p, size_of(samples, picture_of(decoded_samples), form))
+        return original(p, "sample_hr_pass", sample_hr_pass)(samples, decoded_samples, *args, **kwargs)
 
     if _has_second_pass(p):
         replace(p, "sample_hr_pass", sample_hr_pass)
