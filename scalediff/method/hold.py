@@ -21,6 +21,9 @@ LOWEST = 100  # a subject is never held further down
 # Level of the ground and of the subject among the differences, and where the mask rises between the two
 GROUND_LEVEL, SUBJECT_LEVEL = 0.25, 0.99
 RISE_START, RISE_WIDTH = 0.2, 0.3
+# How far the mask reaches beyond what was found, in sides of the picture. At its rim the prompt acts less, and there
+# objects were still drawn once more, however long it was held.
+REACH = 1 / 16
 
 
 def held_until(tau: int) -> int:
@@ -46,7 +49,8 @@ def subject_mask(looks: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
     if bool((high <= low).any()):
         return None
     part = ((((smooth - low) / (high - low)).clamp(0, 1) - RISE_START) / RISE_WIDTH).clamp(0, 1)
-    return part * part * (3 - 2 * part)
+    reach = max(1, round(REACH * min(part.shape[-2:])))
+    return F.max_pool2d(part * part * (3 - 2 * part), 2 * reach + 1, stride=1, padding=reach)
 
 
 class HeldGuidance:

@@ -24,7 +24,18 @@ def test_the_mask_is_one_where_the_prompt_acts_and_zero_elsewhere():
     assert mask.shape == (1, 1, 12, 16)
     assert mask[0, 0, 4:6, 6:8].min() == 1
     assert mask[0, 0, :, 12:].max() == 0
-    assert 0.03 < mask.mean() < 0.2
+    assert 0.1 < mask.mean() < 0.35
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_the_mask_reaches_a_sixteenth_of_the_picture_beyond_the_subject(times):
+    """At its rim the prompt acts less, and objects were drawn once more there."""
+    difference = torch.zeros(1, 4, 16 * times, 16 * times)
+    difference[:, :, 6 * times : 10 * times, 6 * times : 10 * times] = 1
+    mask = subject_mask([(difference, torch.ones(1))])[0, 0]
+    assert mask[5 * times : 11 * times, 5 * times : 11 * times].min() == 1
+    far = 2 * times + (1 if times > 1 else 0)
+    assert mask[: 6 * times - far].max() == 0
 
 
 def test_the_mask_knows_neither_the_strength_of_the_prompt_nor_other_pictures():
