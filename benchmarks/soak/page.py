@@ -22,7 +22,8 @@ TITLES = {
     "outcomes": ("end", "How the jobs ended"),
 }
 RESIDENT = """Nothing of a model lives on when it is taken away. What the process holds beside that is freed memory
-that the C library keeps for the next large tensor: `malloc_trim` gives it back, and what is left stays as it is.
+that the C library keeps for the next large tensor: `malloc_trim` gives it back. What is left
+grew by {left:.1f} MB in a thousand jobs; objects and tensors did not.
 Python's objects grow until the caches of window layouts are full (128 each)."""
 CHECKED = """After every job:
 
@@ -100,7 +101,9 @@ def _memory(samples: list[dict[str, float]]) -> str:
         )
     ]
     head = ["between two models, none loaded", f"after job {first['job']}", f"after job {last['job']}"]
-    return f"\n{table(head, rows)}\n\n{RESIDENT}\n"
+    jobs = max(1.0, last["job"] - first["job"])
+    said = RESIDENT.format(left=1000 * (last["trimmed_mb"] - first["trimmed_mb"]) / jobs)
+    return f"\n{table(head, rows)}\n\n{said}\n"
 
 
 def _violations(report: dict[str, Any]) -> str:
