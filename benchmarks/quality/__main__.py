@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.quality import report, run, validity
 from benchmarks.quality.methods import METHODS, find
 from benchmarks.quality.sheets import write
-from benchmarks.quality.summary import summarise, with_table
+from benchmarks.quality.summary import finished_tables, summarise, with_table
 
 DOCS = run.REPOSITORY / "docs"
 RESULT = run.REPOSITORY / "benchmarks" / "results" / "quality.json"
@@ -54,7 +54,7 @@ def main() -> None:
     if args.make_only:
         return
     if args.add:
-        found = summarise(args.out, least=args.least, workers=args.workers)
+        found = finished_tables(args.out, [args.add], least=args.least, workers=args.workers)
         try:
             kept = with_table(json.loads(args.json.read_text()), found, args.add)
         except ValueError as error:

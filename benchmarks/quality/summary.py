@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Collection
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -28,17 +29,8 @@ Seconds = dict[tuple[str, int], dict[str, float]]
 
 def summarise(folder: Path, *, least: int, workers: int) -> dict[str, Any]:
     """Measure what is not measured yet and aggregate; rows with fewer than `least` prompts are left out."""
-    lines = made(folder)
-    seconds = {(line["method"], line["prompt"]): line["seconds"] for line in lines}
-    done: dict[str, set[int]] = {}
-    for method, prompt in seconds:
-        done.setdefault(method, set()).add(prompt)
-    tables = [
-        found
-        for table in TABLES
-        for factor in table.factors
-        if (found := _Aggregator(folder, table, factor, done=done, seconds=seconds).table(least, workers))
-    ]
+    found = finished_tables(folder, TITLES, least=least, workers=workers)
+    natives = sorted({line["prompt"] for line in made(folder) if line["method"] == "native"})
     return {
         "machine": {"processor": platform.machine(), "torch": torch.__version__, "threads": 1},
         "job": {
@@ -49,14 +41,34 @@ def summarise(folder: Path, *, least: int, workers: int) -> dict[str, Any]:
             "resamples": RESAMPLES,
             "axes": AXES,
         },
+        "native_bias": native_bias(folder, natives),
+        "least": least,
+        "mosaics": {str(factor): measuring.validate_counter(folder, factor) for factor in (1, *FACTORS)},
+        **found,
+    }
+
+
+def finished_tables(folder: Path, titles: Collection[str], *, least: int, workers: int) -> dict[str, Any]:
+    """The tables of these titles, with what their pictures belong to; measures what is not measured yet."""
+    lines = made(folder)
+    seconds = {(line["method"], line["prompt"]): line["seconds"] for line in lines}
+    done: dict[str, set[int]] = {}
+    for method, prompt in seconds:
+        done.setdefault(method, set()).add(prompt)
+    return {
         "checkpoint": checkpoint_digest(),
         "code": sorted({line["code"] for line in lines}),
         "finished": {key: len(done.get(key, ())) for key in ("native", *(m.key for m in METHODS))},
         "picture_seconds": sum(max(line["seconds"].values()) for line in lines),
-        "native_bias": native_bias(folder, sorted(done.get("native", ()))),
-        "least": least,
-        "mosaics": {str(factor): measuring.validate_counter(folder, factor) for factor in (1, *FACTORS)},
-        "tables": tables,
+        "tables": [
+            found
+            for table in TABLES
+            for factor in table.factors
+            if table.title in titles
+            and (
+                found := _Aggregator(folder, table, factor, done=done, seconds=seconds).table(least, workers)
+            )
+        ],
     }
 
 

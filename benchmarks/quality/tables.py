@@ -77,7 +77,7 @@ HOLD = Table(
     ("tau_700", "free_hold", "free_stages"),
     reference="tau_700",
     note="Detail is freest here and objects repeat. *Hold* keeps what the prompt names as it is for the first part of "
-    "each stage; it is in the API and the X/Y/Z plot. A lower tau in the second stage is another way, without a mask.",
+    "each stage. A lower tau in the second stage is another way, without a mask.",
 )
 _FREE = tuple(
     method.key for method in METHODS if method.key.startswith("free_") and method.key not in HOLD.methods
