@@ -49,7 +49,7 @@ def subject_mask(looks: Sequence[tuple[Tensor, Tensor]]) -> Tensor | None:
     if bool((high <= low).any()):
         return None
     part = ((((smooth - low) / (high - low)).clamp(0, 1) - RISE_START) / RISE_WIDTH).clamp(0, 1)
-    reach = max(1, round(REACH * min(part.shape[-2:])))
+    reach = round(REACH * min(part.shape[-2:]))
     return F.max_pool2d(part * part * (3 - 2 * part), 2 * reach + 1, stride=1, padding=reach)
 
 

@@ -172,11 +172,11 @@ PARAMS: tuple[Param, ...] = (
         kind=str,
         default="",
         longest=LONGEST_PROMPT,
-        tabs=("img2img",),
+        tabs=(),
         modes=(STAGED,),
         group=LOOK,
-        help="In place of the prompt while enlarging, to say more of what is seen close by. Empty: the prompt. In "
-        "txt2img the Hires prompt does this.",
+        help="In place of the prompt while enlarging. Empty: the prompt. On the page the Hires prompt does this, and "
+        "in img2img the prompt itself.",
     ),
     Param(
         attr="size_conditioning",
