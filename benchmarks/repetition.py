@@ -1,7 +1,7 @@
 """Counts objects over many seeds at 4x: direct, plain latent hires fix, and ScaleDiff; at tau 700 with *Hold*, too.
 
 The same captions and seeds for every method, through the pocket WebUI's own API. Prints a table and writes JSON.
-`--checkpoint` takes another model, such as one that repeats in its ground (`python -m training --plain`).
+`--checkpoint` takes another model, such as one that repeats more (`python -m training --plain`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="whole scenes over plain grounds: a model that repeats in the ground",
+        help="whole scenes over plain grounds, no close-ups: a model that repeats more",
     )
     parser.add_argument("--only", choices=("vae", "unet"), help="train one network, as --state has the other")
     parser.add_argument("--resume", action="store_true", help="go on from what a killed run left in --state")

@@ -33,8 +33,9 @@ class Pictures:
         chunks = -(-capacity // CHUNK)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.pixels = _opened(folder / "pictures.npy", (chunks * CHUNK, NATIVE, NATIVE, 3))
-        self.done = _opened(folder / "drawn.npy", (chunks,))
+        kind = "plain_" if plain else ""  # a folder that has others is gone on with: never mix the two
+        self.pixels = _opened(folder / f"{kind}pictures.npy", (chunks * CHUNK, NATIVE, NATIVE, 3))
+        self.done = _opened(folder / f"{kind}drawn.npy", (chunks,))
 
     def shown(self, index: int) -> tuple[Caption, View]:
         """What picture `index` shows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.quality.cells import COLUMNS, PAPER_NAMES, line
+from benchmarks.quality.tables import HOLD
 
 HIGHER_IS_BETTER = ("agreement",)
 DECIDED = (
@@ -58,7 +59,7 @@ def _hold(summary: dict[str, Any]) -> list[str]:
     said = []
     for table in summary["tables"]:
         rows = {row["method"]: row["metrics"] for row in table["rows"]}
-        if table["title"] != "Hold, at tau 700" or not {"tau_700", "free_hold"} <= set(rows):
+        if table["title"] != HOLD.title or not {"tau_700", "free_hold"} <= set(rows):
             continue
         free, held = rows["tau_700"], rows["free_hold"]
         repeated = " to ".join(f"{100 * row['repeated'][0]:.1f} %" for row in (free, held))

@@ -59,7 +59,7 @@ def attend_joint_batched(
 
 
 class Placing(Protocol):
-    """How the tokens of one layout are turned by the place where they stand. Nothing given is written to."""
+    """How the tokens of one layout are turned by the place where they stand. Only `dense` is written to."""
 
     def queries(self, x: Tensor) -> Tensor:
         """The image's queries [B, heads, H*W, D], all of them."""

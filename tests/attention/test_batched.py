@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -56,6 +58,13 @@ def test_bit_identical_to_one_call_per_patch_in_few_calls(grid, window, offset, 
     assert torch.equal(attend_windows_batched(*dense, grid, window, offset=offset), expected)
 
 
+def shifts(grid: tuple[int, int], window: tuple[int, int], *, batch: int) -> st.SearchStrategy[Any]:
+    """Any shift of the query grid, one for all samples or one for each of a batch."""
+    tops, lefts = (max(1, min(w, n) // 2) for w, n in zip(window, grid))
+    pairs = st.tuples(st.integers(0, tops), st.integers(0, lefts))
+    return st.one_of(pairs, st.lists(pairs, min_size=batch, max_size=batch))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     grid=st.tuples(st.integers(1, 20), st.integers(1, 20)),
@@ -64,9 +73,7 @@ def test_bit_identical_to_one_call_per_patch_in_few_calls(grid, window, offset, 
     data=st.data(),
 )
 def test_any_grid_offset_and_room(grid, window, room, data: st.DataObject) -> None:
-    tops, lefts = (max(1, min(w, n) // 2) for w, n in zip(window, grid))
-    pairs = st.tuples(st.integers(0, tops), st.integers(0, lefts))
-    offset = data.draw(st.one_of(pairs, st.lists(pairs, min_size=3, max_size=3)))
+    offset = data.draw(shifts(grid, window, batch=3))
     q, k, v = qkv(grid, batch=3, heads=1, dim=4)
     out = attend_windows_batched(q, k, v, grid, window, offset=offset, room=room)
     assert torch.equal(out, neighborhood_attention(q, k, v, grid, window, offset=offset))

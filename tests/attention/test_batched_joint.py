@@ -16,7 +16,7 @@ from scalediff.attention import joint
 from scalediff.attention.batched_joint import attend_joint_batched, least_joint_bytes
 from scalediff.attention.joint import joint_neighborhood_attention
 from scalediff.attention.rotary import axial_table, rotation
-from tests.attention.test_batched import Counted
+from tests.attention.test_batched import Counted, shifts
 
 AXES = (2, 2, 4)
 DIM = sum(AXES)
@@ -97,9 +97,7 @@ def test_the_image_is_bit_identical_to_one_call_per_patch(grid, window, offset, 
     data=st.data(),
 )
 def test_any_grid_offset_text_and_room(grid, window, text, room, data: st.DataObject) -> None:
-    tops, lefts = (max(1, min(w, n) // 2) for w, n in zip(window, grid))
-    pairs = st.tuples(st.integers(0, tops), st.integers(0, lefts))
-    offset = data.draw(st.one_of(pairs, st.lists(pairs, min_size=2, max_size=2)))
+    offset = data.draw(shifts(grid, window, batch=2))
     expected, out = by_patches_and_batched(grid, window, text, "table", offset=offset, room=room)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
 

@@ -14,7 +14,7 @@ from scalediff.attention import local_positions
 from scalediff.attention.batched_joint import least_joint_bytes
 from scalediff.attention.local_positions import attend_locally
 from scalediff.method.geometry import window_layout
-from tests.attention.test_batched import Counted
+from tests.attention.test_batched import Counted, shifts
 
 DIM = 8
 Grid = tuple[int, int]
@@ -122,9 +122,7 @@ def test_both_ways_are_the_literal_form(
 def test_any_grid_offset_text_and_room_are_one_call_per_patch(
     grid, window, text, room, data: st.DataObject
 ) -> None:
-    tops, lefts = (max(1, min(w, n) // 2) for w, n in zip(window, grid))
-    pairs = st.tuples(st.integers(0, tops), st.integers(0, lefts))
-    offset = data.draw(st.one_of(pairs, st.lists(pairs, min_size=2, max_size=2)))
+    offset = data.draw(shifts(grid, window, batch=2))
     given = {"text_length": text, "table": matrices(grid, text), "offset": offset}
     with pytest.MonkeyPatch.context() as patch:
         q, k, v = qkv(grid, text)
