@@ -86,7 +86,8 @@ def _rank(rank: int, ranks: int, job: Job, begun: float) -> None:
     look = _Sheets(job)
     if job.trains("vae"):
         plan = job.plan(VAE_SHARE, vae.rate_at)
-        coder.train(plan, vae.losses(coder, pictures, job.device), lambda: look.vae(coder))
+        anchor = None if start is None else start.anchor(job.device)
+        coder.train(plan, vae.losses(coder, pictures, job.device, anchor), lambda: look.vae(coder))
     if not job.trains("unet"):
         return
     _take_average(coder)

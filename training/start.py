@@ -17,7 +17,7 @@ from training.vae import Autoencoder
 
 
 class Start:
-    """The checkpoint, and `params` of what is made of it: v-prediction, zero terminal SNR, a larger decoder or not."""
+    """The checkpoint, and `params` of what is made of it: v-prediction, zero terminal SNR, a larger autoencoder or not."""
 
     def __init__(self, checkpoint: Path, *, larger: bool = True) -> None:
         """Raises what loading a checkpoint raises, where it or its yaml is missing or does not fit."""
@@ -27,7 +27,7 @@ class Start:
         self.scale = float(self.own["scale_factor"])
 
     def autoencoder(self, device: torch.device | str = "cpu") -> Autoencoder:
-        """The checkpoint's with new blocks, if any, computing what it did; the encoder, and so the latents, frozen.
+        """The checkpoint's with new blocks, if any, computing what it did.
 
         A block of ldm's adds conv2(...) to its input: with that at zero a new one adds nothing.
         """
@@ -36,11 +36,13 @@ class Start:
         for name in missing:
             if ".conv2." in name:
                 torch.nn.init.zeros_(model.get_parameter(name))
-        model.encoder.requires_grad_(False)
-        model.quant_conv.requires_grad_(False)
-        # The encoder's new blocks stay at nothing: it is spared their work.
-        model.encoder.num_res_blocks = self.own["first_stage_config"]["params"]["ddconfig"]["num_res_blocks"]
         return model
+
+    def anchor(self, device: torch.device | str = "cpu") -> Autoencoder:
+        """The checkpoint's as it is: its latents are those that the UNet knows."""
+        model = vae.build(self.own, device)
+        model.load_state_dict(self.found.first_stage_model.state_dict())
+        return model.eval().requires_grad_(False)
 
     def begin(self, model: Denoiser, *, latents: Latents, ranks: int) -> None:
         """UNet and text table as the checkpoint has them; of an eps model the ends are fitted to v on our schedule."""

@@ -19,7 +19,9 @@ from training.pictures import Pictures
 from training.precision import mixed
 from world.data import NATIVE
 
-KL_WEIGHT, BAND_WEIGHT, ENERGY_WEIGHT = 1e-4, 0.1, 0.05
+KL_WEIGHT, BAND_WEIGHT, ENERGY_WEIGHT = 1e-4, 0.1, 0.25
+ABSOLUTE_WEIGHT, SQUARE_WEIGHT = 0.5, 10.0  # of a pixel's error: L1 alone is soft, squares are what dB are made of
+ANCHOR_WEIGHT = 0.01  # of the latents' change, relative to their variance, where a UNet knows them
 BANDS = 3
 ENERGY_CELL = 8  # pixels a side over which the energy of a band is compared
 PEAK_RATE, WARM_UP = 2e-3, 50
@@ -80,16 +82,21 @@ def batch(pictures: Pictures, size: int, rng: np.random.Generator, *, crops: boo
     return found
 
 
-def loss_of(model: Autoencoder, x: Tensor) -> Tensor:
-    """L1 on pixels, on bands relative to their size, on the local energy of the finer bands; and a little KL.
+def loss_of(model: Autoencoder, x: Tensor, anchor: Autoencoder | None = None) -> Tensor:
+    """Of pixels, of bands relative to their size, of the local energy of the finer bands; and a little KL.
 
-    What cannot be told from the latent is left out by L1, which makes pictures soft: the energy term asks for as much
-    of it as there was, wherever it lies in the cell.
+    What cannot be told from the latent is left out by L1 and by squares, which makes pictures soft: the energy term
+    asks for as much of it as there was, wherever it lies in the cell. `anchor` holds the latents to its own.
     """
     with mixed(x.device):
         y, mean, logvar = model(x)
     y, mean, logvar = y.float(), mean.float(), logvar.float()
-    found = (y - x).abs().mean() + KL_WEIGHT * 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+    found = ABSOLUTE_WEIGHT * (y - x).abs().mean() + SQUARE_WEIGHT * F.mse_loss(y, x)
+    found = found + KL_WEIGHT * 0.5 * (mean**2 + logvar.exp() - 1 - logvar).mean()
+    if anchor is not None:
+        with torch.no_grad(), mixed(x.device):
+            known = anchor.encode(x)[0].float()
+        found = found + ANCHOR_WEIGHT * F.mse_loss(mean, known) / known.var()
     for level, (made, true) in enumerate(zip(bands(y, BANDS), bands(x, BANDS))):
         found = found + BAND_WEIGHT * (made - true).abs().mean() / true.abs().mean().clamp_min(1e-3)
         if level < BANDS - 1:
@@ -125,12 +132,13 @@ def loop(model: Autoencoder, folder: Path, rank: int, ranks: int) -> Loop:
     return found
 
 
-def losses(found: Loop, pictures: Pictures, device: torch.device | str):
-    """The function that a `Loop` asks for the loss of a batch."""
+def losses(found: Loop, pictures: Pictures, device: torch.device | str, anchor: Autoencoder | None = None):
+    """The function that a `Loop` asks for the loss of a batch; `anchor` as in `loss_of`."""
     rng = np.random.default_rng([found.rank, 5, found.step])
 
     def loss(size: int) -> Tensor:
         crops = found.step % WHOLE_EVERY != WHOLE_EVERY - 1
-        return loss_of(found.model, as_input(batch(pictures, size, rng, crops=crops), device))  # type: ignore[arg-type]
+        x = as_input(batch(pictures, size, rng, crops=crops), device)
+        return loss_of(found.model, x, anchor)  # type: ignore[arg-type]
 
     return loss
