@@ -21,6 +21,7 @@ from training.schedule import alphas_cumprod, noised, weight
 PEAK_RATE = 2e-3
 WARM_UP = 100
 FLAT_SHARE = 0.4
+AGAIN = 1024  # pictures that a run which goes on encodes first: a handful would be learned by heart
 
 
 class Denoiser(nn.Module):
@@ -101,9 +102,11 @@ def loop(
 def losses(found: Loop, latents: Latents, device: torch.device | str):
     """The function that a `Loop` asks for the loss of a batch; it encodes a quarter of a batch more each time."""
     generator = torch.Generator(device).manual_seed(1000 * (found.step + 1) + found.rank)
+    first = AGAIN if found.step else 0
 
     def loss(size: int) -> Tensor:
-        latents.encode(max(size // 4, 1) if latents.count >= size else size)
+        least = max(size, first)
+        latents.encode(max(size // 4, 1) if latents.count >= least else least - latents.count)
         x0, rows = latents.batch(size, generator)
         return loss_of(found.model, x0, rows, generator)  # type: ignore[arg-type]
 

@@ -1,11 +1,14 @@
 """Schedule and weights of the velocity, the 8-bit form, Muon, and the pictures that are drawn on the way."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from pocket_webui.model.diffusion import scaled_linear_alphas_cumprod, without_terminal_signal
 from pocket_webui.model.eight_bit import packed, unpacked
+from training import unet
 from training.bands import bands
 from training.config import trained_config
 from training.muon import Muon, orthogonalise
@@ -104,6 +107,27 @@ def test_softness_costs_more_than_the_same_error_elsewhere():
     assert (soft - true).abs().mean() < (tinted - true).abs().mean()
     assert loss_of(Fixed(soft), true) > 1.2 * loss_of(Fixed(tinted), true)
     assert float(loss_of(Fixed(true), true)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("step", "first"), [(0, 8), (300, unet.AGAIN)])
+def test_a_run_that_goes_on_encodes_more_before_it_learns(monkeypatch, step, first):
+    encoded = []
+
+    class Counted:
+        count = 0
+
+        def encode(self, count):
+            encoded.append(count)
+            self.count += count
+
+        def batch(self, size, generator):
+            return torch.zeros(size), torch.zeros(size)
+
+    monkeypatch.setattr(unet, "loss_of", lambda *given: torch.zeros(()))
+    loss = unet.losses(SimpleNamespace(step=step, rank=0, model=None), Counted(), "cpu")
+    for _ in range(3):
+        loss(8)
+    assert encoded == [first, 2, 2]
 
 
 def test_pictures_are_drawn_once_and_in_turn(tmp_path):

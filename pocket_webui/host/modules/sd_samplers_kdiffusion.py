@@ -14,6 +14,7 @@ from modules import devices, sd_samplers_common, sd_schedulers, shared
 from modules.sd_samplers_cfg_denoiser import CFGDenoiser
 from modules.shared import opts
 
+LARGEST_SIGMA = 1000  # of a schedule that still holds some signal at its end; SD's ends at 14.6
 _SCHEDULE_KEYS = {"sigma_min": "Schedule min sigma", "sigma_max": "Schedule max sigma", "rho": "Schedule rho"}
 
 
@@ -50,12 +51,20 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
     def _levels(self, p: Any, count: int) -> Tensor:
         asked = p.hr_scheduler if p.is_hr_pass else p.scheduler
         automatic = asked in (None, "", "Automatic")
-        name = self.config.options.get("scheduler") if automatic else asked
-        scheduler = sd_schedulers.schedulers_map.get(name)
+        scheduler = sd_schedulers.schedulers_map.get(self._own_scheduler() if automatic else asked)
         if scheduler is None or scheduler.function is None:
             return self.model_wrap.get_sigmas(count)
         arguments = self._scheduler_arguments(scheduler, p.extra_generation_params, is_hr_pass=p.is_hr_pass)
         return scheduler.function(n=count, device=devices.cpu, **arguments)
+
+    def _own_scheduler(self) -> str | None:
+        """What "Automatic" means: the sampler's choice, or None for the model's timesteps.
+
+        Karras' levels are even in sigma^(1/7): of a schedule that ends without signal, at sigma 4519, two thirds would
+        lie where there is nothing but noise.
+        """
+        without_signal = float(self.model_wrap.sigmas[-1]) > LARGEST_SIGMA
+        return None if without_signal else self.config.options.get("scheduler")
 
     def _scheduler_arguments(
         self, scheduler: sd_schedulers.Scheduler, params: dict[str, Any], *, is_hr_pass: bool

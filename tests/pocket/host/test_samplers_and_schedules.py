@@ -171,6 +171,28 @@ def test_karras_schedule_is_the_papers(pocket):
     assert torch.allclose(get_sigmas_karras(5, 0.03, 14.0), torch.tensor(expected), rtol=1e-4)
 
 
+def test_automatic_is_even_in_time_where_the_schedule_ends_without_signal(pocket, monkeypatch):
+    """There Karras' levels, the sampler's own, would be spent on noise; asked for by name they are given."""
+    import k_diffusion.external
+    from modules import sd_samplers, shared
+
+    from pocket_webui.model.diffusion import without_terminal_signal
+
+    sampler = sd_samplers.create_sampler("DPM++ 2M", shared.sd_model)
+    usual = shared.sd_model.alphas_cumprod
+
+    def levels(alphas, scheduler):
+        model = SimpleNamespace(alphas_cumprod=alphas, apply_model=None)
+        monkeypatch.setattr(sampler, "model_wrap", k_diffusion.external.CompVisVDenoiser(model))
+        p = SimpleNamespace(is_hr_pass=False, scheduler=scheduler, extra_generation_params={})
+        return sampler._levels(p, 10)
+
+    assert torch.equal(levels(usual, "Automatic"), levels(usual, "Karras"))
+    ended = without_terminal_signal(usual)
+    assert torch.equal(levels(ended, "Automatic"), sampler.model_wrap.get_sigmas(10))
+    assert float(levels(ended, "Automatic")[2]) < 15 < float(levels(ended, "Karras")[5])
+
+
 def test_old_names_and_aliases_are_understood(pocket):
     from modules import sd_samplers
 
