@@ -13,6 +13,7 @@ from training.bands import bands
 from training.config import trained_config
 from training.muon import Muon, orthogonalise
 from training.pictures import CHUNK, Pictures, fill
+from training.precision import bfloat16_pays
 from training.schedule import alphas_cumprod, noised, weight
 from training.vae import loss_of
 from world.counter import count
@@ -128,6 +129,13 @@ def test_a_run_that_goes_on_encodes_more_before_it_learns(monkeypatch, step, fir
     for _ in range(3):
         loss(8)
     assert encoded == [first, 2, 2]
+
+
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
+def test_the_precision_may_first_be_asked_for_where_gradients_are_off(without_gradients):
+    bfloat16_pays.cache_clear()
+    with without_gradients():
+        assert bfloat16_pays("cpu") in (True, False)
 
 
 def test_pictures_are_drawn_once_and_in_turn(tmp_path):
