@@ -27,7 +27,7 @@ MOST_PICTURES = {"cuda": 400_000, "cpu": 16_384}  # 20 GB and 0.8 GB of disk
 JUDGED = {"cuda": 256, "cpu": 64}
 SHEET_SECONDS = {"cuda": 60, "cpu": 600}
 SHOWN = 8  # pictures of a sheet
-WARM_PACE = 0.5  # of the rates, for networks that were trained before
+WARM_VAE, WARM_UNET = 0.1, 0.5  # of the rates, for networks that were trained before
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Job:
     def trains(self, network: str) -> bool:
         return self.only in (None, network)
 
-    def plan(self, share: float, rate_at) -> Plan:
-        """`share` of the minutes for this network where both are trained; slower rates for one that knows much."""
+    def plan(self, share: float, rate_at, warm: float) -> Plan:
+        """`share` of the minutes where both networks are trained; `warm` of the rates for one that knows much."""
         share = share if self.only is None else VAE_SHARE + UNET_SHARE
-        pace = 1.0 if self.start is None else WARM_PACE
+        pace = 1.0 if self.start is None else warm
         slower = lambda spent, step: pace * rate_at(spent, step)  # noqa: E731
         return Plan(60 * self.minutes * share, BATCHES[self.device], slower, self.steps)
 
@@ -85,7 +85,7 @@ def _rank(rank: int, ranks: int, job: Job, begun: float) -> None:
     coder.log = job.out / "log.jsonl"
     look = _Sheets(job)
     if job.trains("vae"):
-        plan = job.plan(VAE_SHARE, vae.rate_at)
+        plan = job.plan(VAE_SHARE, vae.rate_at, WARM_VAE)
         anchor = None if start is None else start.anchor(job.device)
         coder.train(plan, vae.losses(coder, pictures, job.device, anchor), lambda: look.vae(coder))
     if not job.trains("unet"):
@@ -102,7 +102,8 @@ def _rank(rank: int, ranks: int, job: Job, begun: float) -> None:
         export.write(coder.averaged or {}, denoiser.averaged or {}, params, latents.scale, job.out)
         look.unet(denoiser, autoencoder, params, latents.scale)
 
-    denoiser.train(job.plan(UNET_SHARE, unet.rate_at), unet.losses(denoiser, latents, job.device), save)
+    plan = job.plan(UNET_SHARE, unet.rate_at, WARM_UNET)
+    denoiser.train(plan, unet.losses(denoiser, latents, job.device), save)
     if rank == 0:
         look.last = -np.inf
         _take_average(denoiser)

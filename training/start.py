@@ -17,7 +17,7 @@ from training.vae import Autoencoder
 
 
 class Start:
-    """The checkpoint, and `params` of what is made of it: v-prediction, zero terminal SNR, a larger autoencoder or not."""
+    """The checkpoint, and `params` of what is made of it: v-prediction, zero terminal SNR, a larger VAE or not."""
 
     def __init__(self, checkpoint: Path, *, larger: bool = True) -> None:
         """Raises what loading a checkpoint raises, where it or its yaml is missing or does not fit."""

@@ -20,7 +20,7 @@ from training.precision import mixed
 from world.data import NATIVE
 
 KL_WEIGHT, BAND_WEIGHT, ENERGY_WEIGHT = 1e-4, 0.1, 0.25
-ABSOLUTE_WEIGHT, SQUARE_WEIGHT = 0.5, 10.0  # of a pixel's error: L1 alone is soft, squares are what dB are made of
+ABSOLUTE_WEIGHT, SQUARE_WEIGHT = 0.5, 10.0  # of a pixel's error; dB are made of its squares
 ANCHOR_WEIGHT = 0.01  # of the latents' change, relative to their variance, where a UNet knows them
 BANDS = 3
 ENERGY_CELL = 8  # pixels a side over which the energy of a band is compared
