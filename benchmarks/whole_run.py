@@ -26,6 +26,7 @@ from tqdm import tqdm
 from benchmarks import sd_vae, whole_run_parts
 from benchmarks.call_rounds import made_on, ratio
 from benchmarks.quality.methods import PAPER, native_body
+from benchmarks.quality.run import checkpoint_digest
 from benchmarks.timing import default_device, machine, now, write_json
 from benchmarks.unet_call import NARROW, SDXL
 from benchmarks.unet_methods import gathered_windows
@@ -167,6 +168,7 @@ def main() -> None:
     runs = measure(generator(), args.rounds, args.steps)
     report = {
         "machine": machine(default_device()),
+        "checkpoint": checkpoint_digest(),
         "steps": args.steps,
         "rounds": args.rounds,
         "results": summary(runs),

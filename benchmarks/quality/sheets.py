@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.quality.measure import TRUTH, true_picture
-from benchmarks.quality.methods import METHODS, NATIVE
+from benchmarks.quality.methods import NATIVE
 from benchmarks.quality.run import made, picture_path, scene
 from benchmarks.quality.tables import LABELS
 
@@ -18,22 +18,22 @@ SHEETS = {
     "quality_table3.jpg": ("Table 3 at 4x", ("paper", "base", "multidiffusion", "npa", "npa_lfm", "npa_sg")),
     "quality_tau.jpg": ("Table 4 at 4x", ("tau_300", "paper", "tau_500", "tau_600", "tau_700")),
 }
-FACTOR, PROMPTS = 4, 3
+FACTOR, PROMPTS, LEAST = 4, 3, 2
 TILE, MARGIN, TITLE = 224, 4, 16
 ZOOM = NATIVE  # side of the zoomed place: a native picture's worth of pixels
 
 
 def write(folder: Path, images: Path) -> list[tuple[str, str]]:
-    """Writes the sheets for which every picture is there; (title, file name) of each."""
+    """Writes the sheets of what was made, two methods at least; (title, file name) of each."""
     done = {(line["method"], line["prompt"]) for line in made(folder)}
-    keys = {method.key for method in METHODS}
+    begun = {key for key, _ in done}
     written = []
     for name, (title, methods) in SHEETS.items():
-        shown = [key for key in methods if key in keys]
+        shown = [key for key in methods if key in begun]
         prompts = [
             i for i in sorted({prompt for _, prompt in done}) if all((key, i) in done for key in shown)
         ]
-        if not prompts:
+        if not prompts or len(shown) < LEAST:
             continue
         chosen = prompts[:PROMPTS]
         _sheet(folder, shown, chosen).save(images / name, quality=82)
