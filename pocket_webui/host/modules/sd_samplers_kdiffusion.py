@@ -51,7 +51,7 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
     def _levels(self, p: Any, count: int) -> Tensor:
         asked = p.hr_scheduler if p.is_hr_pass else p.scheduler
         automatic = asked in (None, "", "Automatic")
-        scheduler = sd_schedulers.schedulers_map.get(self._own_scheduler() if automatic else asked)
+        scheduler = sd_schedulers.schedulers_map.get((self._own_scheduler() if automatic else asked) or "")
         if scheduler is None or scheduler.function is None:
             return self.model_wrap.get_sigmas(count)
         arguments = self._scheduler_arguments(scheduler, p.extra_generation_params, is_hr_pass=p.is_hr_pass)
