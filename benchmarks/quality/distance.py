@@ -6,6 +6,7 @@ once. Truth is resampled with the same weights: prompt i of a method belongs to 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from benchmarks.quality.pyramid import LevelScale, distances
 
 RESAMPLES, AXES, NEAREST = 200, 16, 5  # few axes: 64 pictures must be enough for their covariance
 Z = 1.96
+BEST_AT = {"fine_energy": 1.0}  # figures that are neither better low nor high, and where they are best
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class Sample:
     def minus(self, other: Sample) -> Sample:
         """The paired difference."""
         return Sample(self.value - other.value, self.resamples - other.resamples)
+
+
+def from_best(name: str, sample: Sample, best_at: Mapping[str, float] = BEST_AT) -> Sample:
+    """A figure that is best at a value as its distance from it, any other as it is: lower is better."""
+    if name not in best_at:
+        return sample
+    return Sample(abs(sample.value - best_at[name]), np.abs(sample.resamples - best_at[name]))
 
 
 def weights(prompts: int) -> np.ndarray:

@@ -18,14 +18,14 @@ from tqdm import tqdm
 from benchmarks.quality import measure as measuring
 from benchmarks.quality.attributes import truth as true_attributes
 from benchmarks.quality.damages import DAMAGES, STRENGTHS
-from benchmarks.quality.distance import Sample, metrics, principal_axes
+from benchmarks.quality.distance import BEST_AT, Sample, from_best, metrics, principal_axes
 from benchmarks.quality.features import Features, Meter
 from benchmarks.quality.measure import AGAIN, CODED, TRUTH, coded, meters, true_picture
 from benchmarks.quality.methods import FACTORS
 from benchmarks.quality.run import REPOSITORY, scene
 
 SCENES = 64
-TARGETS = {"agreement": 1.0, "fine_energy": 1.0}  # figures that are best at a value: their distance to it
+TARGETS = {"agreement": 1.0, **BEST_AT}  # figures that are best at a value: their distance to it
 MEASURES = (
     *("excess", "agreement", "whole_sliced", "whole_net", "whole_outside", "whole_missed"),
     *("patch_sliced", "patch_net", "patch_outside", "patch_missed", "fine_energy", "seams"),
@@ -78,11 +78,7 @@ def _measured(meter: Meter, factor: int, scenes: int) -> dict[str, Features]:
 
 def _lower_is_better(values: Values) -> Values:
     """Figures that are best at a value become their distance from it."""
-    return values | {
-        name: Sample(abs(values[name].value - best), np.abs(values[name].resamples - best))
-        for name, best in TARGETS.items()
-        if name in values
-    }
+    return {name: from_best(name, sample, TARGETS) for name, sample in values.items()}
 
 
 def _verdict(measure: str, values: dict[str, Values], methods: dict[str, Any] | None) -> dict[str, Any]:

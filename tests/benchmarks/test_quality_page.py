@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.quality import findings, report
+from benchmarks.quality.distance import Sample
 from benchmarks.quality.run import checkpoint_digest
-from benchmarks.quality.summary import TITLES, with_table
+from benchmarks.quality.summary import TITLES, against, with_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,6 +101,18 @@ def test_a_higher_share_of_captions_is_better() -> None:
         {"agreement": [3.0, 1.0, 5.0], "excess": [0.0, -1.0, 1.0]}, ["agreement", "excess"]
     )
     assert found == {"better": ["agreement"], "worse": [], "open": ["excess"]}
+
+
+def test_too_much_fine_detail_is_as_bad_as_too_little() -> None:
+    """The share of the truth's fine energy is best at one; of any other figure less is better."""
+
+    def row(energy: float) -> dict[str, Sample]:
+        return {name: Sample(energy, np.array([energy, energy])) for name in ("fine_energy", "excess")}
+
+    found = against("paper", {"paper": row(1.1), "soft": row(0.8), "close": row(0.95)})
+    assert found["soft"]["fine_energy"][0] == pytest.approx(0.1)
+    assert found["close"]["fine_energy"][0] == pytest.approx(-0.05)
+    assert found["soft"]["excess"][0] == pytest.approx(-0.3)
 
 
 def a_table(title: str, factor: int, repeated: dict[str, float]) -> dict[str, Any]:
