@@ -23,10 +23,10 @@ from world.counter import count
 NATIVE, FACTOR, STEPS = 128, 4, 20
 
 
-def requests(prompt: str, seed: int, scheduler: str = "Automatic") -> dict[str, dict[str, Any]]:
+def requests(prompt: str, seed: int) -> dict[str, dict[str, Any]]:
     """The request body of each method."""
     native = {"prompt": prompt, "seed": seed, "steps": STEPS, "cfg_scale": 2.0, "sampler_name": "DPM++ 2M"}
-    native |= {"width": NATIVE, "height": NATIVE, "scheduler": scheduler}
+    native |= {"width": NATIVE, "height": NATIVE, "scheduler": "Automatic"}
     hires = native | {
         "enable_hr": True,
         "hr_scale": FACTOR,
@@ -53,18 +53,14 @@ USUAL = METHODS[:4]
 
 
 def measure(
-    generate: Generate,
-    seeds: int,
-    keep: Path | None,
-    methods: Collection[str] = USUAL,
-    scheduler: str = "Automatic",
+    generate: Generate, seeds: int, keep: Path | None, methods: Collection[str] = USUAL
 ) -> dict[str, dict[str, Any]]:
     """Objects and seconds of the methods over `seeds` seeds; pictures go to `keep` if given."""
     captions = wide_captions()
     found: dict[str, dict[str, Any]] = {}
     for seed in tqdm(range(seeds), desc="seeds"):
         prompt = str(captions[seed * 37 % len(captions)])
-        for name, body in requests(prompt, seed, scheduler).items():
+        for name, body in requests(prompt, seed).items():
             if name not in methods:
                 continue
             started = time.monotonic()
@@ -95,11 +91,10 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="save every picture too")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=USUAL, help="only these")
     parser.add_argument("--checkpoint", type=Path, help="in place of the pocket's own")
-    parser.add_argument("--scheduler", default="Automatic")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out if args.keep else None
-    found = measure(generator(args.checkpoint), args.seeds, kept, args.methods, args.scheduler)
+    found = measure(generator(args.checkpoint), args.seeds, kept, args.methods)
     (args.out / "repetition.json").write_text(json.dumps(found, indent=1))
     print(table(found))
 
